@@ -1,0 +1,53 @@
+// From stored tensors to what the operations read: checks presence, shape and dtype against what config.json implies, and converts.
+// Matrices whose stored dtype already is what the precision asks for are used in place from the memory map; others are converted once.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "base/status.h"
+#include "engine/safetensors.h"
+#include "ops/ops.h"
+
+namespace premotor::engine {
+
+// What the weights are computed from. f32: the stored values, exactly. bf16: rounded to bfloat16 where stored wider.
+enum class WeightPrecision : std::uint8_t { f32, bf16 };
+
+// Hands out tensors of one store by name and remembers which were asked for.
+class WeightReader {
+ public:
+  WeightReader(const TensorStore& store, WeightPrecision precision) : store_(store), precision_(precision) {}
+
+  // A matrix [rows, cols]; a stored shape with the same leading dimension and product is accepted when `stored_shape` says so.
+  // `out->data` points into the map or into memory owned by this reader's buffers (see take_buffers).
+  // Errors: CHECKPOINT_MISSING_TENSOR, CHECKPOINT_SHAPE, CHECKPOINT_DTYPE, OUT_OF_MEMORY.
+  Status matrix(const std::string& name, std::int64_t rows, std::int64_t cols, ops::Matrix* out);
+
+  // A tensor of any shape as float32 values (rounded to bf16 first under WeightPrecision::bf16).
+  Status floats(const std::string& name, const std::vector<std::int64_t>& shape, std::vector<float>* out);
+
+  // A convolution [out, in, kt, kh, kw] (or [out, in, kh, kw]: kt = 1) re-laid as [out, kt, kh, kw, in] for ops::Conv3d.
+  Status convolution(const std::string& name, const std::vector<std::int64_t>& shape, ops::Matrix* out);
+
+  // Moves the converted copies to the caller, who must keep them alive as long as the matrices.
+  std::vector<std::unique_ptr<std::byte[]>> take_buffers() { return std::move(buffers_); }
+
+  // Names in the store that nobody asked for, sorted.
+  [[nodiscard]] std::vector<std::string> unread() const;
+  [[nodiscard]] std::int64_t converted_bytes() const { return converted_bytes_; }
+
+ private:
+  Status fetch(const std::string& name, const std::vector<std::int64_t>& shape, const StoredTensor** out);
+  std::byte* allocate(std::size_t size_bytes);
+
+  const TensorStore& store_;
+  WeightPrecision precision_;
+  std::vector<std::string> read_;
+  std::vector<std::unique_ptr<std::byte[]>> buffers_;
+  std::int64_t converted_bytes_ = 0;
+};
+
+}  // namespace premotor::engine

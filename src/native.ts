@@ -1,0 +1,195 @@
+/**
+ * The only file that loads the native addon, and the types of what it exports (cpp/addon). Every native call that computes runs on a thread of its own
+ * and resolves a promise; arguments were validated by src/policy before they come here. Errors arrive as plain Error objects with `code`, `file`,
+ * `tensor`, `expected`, `found` and are turned into PremotorError by `callNative`.
+ */
+import { existsSync } from 'node:fs';
+import { createRequire } from 'node:module';
+import { dirname, join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { PremotorError } from './errors.js';
+
+export interface NativeTensor {
+  readonly dtype: 'float32' | 'int32' | 'uint8';
+  readonly shape: number[];
+  readonly data: Float32Array | Int32Array | Uint8Array;
+}
+
+/** One picture: RGB, [height, width, 3]. */
+export interface NativeFrame {
+  readonly width: number;
+  readonly height: number;
+  readonly data: Uint8Array;
+}
+
+export interface NativeTiming {
+  readonly encodeMs: number;
+  readonly videoMs: number;
+  readonly actionMs: number;
+  readonly commitMs: number;
+  readonly imagineMs: number;
+  readonly totalMs: number;
+  readonly videoPasses: number;
+  readonly actionPasses: number;
+}
+
+/** The parsed job, every field present (see Job in policy/contract.ts). */
+export interface NativeJob {
+  readonly deployedBf16: boolean; // round activations to bfloat16 as the deployed reference does
+  readonly inputCast: boolean; // also round timesteps and action positions
+  readonly i2va: boolean; // the episode's frame index advances with each prediction
+  readonly tshape: boolean;
+  readonly cameras: number;
+  readonly guidanceScale: number;
+  readonly actionGuidanceScale: number;
+  readonly videoSteps: number;
+  readonly videoExecStep: number;
+  readonly actionSteps: number;
+  readonly snrShift: number;
+  readonly actionSnrShift: number;
+  readonly usedActionChannelIds: number[];
+  readonly q01: number[];
+  readonly q99: number[];
+  readonly attnWindow: number;
+  readonly height: number;
+  readonly width: number;
+  readonly frameChunkSize: number;
+  readonly actionPerFrame: number;
+  readonly imagineSteps: number;
+}
+
+export interface NativeChunk {
+  readonly actions: Float32Array; // [used, K, H]
+  readonly latents: Float32Array; // [1, C, K, h, w]
+  readonly frameIndex: number;
+  readonly timing: NativeTiming;
+  readonly trace?: Record<string, NativeTensor>;
+}
+
+export interface NativeCommit {
+  readonly frameIndex: number;
+  readonly timing: NativeTiming;
+  readonly trace?: Record<string, NativeTensor>;
+}
+
+export type NativeProgress = (stage: string, done: number, total: number) => void;
+
+export interface NativePredict {
+  readonly frames?: NativeFrame[]; // one per camera in obs_cam_keys order
+  readonly seed: bigint;
+  readonly noiseVideo?: Float32Array;
+  readonly noiseAction?: Float32Array;
+  readonly videoSteps?: number;
+  readonly actionSteps?: number;
+  readonly trace: boolean;
+  readonly onProgress?: NativeProgress;
+}
+
+export interface NativeEngineInfo {
+  readonly backend: string;
+  readonly weightBytes: number;
+  readonly cacheBytes: number;
+  readonly parameters: number;
+  readonly unusedTensors: string[];
+  readonly latentShape: [number, number, number, number];
+  readonly actionShape: [number, number, number];
+  readonly textDim: number;
+}
+
+/** Embeddings of the real tokens of one prompt: [count, text_dim]. */
+export interface NativeEmbedding {
+  readonly rows: Float32Array;
+  readonly count: number;
+}
+
+export interface NativeEngine {
+  readonly info: NativeEngineInfo;
+  reset(positive: NativeEmbedding, negative: NativeEmbedding | null): Promise<void>;
+  predict(options: NativePredict): Promise<NativeChunk>;
+  commit(options: { moments: NativeFrame[][]; actions: Float32Array; trace: boolean; onProgress?: NativeProgress }): Promise<NativeCommit>;
+  predictNext(
+    options: Omit<NativePredict, 'frames'> & {
+      moments: NativeFrame[][];
+      executed: Float32Array;
+      executing: Float32Array;
+      noiseImagined?: Float32Array;
+    },
+  ): Promise<NativeChunk>;
+  /** latents [1, C, frames, h, w] normalised -> float32 [pictures, H, W, 3] in [0, 1]. */
+  decode(latents: Float32Array, frames: number, onProgress?: NativeProgress): Promise<{ data: Float32Array; shape: [number, number, number, number] }>;
+  cache(): { capacity: number; valid: number; committed: number; predicted: number };
+  /** Asks the running call to stop; it then rejects with ABORTED. Does nothing when idle. */
+  cancel(): void;
+  /** Frees weights and cache. Waits for a running call. Idempotent. */
+  close(): Promise<void>;
+}
+
+export interface NativeInspection {
+  readonly components: {
+    readonly name: string; // transformer, vae, text_encoder
+    readonly present: boolean;
+    readonly config: Record<string, unknown> | null;
+    readonly files: { readonly path: string; readonly bytes: number }[];
+    readonly tensors: { readonly name: string; readonly dtype: string; readonly shape: number[]; readonly bytes: number; readonly used: boolean }[];
+    readonly parameters: number;
+    readonly bytes: number;
+    readonly problems: { readonly code: string; readonly message: string }[];
+  }[];
+}
+
+export interface NativeModule {
+  openEngine(options: { checkpoint: string; job: NativeJob; precision: 'f32' | 'bf16'; threads: number }): Promise<NativeEngine>;
+  /** Runs the text encoder of `folder` over token ids; [count, d_model] float32. */
+  encodeText(options: { folder: string; ids: Int32Array; precision: 'f32' | 'bf16'; deployedBf16: boolean; threads: number }): Promise<NativeEmbedding>;
+  /** Checks a checkpoint folder without reading weights; problems are listed, not thrown. */
+  inspect(checkpoint: string): Promise<NativeInspection>;
+  /** Standard normal float32 noise of the engine's counter-based generator; docs/NOISE.md. */
+  noise(seed: bigint, stream: number, frameIndex: number, count: number): Float32Array;
+  /** The backend that would run here: {"name": "cpu-avx512", "features": [...]}. */
+  cpu(): { name: string; features: string[] };
+}
+
+const folder = dirname(fileURLToPath(import.meta.url));
+let loaded: NativeModule | undefined;
+
+/** Loads the addon once. Errors: NATIVE_MISSING (not built), NATIVE_LOAD (built for another system). */
+export function loadNative(): NativeModule {
+  if (loaded) return loaded;
+  const candidates = [join(folder, '..', 'build', 'Release', 'premotor.node'), join(folder, '..', '..', 'build', 'Release', 'premotor.node')];
+  const path = process.env['PREMOTOR_ADDON'] ?? candidates.find((candidate) => existsSync(candidate));
+  if (path === undefined || !existsSync(path)) {
+    throw new PremotorError('NATIVE_MISSING', `The native addon is not built: expected ${candidates[0]}. Run "npm run build:native" in premotor's folder.`, {
+      expected: candidates[0] ?? '',
+      found: 'no such file',
+    });
+  }
+  try {
+    loaded = createRequire(import.meta.url)(path) as NativeModule;
+  } catch (cause) {
+    throw new PremotorError(
+      'NATIVE_LOAD',
+      `The native addon ${path} does not load on this system (${(cause as Error).message}). Run "npm run build:native" in premotor's folder.`,
+      { file: path, cause },
+    );
+  }
+  return loaded;
+}
+
+/** Awaits a native call and turns its error into a PremotorError. */
+export async function callNative<T>(call: () => Promise<T> | T): Promise<T> {
+  try {
+    return await call();
+  } catch (error) {
+    throw toPremotorError(error);
+  }
+}
+
+/** Turns an error that came from the addon, or from another process, into a PremotorError. */
+export function toPremotorError(error: unknown): PremotorError {
+  if (error instanceof PremotorError) return error;
+  const e = error as Error & { code?: unknown; file?: string; tensor?: string; expected?: string; found?: string };
+  const code = typeof e?.code === 'string' && /^[A-Z0-9_]+$/.test(e.code) ? e.code : 'INTERNAL';
+  const details: Record<string, unknown> = { cause: error };
+  for (const key of ['file', 'tensor', 'expected', 'found'] as const) if (e?.[key]) details[key] = e[key];
+  return new PremotorError(code, e?.message ?? String(error), details);
+}

@@ -1,0 +1,214 @@
+/**
+ * The policy contract: what the rest of premotor, and third parties, call. One implementation runs in this process (local.ts), one in a child
+ * process (isolated.ts); both behave alike. Types only: nothing here computes.
+ */
+
+/** One camera picture. `data` is RGB, 8 bits, [height, width, 3] row by row. */
+export interface Frame {
+  readonly camera: string;
+  readonly width: number;
+  readonly height: number;
+  readonly data: Uint8Array;
+  /** Monotonic time of capture, nanoseconds. */
+  readonly capturedAtNs: bigint;
+}
+
+/** A named array of a trace: the golden traces' names and shapes. Floats are always given as float32. */
+export interface TraceTensor {
+  readonly dtype: 'float32' | 'int32' | 'uint8';
+  readonly shape: readonly number[];
+  readonly data: Float32Array | Int32Array | Uint8Array;
+}
+export type Trace = Map<string, TraceTensor>;
+
+/** A Float32Array that also knows its shape; `data` is the array itself. */
+export type Tensor = Float32Array & { readonly shape: readonly number[]; readonly dtype: 'float32'; readonly data: Float32Array };
+
+export type Precision = 'f32' | 'bf16' | 'int8' | 'int4' | 'fp8';
+export type Device = 'cpu' | 'cuda' | 'auto';
+
+/** Quantile normalisation of the 30 action channels. */
+export interface NormStat {
+  readonly q01: readonly number[];
+  readonly q99: readonly number[];
+}
+
+/** A job: how one robot uses a checkpoint. Field names are the reference's job configuration. */
+export interface Job {
+  readonly param_dtype: 'float32' | 'bfloat16';
+  readonly patch_size: readonly [number, number, number];
+  readonly infer_mode: 'server' | 'i2va';
+  readonly env_type: 'none' | 'robotwin_tshape';
+  readonly action_dim: number;
+  readonly obs_cam_keys: readonly string[];
+  readonly guidance_scale: number;
+  readonly action_guidance_scale: number;
+  readonly num_inference_steps: number;
+  /** -1: all steps, then one pass at t = 0 that only writes the cache. n > 0: the first n passes, the last of which writes the cache. */
+  readonly video_exec_step: number;
+  readonly action_num_inference_steps: number;
+  readonly snr_shift: number;
+  readonly action_snr_shift: number;
+  readonly used_action_channel_ids: readonly number[];
+  readonly action_norm_method: 'quantiles';
+  readonly norm_stat: NormStat;
+  readonly attn_window: number;
+  readonly height: number;
+  readonly width: number;
+  readonly frame_chunk_size: number;
+  readonly action_per_frame: number;
+  /** premotor's own: false keeps timesteps and action positions in float32 under precision 'bf16' (the reference without its FSDP wrapper). */
+  readonly bf16_input_cast: boolean;
+  /** premotor's own: denoising passes that imagine the frames of the executing actions in predictNext. Default: num_inference_steps. */
+  readonly imagine_steps?: number;
+  /** premotor's own: the default instruction, used by the command line when none is given. */
+  readonly prompt?: string;
+}
+
+export interface LoadPolicyOptions {
+  /** Folder in the released layout: transformer/ vae/ text_encoder/ tokenizer/. */
+  readonly checkpoint: string;
+  /** The job, or the path of its JSON file. */
+  readonly job: Partial<Job> | Record<string, unknown> | string;
+  readonly device?: Device;
+  readonly precision?: Precision;
+  /** CPU threads; default: all cores but one, at least one. */
+  readonly threads?: number;
+  /** Run the engine in a child process behind the same interface. */
+  readonly isolate?: boolean;
+  /** A plan file built earlier (not supported yet: PLAN_UNSUPPORTED). */
+  readonly plan?: string;
+  /** Where prompt embeddings are cached; default: $XDG_CACHE_HOME/premotor/prompts. false: no cache. */
+  readonly promptCache?: string | false;
+}
+
+export interface Noise {
+  /** [1, in_channels, K, h, w], exactly what the generator returned. */
+  readonly video?: Float32Array;
+  /** [1, action_dim, K, H, 1]. */
+  readonly action?: Float32Array;
+  /** predictNext only: noise of the imagined frames, shaped like `video`. */
+  readonly imagined?: Float32Array;
+}
+
+export interface PredictOptions {
+  /** One frame per camera; needed by the first prediction of an episode, ignored later. */
+  readonly obs?: readonly Frame[];
+  /** Seed of the noise, an integer of 0 .. 2^53 - 1 or a bigint below 2^64. Default: 0. Equal seeds give equal noise at equal frame indices. */
+  readonly seed?: number | bigint;
+  readonly noise?: Noise;
+  /** Overrides the job's num_inference_steps / action_num_inference_steps for this prediction. */
+  readonly videoSteps?: number;
+  readonly actionSteps?: number;
+  readonly trace?: boolean;
+  readonly signal?: AbortSignal;
+  /** Called from the event loop as passes finish. */
+  readonly onProgress?: (progress: Progress) => void;
+}
+
+export interface Progress {
+  readonly stage: 'encode' | 'commit' | 'imagine' | 'video' | 'action' | 'decode';
+  /** Passes done and passes in this stage. */
+  readonly done: number;
+  readonly total: number;
+}
+
+/** Milliseconds spent in the engine. */
+export interface Timing {
+  readonly encodeMs: number;
+  readonly videoMs: number;
+  readonly actionMs: number;
+  readonly commitMs: number;
+  readonly imagineMs: number;
+  readonly totalMs: number;
+  readonly videoPasses: number;
+  readonly actionPasses: number;
+}
+
+export interface Chunk {
+  /** [used, K, H] in physical units, order of used_action_channel_ids. */
+  readonly actions: Float32Array;
+  readonly shape: readonly [number, number, number];
+  /** [1, C, K, h, w], normalised. */
+  readonly latents: Tensor;
+  readonly timing: Timing;
+  /** Index of the chunk's first latent frame in the episode. */
+  readonly frameIndex: number;
+  readonly trace?: Trace;
+}
+
+export interface CommitOptions {
+  /** What was seen: one Frame[] (a frame per camera) per moment. 4 (K-1) moments on the first commit, 4 K later. */
+  readonly obs: readonly (readonly Frame[])[];
+  /** What was executed: [used, K, H] in physical units. */
+  readonly actions: Float32Array;
+  readonly trace?: boolean;
+  readonly onProgress?: (progress: Progress) => void;
+}
+
+export interface CommitResult {
+  /** Index of the next chunk's first latent frame. */
+  readonly frameIndex: number;
+  readonly timing: Timing;
+  readonly trace?: Trace;
+}
+
+export interface PredictNextOptions extends Omit<PredictOptions, 'obs'> {
+  /** What was seen while `executed` ran, as for commit. */
+  readonly obs: readonly (readonly Frame[])[];
+  readonly executed: Float32Array;
+  /** The actions being executed now. */
+  readonly executing: Float32Array;
+}
+
+export interface ResetOptions {
+  readonly prompt: string;
+  readonly trace?: boolean;
+  readonly signal?: AbortSignal;
+}
+
+export interface ResetResult {
+  /** Where the embeddings came from. */
+  readonly source: 'encoder' | 'cache' | 'checkpoint';
+  readonly cleanedPrompt: string;
+  readonly tokens: number;
+  readonly trace?: Trace;
+}
+
+export interface CacheState {
+  readonly capacity: number;
+  readonly valid: number;
+  readonly committed: number;
+  readonly predicted: number;
+}
+
+/** Decoded video: one Frame per picture (cameras joined as the model sees them); `video` holds the same as float32 [frames, H, W, 3] in [0, 1]. */
+export type DecodedVideo = Frame[] & { readonly video: Tensor };
+
+export interface PolicyInfo {
+  readonly checkpointHash: string;
+  readonly device: 'cpu' | 'cuda';
+  readonly backend: string;
+  readonly precision: Precision;
+  readonly threads: number;
+  readonly weightBytes: number;
+  readonly cacheBytes: number;
+  readonly unusedTensors: readonly string[];
+  /** Latent chunk [C, K, h, w] and actions [used, K, H]. */
+  readonly latentShape: readonly [number, number, number, number];
+  readonly actionShape: readonly [number, number, number];
+  readonly parameters: number;
+}
+
+export interface Policy {
+  readonly job: Job;
+  readonly info: PolicyInfo;
+  readonly cache: CacheState;
+  reset(options: ResetOptions): Promise<ResetResult>;
+  predict(options?: PredictOptions): Promise<Chunk>;
+  commit(options: CommitOptions): Promise<CommitResult>;
+  predictNext(options: PredictNextOptions): Promise<Chunk>;
+  /** latents: [1, C, F, h, w] (or the plain array of that many values). */
+  decode(latents: Float32Array | Tensor, options?: { readonly signal?: AbortSignal; readonly onProgress?: (progress: Progress) => void }): Promise<DecodedVideo>;
+  close(): Promise<void>;
+}
