@@ -2,6 +2,7 @@
 // Matrices whose stored dtype already is what the precision asks for are used in place from the memory map; others are converted once.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <string>
@@ -21,10 +22,11 @@ class WeightReader {
  public:
   WeightReader(const TensorStore& store, WeightPrecision precision) : store_(store), precision_(precision) {}
 
-  // A matrix [rows, cols]; a stored shape with the same leading dimension and product is accepted when `stored_shape` says so.
-  // `out->data` points into the map or into memory owned by this reader's buffers (see take_buffers).
+  // A matrix [rows, cols]. It is stored as [rows, cols], or as `stored_shape` when that is given (same product).
+  // `out->data` points into the map or into memory owned by this reader's buffers (see take_buffers); copies are 64-byte aligned.
   // Errors: CHECKPOINT_MISSING_TENSOR, CHECKPOINT_SHAPE, CHECKPOINT_DTYPE, OUT_OF_MEMORY.
-  Status matrix(const std::string& name, std::int64_t rows, std::int64_t cols, ops::Matrix* out);
+  Status matrix(const std::string& name, std::int64_t rows, std::int64_t cols, ops::Matrix* out,
+                const std::vector<std::int64_t>& stored_shape = {});
 
   // A tensor of any shape as float32 values (rounded to bf16 first under WeightPrecision::bf16).
   Status floats(const std::string& name, const std::vector<std::int64_t>& shape, std::vector<float>* out);
@@ -41,7 +43,9 @@ class WeightReader {
 
  private:
   Status fetch(const std::string& name, const std::vector<std::int64_t>& shape, const StoredTensor** out);
-  std::byte* allocate(std::size_t size_bytes);
+  // The element type that a stored tensor is computed from under this reader's precision.
+  [[nodiscard]] ops::Dtype target(const StoredTensor& tensor) const;
+  Status allocate(const StoredTensor& tensor, std::int64_t elements, ops::Dtype dtype, std::byte** out);
 
   const TensorStore& store_;
   WeightPrecision precision_;
