@@ -1,0 +1,243 @@
+// Portable vector kernels (GCC/Clang vector extensions), compiled once per instruction set with PREMOTOR_ISA and PREMOTOR_VECTOR_WIDTH set
+// by the build. Includes no header with inline functions, so that no code compiled for one instruction set is shared with another.
+#include "ops/cpu/kernels.h"
+
+#ifndef PREMOTOR_ISA
+#define PREMOTOR_ISA baseline
+#endif
+#ifndef PREMOTOR_VECTOR_WIDTH
+#define PREMOTOR_VECTOR_WIDTH 4
+#endif
+#define PREMOTOR_TEXT_(x) #x
+#define PREMOTOR_TEXT(x) PREMOTOR_TEXT_(x)
+
+namespace premotor::ops::PREMOTOR_ISA {
+namespace {
+
+constexpr int W = PREMOTOR_VECTOR_WIDTH;  // float lanes of one vector
+// Rows of x and rows of w in one register tile: accumulators + operands fit the register file (32 registers with AVX-512, 16 below).
+constexpr int MR = W >= 16 ? 4 : 3;
+constexpr int NR = W >= 16 ? 6 : (W >= 8 ? 4 : 3);
+
+typedef float F __attribute__((vector_size(W * 4)));
+typedef std::int32_t I __attribute__((vector_size(W * 4)));
+typedef std::uint32_t U __attribute__((vector_size(W * 4)));
+typedef std::uint16_t H __attribute__((vector_size(W * 2)));
+
+inline F load(const float* p) {
+  F v;
+  __builtin_memcpy(&v, p, sizeof v);
+  return v;
+}
+inline F load(const std::uint16_t* p) {
+  H h;
+  __builtin_memcpy(&h, p, sizeof h);
+  const U wide = __builtin_convertvector(h, U) << 16;
+  F v;
+  __builtin_memcpy(&v, &wide, sizeof v);
+  return v;
+}
+inline void store(float* p, F v) { __builtin_memcpy(p, &v, sizeof v); }
+inline float widen(float x) { return x; }
+inline float widen(std::uint16_t bits) {
+  const std::uint32_t wide = static_cast<std::uint32_t>(bits) << 16;
+  float v;
+  __builtin_memcpy(&v, &wide, sizeof v);
+  return v;
+}
+inline F splat(float x) { return x - F{}; }
+
+// Sums the lanes in a fixed tree.
+inline float lane_sum(F v) {
+  float a[W];
+  __builtin_memcpy(a, &v, sizeof a);
+  for (int half = W / 2; half >= 1; half /= 2)
+    for (int i = 0; i < half; ++i) a[i] += a[i + half];
+  return a[0];
+}
+
+// One register tile of y = x w^T: M rows of x by N rows of w, over all of k.
+template <int M, int N, typename T>
+inline void gemm_tile(const float* x, std::int64_t ldx, const T* w, std::int64_t k, float* y, std::int64_t ldy) {
+  F acc[M][N];
+  for (int i = 0; i < M; ++i)
+    for (int j = 0; j < N; ++j) acc[i][j] = F{};
+  const std::int64_t whole = k / W * W;
+  for (std::int64_t p = 0; p < whole; p += W) {
+    F b[N];
+    for (int j = 0; j < N; ++j) b[j] = load(w + j * k + p);
+    for (int i = 0; i < M; ++i) {
+      const F a = load(x + i * ldx + p);
+      for (int j = 0; j < N; ++j) acc[i][j] += a * b[j];
+    }
+  }
+  for (int i = 0; i < M; ++i) {
+    for (int j = 0; j < N; ++j) {
+      float sum = lane_sum(acc[i][j]);
+      for (std::int64_t p = whole; p < k; ++p) sum += x[i * ldx + p] * widen(w[j * k + p]);
+      y[i * ldy + j] = sum;
+    }
+  }
+}
+
+template <int N, typename T>
+inline void gemm_columns(const float* x, std::int64_t ldx, std::int64_t m, const T* w, std::int64_t k, float* y, std::int64_t ldy) {
+  std::int64_t i = 0;
+  for (; i + MR <= m; i += MR) gemm_tile<MR, N>(x + i * ldx, ldx, w, k, y + i * ldy, ldy);
+  for (; i < m; ++i) gemm_tile<1, N>(x + i * ldx, ldx, w, k, y + i * ldy, ldy);
+}
+
+template <typename T>
+void gemm(const float* x, std::int64_t ldx, std::int64_t m, const T* w, std::int64_t n, std::int64_t k, float* y, std::int64_t ldy) {
+  std::int64_t j = 0;
+  for (; j + NR <= n; j += NR) gemm_columns<NR>(x, ldx, m, w + j * k, k, y + j, ldy);
+  for (; j < n; ++j) gemm_columns<1>(x, ldx, m, w + j * k, k, y + j, ldy);
+}
+
+// M rows of o += p v over C vectors of columns.
+template <int M, int C, typename T>
+inline void weighted_tile(const float* p, std::int64_t ldp, const T* v, std::int64_t n, std::int64_t d, float* o, std::int64_t ldo) {
+  F acc[M][C];
+  for (int i = 0; i < M; ++i)
+    for (int c = 0; c < C; ++c) acc[i][c] = load(o + i * ldo + c * W);
+  for (std::int64_t j = 0; j < n; ++j) {
+    F b[C];
+    for (int c = 0; c < C; ++c) b[c] = load(v + j * d + c * W);
+    for (int i = 0; i < M; ++i) {
+      const F a = splat(p[i * ldp + j]);
+      for (int c = 0; c < C; ++c) acc[i][c] += a * b[c];
+    }
+  }
+  for (int i = 0; i < M; ++i)
+    for (int c = 0; c < C; ++c) store(o + i * ldo + c * W, acc[i][c]);
+}
+
+template <int M, typename T>
+inline void weighted_rows(const float* p, std::int64_t ldp, const T* v, std::int64_t n, std::int64_t d, float* o, std::int64_t ldo) {
+  std::int64_t c = 0;
+  for (; c + 2 * W <= d; c += 2 * W) weighted_tile<M, 2>(p, ldp, v + c, n, d, o + c, ldo);
+  for (; c + W <= d; c += W) weighted_tile<M, 1>(p, ldp, v + c, n, d, o + c, ldo);
+  for (; c < d; ++c) {
+    for (int i = 0; i < M; ++i) {
+      float sum = o[i * ldo + c];
+      for (std::int64_t j = 0; j < n; ++j) sum += p[i * ldp + j] * widen(v[j * d + c]);
+      o[i * ldo + c] = sum;
+    }
+  }
+}
+
+template <typename T>
+void weighted_sum(const float* p, std::int64_t ldp, std::int64_t m, const T* v, std::int64_t n, std::int64_t d, float* o,
+                  std::int64_t ldo) {
+  std::int64_t i = 0;
+  for (; i + MR <= m; i += MR) weighted_rows<MR>(p + i * ldp, ldp, v, n, d, o + i * ldo, ldo);
+  for (; i < m; ++i) weighted_rows<1>(p + i * ldp, ldp, v, n, d, o + i * ldo, ldo);
+}
+
+// exp(x) by range reduction x = n ln2 + r, |r| <= ln2/2, and a degree-6 polynomial; relative error below 2e-7. Inputs are clamped to the
+// range where the result is a normal float. Cody-Waite split of ln2 as in Cephes' expf (S. Moshier).
+inline F exp_vector(F x) {
+  x = x < -87.0f ? splat(-87.0f) : x;
+  x = x > 88.0f ? splat(88.0f) : x;
+  const F scaled = x * 1.44269504088896341f;
+  const F shifted = scaled + 12582912.0f;  // 1.5 * 2^23: rounds to the nearest integer
+  const F n = shifted - 12582912.0f;
+  F r = x - n * 0.693359375f;
+  r = r + n * 2.12194440e-4f;
+  F p = splat(1.9875691500e-4f);
+  p = p * r + 1.3981999507e-3f;
+  p = p * r + 8.3334519073e-3f;
+  p = p * r + 4.1665795894e-2f;
+  p = p * r + 1.6666665459e-1f;
+  p = p * r + 5.0000001201e-1f;
+  p = p * r * r + r + 1.0f;
+  const I exponent = (__builtin_convertvector(n, I) + 127) << 23;
+  F power;
+  __builtin_memcpy(&power, &exponent, sizeof power);
+  return p * power;
+}
+
+// Applies a vector function to n floats in place; the tail goes through a padded vector, so every element sees the same arithmetic.
+template <typename Function>
+inline void map_in_place(float* x, std::int64_t n, Function function) {
+  std::int64_t i = 0;
+  for (; i + W <= n; i += W) store(x + i, function(load(x + i)));
+  if (i < n) {
+    float tail[W] = {};
+    for (std::int64_t j = i; j < n; ++j) tail[j - i] = x[j];
+    const F y = function(load(tail));
+    store(tail, y);
+    for (std::int64_t j = i; j < n; ++j) x[j] = tail[j - i];
+  }
+}
+
+float exp_row(float* s, std::int64_t n, float scale, float max) {
+  map_in_place(s, n, [=](F v) { return exp_vector(v * scale - max); });
+  F sum = F{};
+  std::int64_t i = 0;
+  for (; i + W <= n; i += W) sum += load(s + i);
+  float total = lane_sum(sum);
+  for (; i < n; ++i) total += s[i];
+  return total;
+}
+
+float max_row(const float* s, std::int64_t n) {
+  float best = s[0];
+  std::int64_t i = 0;
+  if (n >= W) {
+    F most = load(s);
+    for (i = W; i + W <= n; i += W) {
+      const F v = load(s + i);
+      most = v > most ? v : most;
+    }
+    float lanes[W];
+    store(lanes, most);
+    best = lanes[0];
+    for (int lane = 1; lane < W; ++lane) best = lanes[lane] > best ? lanes[lane] : best;
+  }
+  for (; i < n; ++i) best = s[i] > best ? s[i] : best;
+  return best;
+}
+
+// gelu(x) = 0.5 x (1 + tanh(u)) = x / (1 + exp(-2u)), u = sqrt(2/pi) (x + 0.044715 x^3).
+void gelu_tanh(float* x, std::int64_t n) {
+  map_in_place(x, n, [](F v) {
+    const F u = (v + v * v * v * 0.044715f) * 0.7978845608028654f;
+    return v / (exp_vector(u * -2.0f) + 1.0f);
+  });
+}
+
+void silu(float* x, std::int64_t n) {
+  map_in_place(x, n, [](F v) { return v / (exp_vector(-v) + 1.0f); });
+}
+
+void round_bf16(float* x, std::int64_t n) {
+  map_in_place(x, n, [](F v) {
+    U bits;
+    __builtin_memcpy(&bits, &v, sizeof bits);
+    const U rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) & 0xffff0000u;
+    F y;
+    __builtin_memcpy(&y, &rounded, sizeof y);
+    return v == v ? y : v;
+  });
+}
+
+}  // namespace
+
+const Kernels& kernels() {
+  static const Kernels table = {
+      "cpu-" PREMOTOR_TEXT(PREMOTOR_ISA),
+      gemm<float>,
+      gemm<std::uint16_t>,
+      weighted_sum<float>,
+      weighted_sum<std::uint16_t>,
+      exp_row,
+      max_row,
+      gelu_tanh,
+      silu,
+      round_bf16,
+  };
+  return table;
+}
+
+}  // namespace premotor::ops::PREMOTOR_ISA
