@@ -58,7 +58,12 @@ const textRules: readonly Rule[] = [
   {
     name: 'sources open with their job',
     check: text.headers,
-    bad: [one('src/a.ts', "import x from 'x';\n"), one('cpp/base/a.h', '#pragma once\n'), one('src/b.ts', '/** Short. */\n')],
+    bad: [
+      one('src/a.ts', "import x from 'x';\n"),
+      one('cpp/base/a.h', '#pragma once\n'),
+      one('cpp/engine/a_part.cpp', '#include "engine/a.h"\n'),
+      one('src/b.ts', '/** Short. */\n'),
+    ],
     good: [one('src/a.ts', header), one('cpp/base/a.h', '// A sample whose header comment says its job in one sentence.\n'), one('docs/a.md', 'x')],
   },
 ];

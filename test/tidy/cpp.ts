@@ -100,7 +100,7 @@ const forbiddenCalls: readonly { readonly pattern: RegExp; readonly layers: RegE
   { pattern: /(?<![\w.>:])(?:std::)?(exit|_exit|quick_exit|abort|terminate)\s*\(/, layers: /^(cpp|cuda)\//, why: 'a library never ends the process' },
   { pattern: /\b(std::(cout|cerr|clog)|(std::)?f?printf\s*\(|puts\s*\()/, layers: /^(cpp|cuda)\//, why: 'a library does not print: return a Status' },
   { pattern: /\busing namespace std\b/, layers: /^(cpp|cuda|test)\//, why: 'names of std are written out' },
-  { pattern: /\b(malloc|calloc|realloc|free)\s*\(/, layers: /^cpp\//, why: 'memory is owned by an object (RAII)' },
+  { pattern: /\b(malloc|realloc|free)\s*\(/, layers: /^cpp\//, why: 'memory is owned by an object (RAII)' },
 ];
 
 export function callRules(tree: Tree): Violation[] {

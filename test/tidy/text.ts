@@ -118,13 +118,14 @@ export function documentedScripts(tree: Tree, scripts: Readonly<Record<string, s
   return found;
 }
 
-/** The first lines of a source say its job. */
+/** The first lines of a source say its job; a .cpp file with its own header beside it need not repeat it. */
 export function headers(tree: Tree): Violation[] {
   const charactersMin = 40;
   const found: Violation[] = [];
   for (const [file, text] of tree) {
     const isTypeScript = /^(src|test|bench)\/.*\.ts$/.test(file) || /^setup\/.*\.mjs$/.test(file);
     if (!isTypeScript && !(isCpp(file) && /^(cpp|cuda|protocol|firmware-bridge|test)\//.test(file))) continue;
+    if (file.endsWith('.cpp') && tree.has(file.replace(/\.cpp$/, '.h'))) continue;
     const comment = isTypeScript ? /^\/\*\*([\s\S]*?)\*\//.exec(text)?.[1] : /^((?:\/\/.*\n)+)|^\/\*([\s\S]*?)\*\//.exec(text)?.[0];
     const words = (comment ?? '').replace(/[*/\s]+/g, ' ').trim();
     if (words.length < charactersMin) found.push({ file, line: 1, message: 'does not open with a paragraph that says its job' });
