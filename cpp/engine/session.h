@@ -92,6 +92,8 @@ class Session {
   ~Session();
 
   [[nodiscard]] SessionInfo info() const;
+  [[nodiscard]] std::int64_t cameras() const { return job_.cameras; }
+  [[nodiscard]] std::int64_t action_dim() const { return geometry_.action_dim; }
   [[nodiscard]] KvCounts cache_counts() const { return cache_->counts(); }
   [[nodiscard]] KvCache& cache() { return *cache_; }  // for tests
 
