@@ -171,22 +171,34 @@ class JsonParser {
   }
 
   bool fail(const std::string& expected, const std::string& found) {
-    status_ = Status::error("JSON_INVALID", "Invalid JSON at byte " + std::to_string(at_) + ": expected " + expected + ", found " + found + ".");
+    status_ = Status::error("JSON_INVALID", "Invalid JSON at byte " + std::to_string(at_) + ": expected " + expected +
+                                                ", found " + found + ".");
     status_.expected = expected;
     status_.found = found + " at byte " + std::to_string(at_);
     return false;
   }
 
   bool value(JsonValue* out) {
-    if (++values_ > limits_.values_max) return fail("at most " + std::to_string(limits_.values_max) + " values", "more");
+    if (++values_ > limits_.values_max)
+      return fail("at most " + std::to_string(limits_.values_max) + " values", "more");
     switch (peek()) {
-      case '{': return nested(out, &JsonParser::object);
-      case '[': return nested(out, &JsonParser::array);
-      case '"': return string(&out->value_.emplace<std::string>());
-      case 't': out->value_ = true; return literal("true");
-      case 'f': out->value_ = false; return literal("false");
-      case 'n': out->value_ = std::monostate{}; return literal("null");
-      default: return number(&out->value_.emplace<JsonNumber>());
+      case '{':
+        return nested(out, &JsonParser::object);
+      case '[':
+        return nested(out, &JsonParser::array);
+      case '"':
+        return string(&out->value_.emplace<std::string>());
+      case 't':
+        out->value_ = true;
+        return literal("true");
+      case 'f':
+        out->value_ = false;
+        return literal("false");
+      case 'n':
+        out->value_ = std::monostate{};
+        return literal("null");
+      default:
+        return number(&out->value_.emplace<JsonNumber>());
     }
   }
 
@@ -197,7 +209,8 @@ class JsonParser {
   }
 
   bool nested(JsonValue* out, bool (JsonParser::*body)(JsonValue*)) {
-    if (depth_ >= limits_.depth_max) return fail("at most " + std::to_string(limits_.depth_max) + " nested levels", "one more");
+    if (depth_ >= limits_.depth_max)
+      return fail("at most " + std::to_string(limits_.depth_max) + " nested levels", "one more");
     ++depth_;
     const bool good = (this->*body)(out);
     --depth_;
@@ -242,11 +255,13 @@ class JsonParser {
     const auto& members = object->members;
     object->sorted.resize(members.size());
     for (std::size_t i = 0; i < members.size(); ++i) object->sorted[i] = static_cast<std::uint32_t>(i);
-    std::sort(object->sorted.begin(), object->sorted.end(), [&](auto a, auto b) { return members[a].key < members[b].key; });
+    std::sort(object->sorted.begin(), object->sorted.end(),
+              [&](auto a, auto b) { return members[a].key < members[b].key; });
     const auto same = [&](auto a, auto b) { return members[a].key == members[b].key; };
     const auto twice = std::adjacent_find(object->sorted.begin(), object->sorted.end(), same);
     if (twice == object->sorted.end()) return true;
-    return fail("each key once", "the key \"" + printable(members[*twice].key) + "\" twice in the object that ends here");
+    return fail("each key once",
+                "the key \"" + printable(members[*twice].key) + "\" twice in the object that ends here");
   }
 
   bool number(JsonNumber* out) {

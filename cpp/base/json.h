@@ -1,5 +1,6 @@
-// A small strict JSON reader (RFC 8259) for config files, checkpoint headers and test data. Everything is bounded, nothing is repaired:
-// invalid UTF-8, lone surrogates, duplicate keys, trailing text and numbers that a double cannot hold are errors with a byte offset.
+// A small strict JSON reader (RFC 8259) for config files, checkpoint headers and test data. Everything is bounded,
+// nothing is repaired: invalid UTF-8, lone surrogates, duplicate keys, trailing text and numbers that a double cannot
+// hold are errors with a byte offset.
 #pragma once
 
 #include <cstddef>
@@ -63,8 +64,9 @@ struct JsonMember {
 
 struct JsonLimits {
   std::size_t bytes_max = 100'000'000;
-  std::size_t values_max = 4'000'000;  // values of all kinds in the document; bounds the memory that a small text can ask for
-  int depth_max = 64;                  // nested arrays and objects
+  std::size_t values_max =
+      4'000'000;       // values of all kinds in the document; bounds the memory that a small text can ask for
+  int depth_max = 64;  // nested arrays and objects
 };
 
 // Parses one whole document. Errors: JSON_INVALID (the message and `expected` / `found` say where and why).

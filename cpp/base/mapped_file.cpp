@@ -16,8 +16,9 @@ namespace premotor {
 namespace {
 
 Status cannot_open(const std::string& path, const std::string& reason) {
-  Status status = Status::error("CHECKPOINT_MISSING_FILE", "Cannot read " + path + ": " + reason +
-                                                               ". Check the path, the permissions and that the download is complete.");
+  Status status = Status::error(
+      "CHECKPOINT_MISSING_FILE",
+      "Cannot read " + path + ": " + reason + ". Check the path, the permissions and that the download is complete.");
   status.file = path;
   status.expected = "a readable regular file";
   status.found = reason;
@@ -61,9 +62,11 @@ Status MappedFile::open(const std::string& path, MappedFile* out) {
   if (file.get() < 0) return cannot_open(path, std::strerror(errno));
   struct stat info = {};
   if (::fstat(file.get(), &info) != 0) return cannot_open(path, std::strerror(errno));
-  if (!S_ISREG(info.st_mode)) return cannot_open(path, S_ISDIR(info.st_mode) ? "it is a folder" : "it is not a regular file");
+  if (!S_ISREG(info.st_mode))
+    return cannot_open(path, S_ISDIR(info.st_mode) ? "it is a folder" : "it is not a regular file");
   if (info.st_size == 0) {
-    Status status = Status::error("CHECKPOINT_TRUNCATED", path + " is empty: expected data, found 0 bytes. Fetch the file again.");
+    Status status =
+        Status::error("CHECKPOINT_TRUNCATED", path + " is empty: expected data, found 0 bytes. Fetch the file again.");
     status.file = path;
     status.expected = "data";
     status.found = "0 bytes";
@@ -81,7 +84,8 @@ Status MappedFile::open(const std::string& path, MappedFile* out) {
 }
 
 void MappedFile::release(const std::byte* begin, std::size_t size) const {
-  if (data_ == nullptr || begin < data_ || size > size_ || static_cast<std::size_t>(begin - data_) > size_ - size) return;
+  if (data_ == nullptr || begin < data_ || size > size_ || static_cast<std::size_t>(begin - data_) > size_ - size)
+    return;
   const auto page = static_cast<std::uintptr_t>(::sysconf(_SC_PAGESIZE));
   const auto first = (reinterpret_cast<std::uintptr_t>(begin) + page - 1) / page * page;
   const auto last = (reinterpret_cast<std::uintptr_t>(begin) + size) / page * page;

@@ -27,7 +27,8 @@ class Fields {
     MappedFile file;
     PREMOTOR_TRY(MappedFile::open(path_, &file));
     const auto bytes = file.bytes();
-    const Status parsed = parse_json({reinterpret_cast<const char*>(bytes.data()), bytes.size()}, &root_, config_limits);
+    const Status parsed =
+        parse_json({reinterpret_cast<const char*>(bytes.data()), bytes.size()}, &root_, config_limits);
     if (!parsed.ok()) return problem("", "JSON with " + parsed.expected, parsed.found);
     if (!root_.is_object()) return problem("", "a JSON object", root_.describe());
     return Status::good();
@@ -80,11 +81,14 @@ class Fields {
     return Status::good();
   }
 
-  Status array(std::string_view field, std::size_t count_low, std::size_t count_high, std::span<const JsonValue>* out) const {
+  Status array(std::string_view field, std::size_t count_low, std::size_t count_high,
+               std::span<const JsonValue>* out) const {
     const JsonValue* value = find(field);
-    if (value == nullptr || !value->is_array() || value->items().size() < count_low || value->items().size() > count_high) {
-      const std::string count = count_low == count_high ? std::to_string(count_low)
-                                                        : std::to_string(count_low) + " to " + std::to_string(count_high);
+    if (value == nullptr || !value->is_array() || value->items().size() < count_low ||
+        value->items().size() > count_high) {
+      const std::string count = count_low == count_high
+                                    ? std::to_string(count_low)
+                                    : std::to_string(count_low) + " to " + std::to_string(count_high);
       return problem(field, "an array of " + count, found(field));
     }
     *out = value->items();
@@ -98,7 +102,8 @@ class Fields {
     for (std::size_t i = 0; i < items.size(); ++i) {
       const float number = items[i].is_number() ? static_cast<float>(items[i].number()) : NAN;
       if (!std::isfinite(number) || (above_zero && !(number > 0.0f))) {
-        return problem(field, above_zero ? "numbers above 0" : "numbers", items[i].describe() + " at index " + std::to_string(i));
+        return problem(field, above_zero ? "numbers above 0" : "numbers",
+                       items[i].describe() + " at index " + std::to_string(i));
       }
       out->push_back(number);
     }
@@ -121,17 +126,20 @@ Status read_patch_size(const Fields& fields, TransformerConfig* config) {
   config->patch_t = items[0].integer();
   config->patch_h = items[1].integer();
   config->patch_w = items[2].integer();
-  if (config->patch_t != 1) return fields.problem("patch_size", "1 latent frame per patch, as in [1, 2, 2]", items[0].describe());
+  if (config->patch_t != 1)
+    return fields.problem("patch_size", "1 latent frame per patch, as in [1, 2, 2]", items[0].describe());
   return Status::good();
 }
 
 Status check_head_dim(const Fields& fields, const TransformerConfig& config) {
   const std::int64_t dim = config.attention_head_dim;
-  if (dim % 2 != 0) return fields.problem("attention_head_dim", "an even number: RoPE turns pairs", std::to_string(dim));
+  if (dim % 2 != 0)
+    return fields.problem("attention_head_dim", "an even number: RoPE turns pairs", std::to_string(dim));
   if (dim / 3 % 2 == 0) return Status::good();
-  return fields.problem("attention_head_dim",
-                        "head_dim / 3 (rounded down) to be even: RoPE gives that many numbers to height and to width, and turns pairs",
-                        std::to_string(dim) + ", whose third is " + std::to_string(dim / 3));
+  return fields.problem(
+      "attention_head_dim",
+      "head_dim / 3 (rounded down) to be even: RoPE gives that many numbers to height and to width, and turns pairs",
+      std::to_string(dim) + ", whose third is " + std::to_string(dim / 3));
 }
 
 Status read_architecture(const Fields& fields, TransformerConfig* config) {
@@ -146,7 +154,8 @@ Status read_architecture(const Fields& fields, TransformerConfig* config) {
   return fields.integer("action_ffn_dim", 1, width_max, &config->action_ffn_dim);
 }
 
-// The stages must halve and regroup channels without remainder, as the shortcuts of the residual form average and repeat whole groups.
+// The stages must halve and regroup channels without remainder, as the shortcuts of the residual form average and
+// repeat whole groups.
 Status check_vae_stages(const Fields& fields, const VaeConfig& config) {
   const std::size_t stages = config.dim_mult.size();
   std::int64_t width = config.base_dim;
@@ -181,14 +190,18 @@ Status check_vae_factors(const Fields& fields, VaeConfig* config) {
   for (const auto& [field, factor] : factors) {
     const JsonValue* value = fields.find(field);
     if (value == nullptr || (value->is_integer() && value->integer() == factor)) continue;
-    return fields.problem(field, std::to_string(factor) + ", which follows from patch_size, dim_mult and temperal_downsample", value->describe());
+    return fields.problem(field,
+                          std::to_string(factor) + ", which follows from patch_size, dim_mult and temperal_downsample",
+                          value->describe());
   }
   const std::int64_t channels = 3 * config->patch_size * config->patch_size;
   if (config->in_channels != channels) {
-    return fields.problem("in_channels", std::to_string(channels) + " (3 colours times patch_size squared)", std::to_string(config->in_channels));
+    return fields.problem("in_channels", std::to_string(channels) + " (3 colours times patch_size squared)",
+                          std::to_string(config->in_channels));
   }
   if (config->out_channels != channels) {
-    return fields.problem("out_channels", std::to_string(channels) + " (3 colours times patch_size squared)", std::to_string(config->out_channels));
+    return fields.problem("out_channels", std::to_string(channels) + " (3 colours times patch_size squared)",
+                          std::to_string(config->out_channels));
   }
   return Status::good();
 }
@@ -207,7 +220,8 @@ Status read_vae_stages(const Fields& fields, VaeConfig* config) {
   PREMOTOR_TRY(fields.array("temperal_downsample", downs, downs, &items));
   config->temperal_downsample.clear();
   for (const JsonValue& item : items) {
-    if (!item.is_boolean()) return fields.problem("temperal_downsample", "true or false, one per stage but the last", item.describe());
+    if (!item.is_boolean())
+      return fields.problem("temperal_downsample", "true or false, one per stage but the last", item.describe());
     config->temperal_downsample.push_back(item.boolean());
   }
   return Status::good();
@@ -216,11 +230,13 @@ Status read_vae_stages(const Fields& fields, VaeConfig* config) {
 // Only the form with residual stages (Wan2.2) is implemented.
 Status check_vae_form(const Fields& fields, const VaeConfig& config) {
   if (!config.is_residual) {
-    return fields.problem("is_residual", "true: only the Wan2.2 form with residual stages is implemented", fields.found("is_residual"));
+    return fields.problem("is_residual", "true: only the Wan2.2 form with residual stages is implemented",
+                          fields.found("is_residual"));
   }
   const JsonValue* scales = fields.find("attn_scales");
   if (scales != nullptr && (!scales->is_array() || !scales->items().empty())) {
-    return fields.problem("attn_scales", "an empty array: attention outside the middle block is not implemented", scales->describe());
+    return fields.problem("attn_scales", "an empty array: attention outside the middle block is not implemented",
+                          scales->describe());
   }
   return Status::good();
 }
@@ -238,13 +254,16 @@ Status read_transformer_config(const std::string& folder, TransformerConfig* out
   PREMOTOR_TRY(fields.integer("in_channels", 1, channels_max, &config.in_channels));
   PREMOTOR_TRY(fields.integer("out_channels", 1, channels_max, &config.out_channels));
   if (config.out_channels != config.in_channels) {
-    return fields.problem("out_channels", "in_channels (" + std::to_string(config.in_channels) + "): the prediction is added to the latent",
-                          std::to_string(config.out_channels));
+    return fields.problem(
+        "out_channels",
+        "in_channels (" + std::to_string(config.in_channels) + "): the prediction is added to the latent",
+        std::to_string(config.out_channels));
   }
   PREMOTOR_TRY(fields.integer("action_dim", 1, channels_max, &config.action_dim));
   PREMOTOR_TRY(fields.integer("text_dim", 1, width_max, &config.text_dim));
   PREMOTOR_TRY(fields.integer("freq_dim", 2, width_max, &config.freq_dim));
-  if (config.freq_dim % 2 != 0) return fields.problem("freq_dim", "an even number: half cosines, half sines", std::to_string(config.freq_dim));
+  if (config.freq_dim % 2 != 0)
+    return fields.problem("freq_dim", "an even number: half cosines, half sines", std::to_string(config.freq_dim));
   PREMOTOR_TRY(fields.integer("ffn_dim", 1, width_max, &config.ffn_dim));
   PREMOTOR_TRY(fields.integer("num_layers", 1, count_max, &config.num_layers));
   PREMOTOR_TRY(fields.boolean_or_default("cross_attn_norm", &config.cross_attn_norm));
@@ -296,12 +315,14 @@ Status read_text_encoder_config(const std::string& folder, TextEncoderConfig* ou
   PREMOTOR_TRY(fields.integer("num_layers", 1, count_max, &config.num_layers));
   PREMOTOR_TRY(fields.integer("num_heads", 1, count_max, &config.num_heads));
   // Half of the buckets look back, half ahead, and half of each are exact distances: 4 is the least.
-  PREMOTOR_TRY(fields.integer("relative_attention_num_buckets", 4, channels_max, &config.relative_attention_num_buckets));
+  PREMOTOR_TRY(
+      fields.integer("relative_attention_num_buckets", 4, channels_max, &config.relative_attention_num_buckets));
   if (config.relative_attention_num_buckets % 4 != 0) {
-    return fields.problem("relative_attention_num_buckets", "a multiple of 4", std::to_string(config.relative_attention_num_buckets));
+    return fields.problem("relative_attention_num_buckets", "a multiple of 4",
+                          std::to_string(config.relative_attention_num_buckets));
   }
-  PREMOTOR_TRY(fields.integer("relative_attention_max_distance", config.relative_attention_num_buckets / 4 + 1, width_max,
-                              &config.relative_attention_max_distance));
+  PREMOTOR_TRY(fields.integer("relative_attention_max_distance", config.relative_attention_num_buckets / 4 + 1,
+                              width_max, &config.relative_attention_max_distance));
   PREMOTOR_TRY(fields.positive("layer_norm_epsilon", &config.layer_norm_epsilon));
   *out = config;
   return Status::good();

@@ -1,4 +1,5 @@
-// One safetensors header: names, dtypes, shapes and offsets, each checked before anything points at data. See safetensors.h.
+// One safetensors header: names, dtypes, shapes and offsets, each checked before anything points at data. See
+// safetensors.h.
 #include "engine/safetensors.h"
 
 #include <algorithm>
@@ -29,7 +30,8 @@ struct Report {
   std::vector<Status>* problems;
 
   void add(const char* code, std::string_view tensor, const std::string& expected, const std::string& found,
-           const std::string& advice = "The file is damaged or was not written by a safetensors writer; fetch or write it again.") const {
+           const std::string& advice =
+               "The file is damaged or was not written by a safetensors writer; fetch or write it again.") const {
     std::string where = file;
     if (!tensor.empty()) where += ", tensor " + printable(tensor);
     Status status = Status::error(code, where + ": expected " + expected + ", found " + found + ". " + advice);
@@ -79,7 +81,8 @@ bool read_shape(const JsonValue& value, std::string_view name, const Report& rep
     return false;
   }
   if (shape->items().size() > rank_max) {
-    report.add("CHECKPOINT_SHAPE", name, "at most " + std::to_string(rank_max) + " dimensions", std::to_string(shape->items().size()));
+    report.add("CHECKPOINT_SHAPE", name, "at most " + std::to_string(rank_max) + " dimensions",
+               std::to_string(shape->items().size()));
     return false;
   }
   std::int64_t bytes = bytes_of(out->dtype);
@@ -105,7 +108,8 @@ bool read_offsets(const JsonValue& value, std::string_view name, const Report& r
   const JsonValue* offsets = value.find("data_offsets");
   const bool pair = offsets != nullptr && offsets->is_array() && offsets->items().size() == 2;
   if (!pair || !offsets->items()[0].is_integer() || !offsets->items()[1].is_integer()) {
-    report.add("CHECKPOINT_HEADER", name, "\"data_offsets\": [begin, end]", offsets == nullptr ? "none" : offsets->describe());
+    report.add("CHECKPOINT_HEADER", name, "\"data_offsets\": [begin, end]",
+               offsets == nullptr ? "none" : offsets->describe());
     return false;
   }
   out->begin = offsets->items()[0].integer();
@@ -117,9 +121,10 @@ bool read_offsets(const JsonValue& value, std::string_view name, const Report& r
   }
   const StoredTensor& tensor = out->tensor;
   if (static_cast<std::uint64_t>(out->end - out->begin) != tensor.size_bytes) {
-    report.add("CHECKPOINT_SHAPE", name,
-               std::to_string(tensor.size_bytes) + " bytes for " + name_of(tensor.dtype) + " " + shown_shape(tensor.shape),
-               std::to_string(out->end - out->begin) + " bytes (data_offsets " + found + ")");
+    report.add(
+        "CHECKPOINT_SHAPE", name,
+        std::to_string(tensor.size_bytes) + " bytes for " + name_of(tensor.dtype) + " " + shown_shape(tensor.shape),
+        std::to_string(out->end - out->begin) + " bytes (data_offsets " + found + ")");
     return false;
   }
   return true;
@@ -127,7 +132,8 @@ bool read_offsets(const JsonValue& value, std::string_view name, const Report& r
 
 void read_entry(const JsonMember& member, const Report& report, std::vector<Entry>* out) {
   if (!member.value.is_object()) {
-    report.add("CHECKPOINT_HEADER", member.key, "an object with dtype, shape and data_offsets", member.value.describe());
+    report.add("CHECKPOINT_HEADER", member.key, "an object with dtype, shape and data_offsets",
+               member.value.describe());
     return;
   }
   Entry entry;
@@ -145,18 +151,21 @@ void check_metadata(const JsonValue& value, const Report& report) {
   }
   for (const JsonMember& member : value.members()) {
     if (member.value.is_string()) continue;
-    report.add("CHECKPOINT_HEADER", "", "a string at \"__metadata__\"." + printable(member.key), member.value.describe());
+    report.add("CHECKPOINT_HEADER", "", "a string at \"__metadata__\"." + printable(member.key),
+               member.value.describe());
     return;
   }
 }
 
-// Finds data past the end of the file, overlaps, holes and trailing bytes. `all_placed`: no entry was dropped, so that holes mean something.
+// Finds data past the end of the file, overlaps, holes and trailing bytes. `all_placed`: no entry was dropped, so that
+// holes mean something.
 void check_layout(std::vector<Entry>& entries, std::span<const std::byte> data, bool all_placed, const Report& report) {
   std::vector<Entry*> order;
   for (Entry& entry : entries) {
     if (entry.placed) order.push_back(&entry);
   }
-  std::sort(order.begin(), order.end(), [](const Entry* a, const Entry* b) { return std::tie(a->begin, a->end) < std::tie(b->begin, b->end); });
+  std::sort(order.begin(), order.end(),
+            [](const Entry* a, const Entry* b) { return std::tie(a->begin, a->end) < std::tie(b->begin, b->end); });
   const auto size = static_cast<std::int64_t>(data.size());
   std::int64_t end = 0;
   std::int64_t cut_off = 0;
@@ -192,9 +201,11 @@ void check_layout(std::vector<Entry>& entries, std::span<const std::byte> data, 
 }
 
 // Finds the header's text and the data after it.
-bool split(std::span<const std::byte> bytes, const Report& report, std::string_view* header, std::span<const std::byte>* data) {
+bool split(std::span<const std::byte> bytes, const Report& report, std::string_view* header,
+           std::span<const std::byte>* data) {
   if (bytes.size() < 8) {
-    report.add("CHECKPOINT_TRUNCATED", "", "at least 8 bytes", std::to_string(bytes.size()) + " bytes", "Fetch the file again.");
+    report.add("CHECKPOINT_TRUNCATED", "", "at least 8 bytes", std::to_string(bytes.size()) + " bytes",
+               "Fetch the file again.");
     return false;
   }
   if (std::memcmp(bytes.data(), "version ", 8) == 0) {
@@ -205,11 +216,13 @@ bool split(std::span<const std::byte> bytes, const Report& report, std::string_v
   std::uint64_t length = 0;
   for (std::size_t i = 0; i < 8; ++i) length |= std::to_integer<std::uint64_t>(bytes[i]) << (8 * i);
   if (length > header_bytes_max) {
-    report.add("CHECKPOINT_HEADER", "", "a header of at most " + std::to_string(header_bytes_max) + " bytes", std::to_string(length) + " bytes");
+    report.add("CHECKPOINT_HEADER", "", "a header of at most " + std::to_string(header_bytes_max) + " bytes",
+               std::to_string(length) + " bytes");
     return false;
   }
   if (length > bytes.size() - 8) {
-    report.add("CHECKPOINT_TRUNCATED", "", "a header of " + std::to_string(length) + " bytes", std::to_string(bytes.size() - 8) + " bytes",
+    report.add("CHECKPOINT_TRUNCATED", "", "a header of " + std::to_string(length) + " bytes",
+               std::to_string(bytes.size() - 8) + " bytes",
                "The download or copy is incomplete; fetch the file again.");
     return false;
   }
@@ -239,7 +252,8 @@ void scan_safetensors(std::span<const std::byte> bytes, const std::string& file_
     return;
   }
   if (!root.is_object() || header.front() != '{') {
-    report.add("CHECKPOINT_HEADER", "", "a header that begins with '{'", root.is_object() ? "white space" : root.describe());
+    report.add("CHECKPOINT_HEADER", "", "a header that begins with '{'",
+               root.is_object() ? "white space" : root.describe());
     return;
   }
   std::vector<Entry> entries;
@@ -256,7 +270,8 @@ void scan_safetensors(std::span<const std::byte> bytes, const std::string& file_
   for (Entry& entry : entries) out->push_back(std::move(entry.tensor));
 }
 
-Status parse_safetensors(std::span<const std::byte> bytes, const std::string& file_name, std::vector<StoredTensor>* out) {
+Status parse_safetensors(std::span<const std::byte> bytes, const std::string& file_name,
+                         std::vector<StoredTensor>* out) {
   std::vector<StoredTensor> tensors;
   std::vector<Status> problems;
   scan_safetensors(bytes, file_name, &tensors, &problems);

@@ -21,8 +21,8 @@ bool absent(const std::string& path) {
   return ::stat(path.c_str(), &info) != 0 && (errno == ENOENT || errno == ENOTDIR);
 }
 
-Status problem(const char* code, const std::string& file, std::string_view tensor, const std::string& expected, const std::string& found,
-               const std::string& advice) {
+Status problem(const char* code, const std::string& file, std::string_view tensor, const std::string& expected,
+               const std::string& found, const std::string& advice) {
   std::string where = file;
   if (!tensor.empty()) where += ", tensor " + printable(tensor);
   Status status = Status::error(code, where + ": expected " + expected + ", found " + found + ". " + advice);
@@ -36,13 +36,15 @@ Status problem(const char* code, const std::string& file, std::string_view tenso
 // A shard must lie in the component's folder, so that a checkpoint cannot make the engine read files elsewhere.
 bool is_plain_name(std::string_view name) {
   if (name.empty() || name.size() > 255 || name == "." || name == "..") return false;
-  return name.find('/') == std::string_view::npos && name.find('\\') == std::string_view::npos && name.find('\0') == std::string_view::npos;
+  return name.find('/') == std::string_view::npos && name.find('\\') == std::string_view::npos &&
+         name.find('\0') == std::string_view::npos;
 }
 
 constexpr const char* index_advice = "Fetch the index and all its shards again; they must come from the same export.";
 
 // Reads {"weight_map": {tensor: file}}.
-bool read_index(const std::string& path, std::map<std::string, std::string, std::less<>>* shard_of, std::vector<Status>* problems) {
+bool read_index(const std::string& path, std::map<std::string, std::string, std::less<>>* shard_of,
+                std::vector<Status>* problems) {
   MappedFile file;
   Status opened = MappedFile::open(path, &file);
   if (!opened.ok()) {
@@ -53,17 +55,20 @@ bool read_index(const std::string& path, std::map<std::string, std::string, std:
   JsonValue root;
   const Status parsed = parse_json({reinterpret_cast<const char*>(bytes.data()), bytes.size()}, &root);
   if (!parsed.ok()) {
-    problems->push_back(problem("CHECKPOINT_INDEX", path, "", "JSON with " + parsed.expected, parsed.found, index_advice));
+    problems->push_back(
+        problem("CHECKPOINT_INDEX", path, "", "JSON with " + parsed.expected, parsed.found, index_advice));
     return false;
   }
   const JsonValue* map = root.find("weight_map");
   if (map == nullptr || !map->is_object()) {
-    problems->push_back(problem("CHECKPOINT_INDEX", path, "", "an object \"weight_map\"", map == nullptr ? "none" : map->describe(), index_advice));
+    problems->push_back(problem("CHECKPOINT_INDEX", path, "", "an object \"weight_map\"",
+                                map == nullptr ? "none" : map->describe(), index_advice));
     return false;
   }
   for (const JsonMember& member : map->members()) {
     if (!member.value.is_string() || !is_plain_name(member.value.string())) {
-      problems->push_back(problem("CHECKPOINT_INDEX", path, member.key, "the name of a file in the same folder", member.value.describe(), index_advice));
+      problems->push_back(problem("CHECKPOINT_INDEX", path, member.key, "the name of a file in the same folder",
+                                  member.value.describe(), index_advice));
       continue;
     }
     shard_of->emplace(member.key, member.value.string());
@@ -74,7 +79,8 @@ bool read_index(const std::string& path, std::map<std::string, std::string, std:
 }  // namespace
 
 void TensorStore::sort() {
-  std::sort(tensors_.begin(), tensors_.end(), [](const StoredTensor& a, const StoredTensor& b) { return a.name < b.name; });
+  std::sort(tensors_.begin(), tensors_.end(),
+            [](const StoredTensor& a, const StoredTensor& b) { return a.name < b.name; });
 }
 
 Status TensorStore::open_file(const std::string& path, TensorStore* out) {
@@ -102,7 +108,8 @@ void TensorStore::scan_folder(const std::string& folder, std::span<const std::st
   for (const std::string_view stem : stems) {
     const std::string single = folder + "/" + std::string(stem) + ".safetensors";
     const std::string index = single + ".index.json";
-    tried += (tried.empty() ? "" : ", or ") + std::string(stem) + ".safetensors, or " + std::string(stem) + ".safetensors.index.json";
+    tried += (tried.empty() ? "" : ", or ") + std::string(stem) + ".safetensors, or " + std::string(stem) +
+             ".safetensors.index.json";
     if (!absent(single)) {
       Status opened = MappedFile::open(single, &store.files_.emplace_back());
       if (opened.ok()) {
@@ -120,14 +127,16 @@ void TensorStore::scan_folder(const std::string& folder, std::span<const std::st
     *out = std::move(store);
     return;
   }
-  problems->push_back(problem("CHECKPOINT_MISSING_FILE", folder, "", tried, absent(folder) ? "no such folder" : "none of them",
+  problems->push_back(problem("CHECKPOINT_MISSING_FILE", folder, "", tried,
+                              absent(folder) ? "no such folder" : "none of them",
                               "Point at a folder in the released layout (docs/CHECKPOINT.md)."));
 }
 
 void TensorStore::scan_shards(const std::string& folder, const std::string& index_path, std::vector<Status>* problems) {
   std::map<std::string, std::string, std::less<>> shard_of;
   if (!read_index(index_path, &shard_of, problems)) return;
-  std::map<std::string, bool> shards;  // name -> opened; sorted, so that the order of problems does not depend on the index
+  std::map<std::string, bool>
+      shards;  // name -> opened; sorted, so that the order of problems does not depend on the index
   for (const auto& [tensor, shard] : shard_of) shards.emplace(shard, false);
   if (shards.size() > shards_max) {
     problems->push_back(problem("CHECKPOINT_INDEX", index_path, "", "at most " + std::to_string(shards_max) + " shards",
@@ -150,9 +159,10 @@ void TensorStore::scan_shards(const std::string& folder, const std::string& inde
     for (StoredTensor& tensor : found) {
       const auto listed = shard_of.find(tensor.name);
       if (listed == shard_of.end() || listed->second != shard) {
-        problems->push_back(problem("CHECKPOINT_INDEX", file.path(), tensor.name,
-                                    listed == shard_of.end() ? "only tensors that the index lists" : "this tensor only in " + listed->second,
-                                    "it in " + shard, index_advice));
+        problems->push_back(problem(
+            "CHECKPOINT_INDEX", file.path(), tensor.name,
+            listed == shard_of.end() ? "only tensors that the index lists" : "this tensor only in " + listed->second,
+            "it in " + shard, index_advice));
         continue;
       }
       tensor.file = files_.size();
@@ -165,7 +175,8 @@ void TensorStore::scan_shards(const std::string& folder, const std::string& inde
   for (const Status& status : *problems) blamed.insert(status.tensor);
   for (const auto& [tensor, shard] : shard_of) {
     if (!shards[shard] || find(tensor) != nullptr || blamed.contains(printable(tensor))) continue;
-    problems->push_back(problem("CHECKPOINT_MISSING_TENSOR", folder + "/" + shard, tensor, "this tensor, as the index says", "none", index_advice));
+    problems->push_back(problem("CHECKPOINT_MISSING_TENSOR", folder + "/" + shard, tensor,
+                                "this tensor, as the index says", "none", index_advice));
   }
 }
 

@@ -21,9 +21,10 @@ std::string shown(const std::vector<std::int64_t>& shape) {
   return text + "]";
 }
 
-Status problem(const char* code, const std::string& file, const std::string& tensor, const std::string& expected, const std::string& found,
-               const std::string& advice) {
-  Status status = Status::error(code, file + ", tensor " + printable(tensor) + ": expected " + expected + ", found " + found + ". " + advice);
+Status problem(const char* code, const std::string& file, const std::string& tensor, const std::string& expected,
+               const std::string& found, const std::string& advice) {
+  Status status = Status::error(
+      code, file + ", tensor " + printable(tensor) + ": expected " + expected + ", found " + found + ". " + advice);
   status.file = file;
   status.tensor = printable(tensor);
   status.expected = expected;
@@ -31,7 +32,9 @@ Status problem(const char* code, const std::string& file, const std::string& ten
   return status;
 }
 
-bool is_float(StoredDtype dtype) { return dtype == StoredDtype::f32 || dtype == StoredDtype::f16 || dtype == StoredDtype::bf16; }
+bool is_float(StoredDtype dtype) {
+  return dtype == StoredDtype::f32 || dtype == StoredDtype::f16 || dtype == StoredDtype::bf16;
+}
 
 bool is_aligned(const void* pointer, std::int64_t bytes) {
   return reinterpret_cast<std::uintptr_t>(pointer) % static_cast<std::uintptr_t>(bytes) == 0;
@@ -60,7 +63,8 @@ void store(std::byte* data, ops::Dtype dtype, std::int64_t index, float value) {
 }
 
 bool same_type(StoredDtype stored, ops::Dtype wanted) {
-  return (stored == StoredDtype::f32 && wanted == ops::Dtype::f32) || (stored == StoredDtype::bf16 && wanted == ops::Dtype::bf16);
+  return (stored == StoredDtype::f32 && wanted == ops::Dtype::f32) ||
+         (stored == StoredDtype::bf16 && wanted == ops::Dtype::bf16);
 }
 
 }  // namespace
@@ -94,13 +98,15 @@ Status WeightReader::allocate(const StoredTensor& tensor, std::int64_t elements,
   const std::size_t size_bytes = static_cast<std::size_t>(elements * ops::bytes_of(dtype));
   std::unique_ptr<std::byte[]> buffer(new (std::nothrow) std::byte[size_bytes + alignment_bytes]);
   if (buffer == nullptr) {
-    return problem("OUT_OF_MEMORY", store_.file_of(tensor), tensor.name, std::to_string(size_bytes) + " bytes of memory for a converted copy",
-                   "too little free memory", "Free memory, or convert the checkpoint to the precision that it runs in.");
+    return problem("OUT_OF_MEMORY", store_.file_of(tensor), tensor.name,
+                   std::to_string(size_bytes) + " bytes of memory for a converted copy", "too little free memory",
+                   "Free memory, or convert the checkpoint to the precision that it runs in.");
   }
   const std::size_t past = reinterpret_cast<std::uintptr_t>(buffer.get()) % alignment_bytes;
   *out = buffer.get() + (past == 0 ? 0 : alignment_bytes - past);
   buffers_.push_back(std::move(buffer));
   converted_bytes_ += static_cast<std::int64_t>(size_bytes);
+  weight_bytes_ += static_cast<std::int64_t>(size_bytes);
   return Status::good();
 }
 
@@ -112,7 +118,10 @@ Status WeightReader::matrix(const std::string& name, std::int64_t rows, std::int
   const ops::Dtype dtype = target(*tensor);
   *out = {tensor->data, dtype, rows, cols};
   const bool same = same_type(tensor->dtype, dtype);
-  if (same && is_aligned(tensor->data, ops::bytes_of(dtype))) return Status::good();
+  if (same && is_aligned(tensor->data, ops::bytes_of(dtype))) {
+    weight_bytes_ += static_cast<std::int64_t>(tensor->size_bytes);
+    return Status::good();
+  }
   std::byte* copy = nullptr;
   PREMOTOR_TRY(allocate(*tensor, rows * cols, dtype, &copy));
   if (same) {
@@ -132,9 +141,11 @@ Status WeightReader::floats(const std::string& name, const std::vector<std::int6
   try {
     out->resize(static_cast<std::size_t>(count));
   } catch (const std::bad_alloc&) {
-    return problem("OUT_OF_MEMORY", store_.file_of(*tensor), name, std::to_string(count * 4) + " bytes of memory", "too little free memory",
-                   "Free memory.");
+    return problem("OUT_OF_MEMORY", store_.file_of(*tensor), name, std::to_string(count * 4) + " bytes of memory",
+                   "too little free memory", "Free memory.");
   }
+  converted_bytes_ += count * 4;
+  weight_bytes_ += count * 4;
   const bool rounded = target(*tensor) == ops::Dtype::bf16;
   for (std::int64_t i = 0; i < count; ++i) {
     const float value = load(tensor->data, tensor->dtype, i);
@@ -161,7 +172,8 @@ Status WeightReader::convolution(const std::string& name, const std::vector<std:
     for (std::int64_t input = 0; input < inputs; ++input) {
       const std::int64_t from = (row * inputs + input) * taps;
       const std::int64_t to = row * taps * inputs + input;
-      for (std::int64_t tap = 0; tap < taps; ++tap) store(copy, dtype, to + tap * inputs, load(tensor->data, tensor->dtype, from + tap));
+      for (std::int64_t tap = 0; tap < taps; ++tap)
+        store(copy, dtype, to + tap * inputs, load(tensor->data, tensor->dtype, from + tap));
     }
   }
   store_.release_pages(*tensor);

@@ -1,5 +1,6 @@
-// From stored tensors to what the operations read: checks presence, shape and dtype against what config.json implies, and converts.
-// Matrices whose stored dtype already is what the precision asks for are used in place from the memory map; others are converted once.
+// From stored tensors to what the operations read: checks presence, shape and dtype against what config.json implies,
+// and converts. Matrices whose stored dtype already is what the precision asks for are used in place from the memory
+// map; others are converted once.
 #pragma once
 
 #include <cstddef>
@@ -23,15 +24,16 @@ class WeightReader {
   WeightReader(const TensorStore& store, WeightPrecision precision) : store_(store), precision_(precision) {}
 
   // A matrix [rows, cols]. It is stored as [rows, cols], or as `stored_shape` when that is given (same product).
-  // `out->data` points into the map or into memory owned by this reader's buffers (see take_buffers); copies are 64-byte aligned.
-  // Errors: CHECKPOINT_MISSING_TENSOR, CHECKPOINT_SHAPE, CHECKPOINT_DTYPE, OUT_OF_MEMORY.
+  // `out->data` points into the map or into memory owned by this reader's buffers (see take_buffers); copies are
+  // 64-byte aligned. Errors: CHECKPOINT_MISSING_TENSOR, CHECKPOINT_SHAPE, CHECKPOINT_DTYPE, OUT_OF_MEMORY.
   Status matrix(const std::string& name, std::int64_t rows, std::int64_t cols, ops::Matrix* out,
                 const std::vector<std::int64_t>& stored_shape = {});
 
   // A tensor of any shape as float32 values (rounded to bf16 first under WeightPrecision::bf16).
   Status floats(const std::string& name, const std::vector<std::int64_t>& shape, std::vector<float>* out);
 
-  // A convolution [out, in, kt, kh, kw] (or [out, in, kh, kw]: kt = 1) re-laid as [out, kt, kh, kw, in] for ops::Conv3d.
+  // A convolution [out, in, kt, kh, kw] (or [out, in, kh, kw]: kt = 1) re-laid as [out, kt, kh, kw, in] for
+  // ops::Conv3d.
   Status convolution(const std::string& name, const std::vector<std::int64_t>& shape, ops::Matrix* out);
 
   // Moves the converted copies to the caller, who must keep them alive as long as the matrices.
@@ -39,7 +41,9 @@ class WeightReader {
 
   // Names in the store that nobody asked for, sorted.
   [[nodiscard]] std::vector<std::string> unread() const;
+  // Bytes of copies made, and of everything handed out: tensors used in place, copies and float vectors.
   [[nodiscard]] std::int64_t converted_bytes() const { return converted_bytes_; }
+  [[nodiscard]] std::int64_t weight_bytes() const { return weight_bytes_; }
 
  private:
   Status fetch(const std::string& name, const std::vector<std::int64_t>& shape, const StoredTensor** out);
@@ -52,6 +56,7 @@ class WeightReader {
   std::vector<std::string> read_;
   std::vector<std::unique_ptr<std::byte[]>> buffers_;
   std::int64_t converted_bytes_ = 0;
+  std::int64_t weight_bytes_ = 0;
 };
 
 }  // namespace premotor::engine
