@@ -191,10 +191,15 @@ void normalise_latents(const VaeConfig& config, const float* moments, std::int64
   }
 }
 
-void denormalise_latents(const VaeConfig& config, const float* latents, std::int64_t rows, float* out) {
+void denormalise_latents(const VaeConfig& config, const float* latents, std::int64_t rows, ops::Rounding rounding,
+                         float* out) {
   const std::size_t z = static_cast<std::size_t>(config.z_dim);
-  for (std::int64_t r = 0; r < rows; ++r, latents += z, out += z)
-    for (std::size_t c = 0; c < z; ++c) out[c] = latents[c] / (1.0f / config.latents_std[c]) + config.latents_mean[c];
+  const auto held = [&](float value) { return rounding == ops::Rounding::bf16 ? round_to_bf16(value) : value; };
+  for (std::size_t c = 0; c < z; ++c) {
+    const float mean = held(config.latents_mean[c]), inverse = held(1.0f / held(config.latents_std[c]));
+    for (std::size_t i = c; i < static_cast<std::size_t>(rows) * z; i += z)
+      out[i] = held(held(held(latents[i]) / inverse) + mean);
+  }
 }
 
 }  // namespace premotor::engine
