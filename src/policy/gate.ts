@@ -30,7 +30,10 @@ export class Gate {
    */
   async run<T>(name: string, signal: AbortSignal | undefined, body: (signal: AbortSignal) => Promise<T>): Promise<T> {
     if (this.#closing !== undefined) {
-      throw new PremotorError('CLOSED', `${name}: expected an open policy, found a closed one. Load the policy again.`, { expected: 'open', found: 'closed' });
+      throw new PremotorError('CLOSED', `${name}: expected an open policy, found a closed one. Load the policy again.`, {
+        expected: 'open',
+        found: 'closed',
+      });
     }
     if (this.#running !== undefined) {
       const found = `${this.#running.name} running`;

@@ -1,6 +1,6 @@
 /**
- * The policy in a child process: the same interface, states and errors, with an engine whose crash ends only the child. Owned by loadPolicy; it forwards
- * calls, aborts and progress, mirrors the cache state, and never restarts the child: whoever owns the policy decides that.
+ * The policy in a child process: the same interface, states and errors, with an engine whose crash ends only the child. Owned by loadPolicy; it
+ * forwards calls, aborts and progress, mirrors the cache state, and never restarts the child: whoever owns the policy decides that.
  */
 import { type ChildProcess, fork } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
@@ -141,7 +141,11 @@ class EngineChannel {
   #die(found: string, cause?: unknown): void {
     if (this.#death !== undefined) return;
     const message = `The engine process ended: expected it to run until close, found ${found}. Load the policy again and rebuild the episode.`;
-    this.#death = new PremotorError('ENGINE_DIED', message, { expected: 'a running engine process', found, ...(cause === undefined ? {} : { cause }) });
+    this.#death = new PremotorError('ENGINE_DIED', message, {
+      expected: 'a running engine process',
+      found,
+      ...(cause === undefined ? {} : { cause }),
+    });
     for (const pending of this.#pending.values()) pending.reject(this.#death);
     this.#pending.clear();
   }

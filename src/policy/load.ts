@@ -1,6 +1,6 @@
 /**
- * loadPolicy: checks the options, reads the job, opens the native engine and puts a policy around it, in this process or in a child. Owned by callers of
- * the package; it holds no state of its own.
+ * loadPolicy: checks the options, reads the job, opens the native engine and puts a policy around it, in this process or in a child. Owned by callers
+ * of the package; it holds no state of its own.
  */
 import { existsSync, statSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
@@ -88,7 +88,8 @@ export async function checkLoadOptions(options: LoadPolicyOptions): Promise<Sett
   }
   const cores = availableParallelism();
   const { threads = Math.max(1, cores - 1) } = options;
-  if (!Number.isInteger(threads) || threads < 1 || threads > THREADS_MAX) throw badOption('threads', `a whole number of 1 .. ${THREADS_MAX}`, threads);
+  if (!Number.isInteger(threads) || threads < 1 || threads > THREADS_MAX)
+    throw badOption('threads', `a whole number of 1 .. ${THREADS_MAX}`, threads);
   const precision = checkPrecision(options.precision);
   checkDevice(options.device);
   if (options.plan !== undefined) {

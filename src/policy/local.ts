@@ -1,6 +1,6 @@
 /**
- * The policy in this process: checks arguments, keeps the episode's state (open, episode, closed) and drives one native engine. Owned by loadPolicy or
- * by the engine process; it computes nothing itself and never blocks the event loop.
+ * The policy in this process: checks arguments, keeps the episode's state (open, episode, closed) and drives one native engine. Owned by loadPolicy
+ * or by the engine process; it computes nothing itself and never blocks the event loop.
  */
 import { PremotorError } from '../errors.js';
 import { callNative, type NativeChunk, type NativeEmbedding, type NativeEngine, type NativeTensor } from '../native.js';
@@ -191,7 +191,7 @@ export class LocalPolicy implements Policy {
 
   #needObserved(method: string): Episode {
     if (this.job.infer_mode === 'i2va') {
-      const message = `${method}: expected infer_mode "server", found "i2va", in which predictions are the history. Call predict again, or change the job.`;
+      const message = `${method}: expected infer_mode "server", found "i2va", where predictions are the history. Call predict, or change the job.`;
       throw new PremotorError('MODE_UNSUPPORTED', message, { field: 'infer_mode', expected: 'server', found: 'i2va' });
     }
     const episode = this.#need(method);
@@ -235,7 +235,10 @@ export class LocalPolicy implements Policy {
 
   #textTrace(positive: PromptEmbedding, negative: PromptEmbedding | null): Trace {
     const trace: Trace = new Map();
-    for (const [suffix, text] of [['pos', positive], ['neg', negative]] as const) {
+    for (const [suffix, text] of [
+      ['pos', positive],
+      ['neg', negative],
+    ] as const) {
       if (text === null) continue;
       const width = text.rows.length / text.count;
       trace.set(`token_ids_${suffix}`, { dtype: 'int32', shape: [1, TEXT_ROWS], data: padded(new Int32Array(TEXT_ROWS), text.ids) });
