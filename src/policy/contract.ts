@@ -92,7 +92,7 @@ export interface Noise {
 }
 
 export interface PredictOptions {
-  /** One frame per camera; needed by the first prediction of an episode, ignored later. */
+  /** One frame per camera; needed by the first prediction of an episode, ignored once the episode's frame index has moved on. */
   readonly obs?: readonly Frame[];
   /** Seed of the noise, an integer of 0 .. 2^53 - 1 or a bigint below 2^64. Default: 0. Equal seeds give equal noise at equal frame indices. */
   readonly seed?: number | bigint;
@@ -138,9 +138,9 @@ export interface Chunk {
 }
 
 export interface CommitOptions {
-  /** What was seen: one Frame[] (a frame per camera) per moment. 4 (K-1) moments on the first commit, 4 K later. */
+  /** What was seen: one Frame[] (a frame per camera) per moment. 4 (F-1) moments on the first commit, 4 F later; usually F = K. */
   readonly obs: readonly (readonly Frame[])[];
-  /** What was executed: [used, K, H] in physical units. */
+  /** What was executed: [used, F, H] in physical units. */
   readonly actions: Float32Array;
   readonly trace?: boolean;
   readonly onProgress?: (progress: Progress) => void;

@@ -122,7 +122,13 @@ class EngineChannel {
 
   #send(request: Request): void {
     if (!this.#child.connected) return; // the exit event follows and rejects what waits
-    this.#child.send(request, () => undefined);
+    try {
+      this.#child.send(request, () => undefined);
+    } catch (cause) {
+      const found = (cause as Error).message;
+      const message = `The arguments cannot be sent to the engine process: expected plain data, found that ${found} Pass what docs/CONTRACT.md lists.`;
+      throw new PremotorError('ARGUMENT_INVALID', message, { field: 'options', expected: 'plain data', found, cause });
+    }
   }
 
   #receive(reply: Reply): void {

@@ -204,14 +204,10 @@ function sizeChecks(job: Job): Problem[] {
   if (job.frame_chunk_size % patchFrames !== 0) {
     problems.push({ field: 'frame_chunk_size', expected: `a multiple of ${patchFrames} (patch_size)`, found: describe(job.frame_chunk_size) });
   }
-  const sides = [
-    ['height', patchRows],
-    ['width', patchColumns],
-  ] as const;
-  for (const [side, patch] of sides) {
-    const tshape = job.env_type === 'robotwin_tshape';
-    const multiple = VAE_STRIDE * (tshape ? 2 : patch);
-    const why = tshape ? 'half size cameras need multiples of 16' : 'latents of 16 pixels, in whole patches';
+  const halved = job.env_type === 'robotwin_tshape';
+  const multiple = halved ? 2 * VAE_STRIDE : VAE_STRIDE;
+  const why = halved ? 'the half size cameras need multiples of 16' : "the VAE's latents are 16 pixels apart";
+  for (const side of ['height', 'width'] as const) {
     if (job[side] % multiple !== 0) problems.push({ field: side, expected: `a multiple of ${multiple} (${why})`, found: describe(job[side]) });
   }
   if (problems.length > 0) return problems;
@@ -219,14 +215,14 @@ function sizeChecks(job: Job): Problem[] {
   if (rows % patchRows !== 0) {
     problems.push({
       field: 'height',
-      expected: `latent rows in multiples of ${patchRows} (patch_size)`,
+      expected: `joined latent rows in multiples of ${patchRows} (patch_size)`,
       found: `${job.height}, which gives ${rows} rows`,
     });
   }
   if (columns % patchColumns !== 0) {
     problems.push({
       field: 'width',
-      expected: `latent columns in multiples of ${patchColumns} (patch_size)`,
+      expected: `joined latent columns in multiples of ${patchColumns} (patch_size)`,
       found: `${job.width}, which gives ${columns} columns`,
     });
   }

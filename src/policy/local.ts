@@ -199,11 +199,12 @@ export class LocalPolicy implements Policy {
     throw observationRequired(method);
   }
 
-  /** The pictures of the first prediction; later ones are ignored, as in the reference. */
+  /** The pictures of a prediction at the start of an episode; later ones are ignored, as in the reference. */
   #firstObservation(options: PredictOptions, episode: Episode): ReturnType<typeof check.checkObservation> | undefined {
-    if (episode.observed) return undefined;
-    if (options.obs === undefined || (Array.isArray(options.obs) && options.obs.length === 0)) throw observationRequired('predict');
-    return check.checkObservation(options.obs, this.#cameras, 'obs');
+    const given = options.obs !== undefined && !(Array.isArray(options.obs) && options.obs.length === 0);
+    if (!episode.observed && !given) throw observationRequired('predict');
+    const started = episode.committed || (episode.observed && this.job.infer_mode === 'i2va');
+    return given && !started ? check.checkObservation(options.obs, this.#cameras, 'obs') : undefined;
   }
 
   #sampling(options: Omit<PredictOptions, 'obs'>, imagined: boolean) {

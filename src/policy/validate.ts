@@ -127,11 +127,6 @@ export function checkMoments(obs: unknown, cameras: Cameras, job: Job, first: bo
   if (obs.length === 0 && usual !== 0)
     throw wrong('FRAME_INVALID', { field: 'obs', expected: `${rule}, at least ${PICTURES_PER_LATENT}`, found, remedy });
   const frames = obs.length / PICTURES_PER_LATENT + (first ? 1 : 0);
-  const most = Math.floor(job.attn_window / 2) * chunk;
-  if (frames > most) {
-    const expected = `at most ${most} latent frames (attn_window ${job.attn_window}, frame_chunk_size ${chunk})`;
-    throw wrong('FRAME_INVALID', { field: 'obs', expected, found: `${found}, which are ${frames} latent frames`, remedy });
-  }
   const moments = obs.map((moment, index) => checkObservation(moment, cameras, `obs[${index}]`));
   const reason = `${found} are ${frames} latent frame${frames === 1 ? '' : 's'}${first ? ', with the one of the first prediction' : ''}`;
   return { moments, frames, reason };

@@ -77,7 +77,8 @@ const bad: [string, Record<string, unknown>, string][] = [
   ['a quantile that is no number', { norm_stat: { q01: [0, 0, 0, 0, 0, 0], q99: [1, 1, 1, null, 1, 1] } }, 'norm_stat.q99[3]'],
   ['no window', { attn_window: 1 }, 'attn_window'],
   ['a height off the patch grid', { height: 48 }, 'height'],
-  ['a width off the patch grid', { width: 33 }, 'width'],
+  ['a width off the latent grid', { width: 33 }, 'width'],
+  ['a width off the patch grid', { width: 48, obs_cam_keys: ['a'] }, 'width'],
   ['an action guidance without guidance', { guidance_scale: 1, action_guidance_scale: 2 }, 'action_guidance_scale'],
   ['video_exec_step 0', { video_exec_step: 0 }, 'video_exec_step'],
   ['video_exec_step past the last pass', { video_exec_step: 7 }, 'video_exec_step'],
@@ -109,6 +110,7 @@ t.test('the limits themselves are accepted', (t) => {
     { num_inference_steps: 1000 },
     { action_per_frame: 7 },
     { frame_chunk_size: 1 },
+    { width: 48 }, // two cameras side by side: 6 latent columns, whole patches
     { env_type: 'robotwin_tshape', obs_cam_keys: ['a', 'b', 'c'], height: 64, width: 32 },
   ];
   for (const changes of good) t.doesNotThrow(() => parseJob(smallJob(changes)), JSON.stringify(changes));

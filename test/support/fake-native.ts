@@ -47,6 +47,10 @@ export class FakeEngine implements NativeEngine {
   /** Awaited inside every computing call: lets a test decide when the call goes on. */
   hold: Promise<void> = Promise.resolve();
   closes = 0;
+  /** Calls that the engine is working on. */
+  working = 0;
+  /** True when it was closed in the middle of a call, which must not happen. */
+  closedAtWork = false;
   cancels = 0;
   /** Set by a test: the next computing call rejects with it. */
   failure: Error | undefined;
@@ -120,6 +124,7 @@ export class FakeEngine implements NativeEngine {
 
   async close(): Promise<void> {
     this.closes++;
+    this.closedAtWork = this.working > 0;
   }
 
   #keep(executed: Float32Array): void {
@@ -138,6 +143,7 @@ export class FakeEngine implements NativeEngine {
 
   async #work(method: string, options: unknown, seed?: bigint): Promise<void> {
     this.calls.push({ method, options });
+    this.working++;
     const cancelled = new Promise<never>((_, reject) => {
       this.#cancel = () => reject(nativeError('ABORTED', 'The call was cancelled.'));
     });
@@ -151,6 +157,7 @@ export class FakeEngine implements NativeEngine {
       if (failure !== undefined) throw failure;
     } finally {
       this.#cancel = undefined;
+      this.working--;
     }
   }
 }
