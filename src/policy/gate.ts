@@ -52,7 +52,8 @@ export class Gate {
       return await body(controller.signal);
     } catch (error) {
       const known = toPremotorError(error);
-      if (known.code === 'ABORTED' && controller.signal.aborted) throw aborted(name, controller.signal.reason, this.#closing === undefined ? afterAbort(name) : 'Load the policy again.');
+      if (known.code === 'ABORTED' && controller.signal.aborted)
+        throw aborted(name, controller.signal.reason, this.#closing === undefined ? afterAbort(name) : 'Load the policy again.');
       throw known;
     } finally {
       signal?.removeEventListener('abort', forward);

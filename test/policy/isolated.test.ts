@@ -41,7 +41,10 @@ t.test('it behaves like the local policy', async (t) => {
 
   const prompt = { prompt: 'pick  up', trace: true };
   t.same(await isolated.reset(prompt), await local.reset(prompt));
-  const [here, there] = [await local.predict({ obs: observation(), seed: 1n << 40n, trace: true }), await isolated.predict({ obs: observation(), seed: 1n << 40n, trace: true })];
+  const [here, there] = [
+    await local.predict({ obs: observation(), seed: 1n << 40n, trace: true }),
+    await isolated.predict({ obs: observation(), seed: 1n << 40n, trace: true }),
+  ];
   t.same(there, here);
   t.same(there.latents.shape, [1, 48, 2, 2, 4]);
   t.equal(there.latents.dtype, 'float32');
@@ -124,7 +127,10 @@ t.test('progress, abort, backpressure', async (t) => {
   await policy.reset({ prompt: 'a' });
   const seen: Progress[] = [];
   await policy.predict({ obs: observation(), onProgress: (progress) => seen.push(progress) });
-  t.same(seen.map(({ done, total }) => `${done}/${total}`), ['1/2', '2/2']);
+  t.same(
+    seen.map(({ done, total }) => `${done}/${total}`),
+    ['1/2', '2/2'],
+  );
   const before = policy.cache;
 
   const controller = new AbortController();

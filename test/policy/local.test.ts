@@ -38,7 +38,10 @@ t.test('an episode: reset, predict, commit, predict', async (t) => {
   t.same(policy.cache, { capacity: 100, valid: 2, committed: 2, predicted: 0 });
   t.equal((await policy.predict()).frameIndex, 2);
   t.equal((await policy.commit({ obs: moments(8), actions: actionsOf(2) })).frameIndex, 4);
-  t.same(engine.calls.map(({ method }) => method), ['reset', 'predict', 'commit', 'predict', 'commit']);
+  t.same(
+    engine.calls.map(({ method }) => method),
+    ['reset', 'predict', 'commit', 'predict', 'commit'],
+  );
 });
 
 t.test('predict passes pictures, seed, noise and steps on', async (t) => {
@@ -46,7 +49,11 @@ t.test('predict passes pictures, seed, noise and steps on', async (t) => {
   const noise = { video: new Float32Array(48 * 2 * 2 * 4).fill(1), action: new Float32Array(6 * 2 * 4).fill(2) };
   await policy.predict({ obs: [frame('cam_wrist', 2, 2), frame('cam_high', 3, 3)], seed: 1n << 63n, noise, videoSteps: 3, actionSteps: 4 });
   const options = engine.calls[1]?.options as NativePredict;
-  t.same(options.frames?.map(({ width }) => width), [3, 2], "in the job's order");
+  t.same(
+    options.frames?.map(({ width }) => width),
+    [3, 2],
+    "in the job's order",
+  );
   t.equal(options.seed, 1n << 63n);
   t.equal(options.noiseVideo, noise.video);
   t.equal(options.noiseAction, noise.action);
@@ -98,7 +105,11 @@ t.test('arguments are checked before the engine is called', async (t) => {
   t.equal((await errorOf(policy.decode(new Float32Array(5)))).code, 'ARGUMENT_INVALID');
   t.equal(engine.calls.length, calls);
   await policy.predict({ obs: observation() });
-  t.equal((await errorOf(policy.commit({ obs: moments(8), actions: actionsOf(2) }))).code, 'ACTIONS_INVALID', '8 moments are 3 latent frames at first');
+  t.equal(
+    (await errorOf(policy.commit({ obs: moments(8), actions: actionsOf(2) }))).code,
+    'ACTIONS_INVALID',
+    '8 moments are 3 latent frames at first',
+  );
   t.equal((await errorOf(policy.commit({ obs: moments(3), actions: actionsOf(2) }))).code, 'FRAME_INVALID');
   await policy.commit({ obs: moments(8), actions: actionsOf(3) });
   t.equal((await errorOf(policy.commit({ obs: moments(8), actions: actionsOf(3) }))).code, 'ACTIONS_INVALID', 'and 2 later');
@@ -134,7 +145,10 @@ t.test('the trace of a reset holds padded ids, masks and embeddings', async (t) 
   const embeds = trace?.get('prompt_embeds_pos');
   t.match(embeds, { dtype: 'float32', shape: [1, 512, TEXT_DIM] });
   t.same([...(embeds?.data.slice(0, 16) ?? [])], [3, 3, 3, 3, 2, 2, 2, 2, 1, 1, 1, 1, 0, 0, 0, 0]);
-  t.same([...(trace?.get('token_mask_neg')?.data ?? [])].filter((one) => one !== 0), [1]);
+  t.same(
+    [...(trace?.get('token_mask_neg')?.data ?? [])].filter((one) => one !== 0),
+    [1],
+  );
   const unguided = await openRig();
   t.equal((await unguided.policy.reset({ prompt: 'a', trace: true })).trace?.has('token_ids_neg'), false);
 });
@@ -257,7 +271,11 @@ t.test('abort: the engine is told, the call rejects, the cache is as before, the
 t.test('a signal that is already aborted', async (t) => {
   const { policy, engine } = await inEpisode();
   const signal = AbortSignal.abort('no');
-  for (const call of [policy.predict({ obs: observation(), signal }), policy.reset({ prompt: 'x', signal }), policy.decode(new Float32Array(384), { signal })]) {
+  for (const call of [
+    policy.predict({ obs: observation(), signal }),
+    policy.reset({ prompt: 'x', signal }),
+    policy.decode(new Float32Array(384), { signal }),
+  ]) {
     const error = await errorOf(call);
     t.equal(error.code, 'ABORTED');
     t.equal(error.cause, 'no');

@@ -31,7 +31,13 @@ t.test('a film as pictures: 8 bits are round(v * 255)', async (t) => {
   const values = [0, 1, 0.5, 0.001, 0.002, 0.999, 254.5 / 255, 100.4 / 255, 100.6 / 255, -0.1, 1.2, 0.25];
   const video = await toVideo(toTensor(Float32Array.from(values), [2, 1, 2, 3]));
   t.equal(video.length, 2);
-  t.same(video.map(({ width, height, camera, capturedAtNs }) => [width, height, camera, capturedAtNs]), [[2, 1, 'imagined', 0n], [2, 1, 'imagined', 0n]]);
+  t.same(
+    video.map(({ width, height, camera, capturedAtNs }) => [width, height, camera, capturedAtNs]),
+    [
+      [2, 1, 'imagined', 0n],
+      [2, 1, 'imagined', 0n],
+    ],
+  );
   t.same([...(video[0]?.data ?? [])], [0, 255, 128, 0, 1, 255]);
   t.same([...(video[1]?.data ?? [])].slice(1), [100, 101, 0, 255, 64]);
   t.same(video.video.shape, [2, 1, 2, 3]);

@@ -32,7 +32,13 @@ t.test('cameras are named by key or by an unambiguous end', (t) => {
 t.test('an observation is put into the order of the job', (t) => {
   const [high, wrist] = [frame('observation.images.cam_high', 3, 2), frame('cam_wrist', 5, 7)];
   const pictures = check.checkObservation([wrist, high], cameras, 'obs');
-  t.same(pictures.map(({ width, height }) => [width, height]), [[3, 2], [5, 7]]);
+  t.same(
+    pictures.map(({ width, height }) => [width, height]),
+    [
+      [3, 2],
+      [5, 7],
+    ],
+  );
   t.equal(pictures[0]?.data, high.data, 'pictures are not copied');
   t.end();
 });
