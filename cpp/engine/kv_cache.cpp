@@ -1,0 +1,196 @@
+#include "engine/kv_cache.h"
+
+#include <algorithm>
+#include <cassert>
+#include <cstdlib>
+#include <string>
+
+namespace premotor::engine {
+
+KvCache::KvCache(const KvCacheShape& shape) : shape_(shape) {
+  plane_bytes_ = static_cast<std::size_t>(shape.heads * rows() * shape.head_dim * ops::bytes_of(shape.dtype));
+  const auto slots = static_cast<std::size_t>(shape.capacity);
+  states_.resize(kMarksMax + 1);
+  for (SlotState& state : states_) {
+    state.id.assign(slots, -1);
+    state.predicted.assign(slots, 0);
+    state.row.assign(slots, -1);
+  }
+  owned_.assign(states_.size(), false);
+  owned_[0] = true;
+  write_slots_.reserve(slots);
+  write_rows_.reserve(slots);
+  attended_rows_.reserve(slots);
+  busy_.resize(static_cast<std::size_t>(rows()));
+}
+
+Status KvCache::open(const KvCacheShape& shape, std::unique_ptr<KvCache>* out) {
+  assert(shape.capacity > 0 && shape.headroom >= 0 && shape.layers > 0 && shape.guidance_rows > 0);
+  std::unique_ptr<KvCache> cache(new KvCache(shape));
+  void* pool = std::calloc(static_cast<std::size_t>(shape.layers * shape.guidance_rows * 2), cache->plane_bytes_);
+  if (pool == nullptr) {
+    return Status::error("OUT_OF_MEMORY", "The KV cache needs " + std::to_string(cache->size_bytes()) +
+                                              " bytes, which this system does not give. Use precision bf16, a smaller attn_window or no guidance.");
+  }
+  cache->pool_ = {static_cast<std::byte*>(pool), std::free};
+  *out = std::move(cache);
+  return Status::good();
+}
+
+std::int64_t KvCache::size_bytes() const {
+  return static_cast<std::int64_t>(plane_bytes_) * shape_.layers * shape_.guidance_rows * 2;
+}
+
+void* KvCache::keys(std::int64_t layer, std::int64_t guidance_row) {
+  return pool_.get() + plane_bytes_ * static_cast<std::size_t>((layer * shape_.guidance_rows + guidance_row) * 2);
+}
+
+void* KvCache::values(std::int64_t layer, std::int64_t guidance_row) {
+  return static_cast<std::byte*>(keys(layer, guidance_row)) + plane_bytes_;
+}
+
+const KvCache::SlotState& KvCache::slots() const {
+  int at = depth_;
+  while (!owned_[static_cast<std::size_t>(at)]) --at;
+  return states_[static_cast<std::size_t>(at)];
+}
+
+KvCache::SlotState& KvCache::writable() {
+  const auto top = static_cast<std::size_t>(depth_);
+  if (!owned_[top]) {
+    const SlotState& below = slots();
+    states_[top].id = below.id;  // equal sizes: copies into memory that is already there
+    states_[top].predicted = below.predicted;
+    states_[top].row = below.row;
+    owned_[top] = true;
+  }
+  return states_[top];
+}
+
+void KvCache::clear() {
+  depth_ = 0;
+  std::fill(owned_.begin(), owned_.end(), false);
+  owned_[0] = true;
+  std::fill(states_[0].id.begin(), states_[0].id.end(), -1);
+  writing_ = false;
+  write_slots_.clear();
+  write_rows_.clear();
+  attended_rows_.clear();
+}
+
+// Frees the `need` valid tokens with the lowest ids; among equal ids the lowest slots go first (the reference leaves that order open).
+void KvCache::evict(SlotState& state, std::int64_t need) {
+  while (need > 0) {
+    std::int32_t oldest = INT32_MAX;
+    for (const std::int32_t id : state.id)
+      if (id >= 0) oldest = std::min(oldest, id);
+    for (std::int32_t& id : state.id) {
+      if (need == 0) break;
+      if (id != oldest) continue;
+      id = -1;
+      --need;
+    }
+  }
+}
+
+// Finds rows that neither this state nor any marked one uses, ascending.
+bool KvCache::take_rows(std::int64_t count) {
+  std::fill(busy_.begin(), busy_.end(), std::uint8_t{0});
+  for (int level = 0; level <= depth_; ++level) {
+    if (!owned_[static_cast<std::size_t>(level)]) continue;
+    const SlotState& state = states_[static_cast<std::size_t>(level)];
+    for (std::size_t slot = 0; slot < state.id.size(); ++slot)
+      if (state.id[slot] >= 0) busy_[static_cast<std::size_t>(state.row[slot])] = 1;
+  }
+  write_rows_.clear();
+  for (std::size_t row = 0; row < busy_.size() && std::ssize(write_rows_) < count; ++row)
+    if (busy_[row] == 0) write_rows_.push_back(static_cast<std::int32_t>(row));
+  return std::ssize(write_rows_) == count;
+}
+
+Status KvCache::begin_write(std::int64_t count, WriteKind kind) {
+  assert(!writing_ && count > 0);
+  if (count > shape_.capacity) {
+    return Status::error("CACHE_TOO_SMALL", "One write of " + std::to_string(count) + " tokens does not fit the KV cache of " +
+                                                std::to_string(shape_.capacity) + " slots. Commit fewer frames at once or raise attn_window.");
+  }
+  SlotState& state = writable();
+  const std::int64_t free = std::count(state.id.begin(), state.id.end(), -1);
+  if (free < count) evict(state, count - free);
+  if (!take_rows(count)) {
+    return Status::error("CACHE_TOO_SMALL", "Speculation needs " + std::to_string(count) + " more rows than the KV cache keeps spare (" +
+                                                std::to_string(shape_.headroom) + "). Roll back before appending more.");
+  }
+  const std::int32_t id = *std::max_element(state.id.begin(), state.id.end()) + 1;  // -1 + 1 = 0 when all are free
+  write_slots_.clear();
+  for (std::size_t slot = 0; slot < state.id.size() && std::ssize(write_slots_) < count; ++slot) {
+    if (state.id[slot] >= 0) continue;
+    state.id[slot] = id;
+    state.predicted[slot] = kind == WriteKind::predicted ? 1 : 0;
+    state.row[slot] = write_rows_[write_slots_.size()];
+    write_slots_.push_back(static_cast<std::int32_t>(slot));
+  }
+  attended_rows_.clear();
+  for (std::size_t slot = 0; slot < state.id.size(); ++slot)
+    if (state.id[slot] >= 0) attended_rows_.push_back(state.row[slot]);
+  write_kind_ = kind;
+  writing_ = true;
+  return Status::good();
+}
+
+void KvCache::end_write() {
+  assert(writing_);
+  writing_ = false;
+  if (write_kind_ != WriteKind::temporary) return;
+  SlotState& state = writable();
+  for (const std::int32_t slot : write_slots_) state.id[static_cast<std::size_t>(slot)] = -1;
+}
+
+std::vector<std::int32_t> KvCache::last_write_slots() const {
+  const SlotState& state = slots();
+  std::vector<std::int32_t> valid;
+  for (std::size_t i = 0; i < write_slots_.size(); ++i) {
+    const auto slot = static_cast<std::size_t>(write_slots_[i]);
+    if (state.id[slot] >= 0 && state.row[slot] == write_rows_[i]) valid.push_back(write_slots_[i]);
+  }
+  return valid;
+}
+
+void KvCache::clear_predicted() {
+  SlotState& state = writable();
+  for (std::size_t slot = 0; slot < state.id.size(); ++slot)
+    if (state.predicted[slot] != 0) state.id[slot] = -1;
+}
+
+void KvCache::mark() {
+  assert(depth_ < kMarksMax && !writing_);
+  owned_[static_cast<std::size_t>(++depth_)] = false;
+}
+
+void KvCache::rollback() {
+  assert(depth_ > 0);
+  writing_ = false;
+  owned_[static_cast<std::size_t>(depth_--)] = false;
+}
+
+void KvCache::release() {
+  assert(depth_ > 0 && !writing_);
+  const auto top = static_cast<std::size_t>(depth_--);
+  if (!owned_[top]) return;
+  std::swap(states_[top], states_[top - 1]);
+  owned_[top - 1] = true;
+  owned_[top] = false;
+}
+
+KvCounts KvCache::counts() const {
+  const SlotState& state = slots();
+  KvCounts counts{shape_.capacity, 0, 0, 0};
+  for (std::size_t slot = 0; slot < state.id.size(); ++slot) {
+    if (state.id[slot] < 0) continue;
+    ++counts.valid;
+    ++(state.predicted[slot] != 0 ? counts.predicted : counts.committed);
+  }
+  return counts;
+}
+
+}  // namespace premotor::engine

@@ -1,0 +1,105 @@
+// The KV cache: a transaction log over a pool of token slots with the reference's exact semantics (docs/MODEL.md section 5).
+//
+// Two numberings keep speculation free of copies. A *slot* is the reference's slot, 0 .. capacity-1: free slots are taken in ascending order,
+// and when too few are free the valid tokens with the lowest ids are evicted. A *row* is where a token's keys and values lie in memory; there are a
+// few more rows than slots, so that a write under a mark never overwrites what the marked state still needs. mark, rollback and release
+// only switch between tables of row numbers: O(1), whatever was appended or evicted in between.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "base/status.h"
+#include "ops/ops.h"
+
+namespace premotor::engine {
+
+// The reference's update_cache: a temporary write is undone by end_write, a predicted one is dropped by clear_predicted, a committed one stays.
+enum class WriteKind : std::uint8_t { temporary = 0, predicted = 1, committed = 2 };
+
+struct KvCacheShape {
+  std::int64_t layers = 0;
+  std::int64_t guidance_rows = 1;  // 2 with guidance: separate keys and values per row
+  std::int64_t heads = 0;
+  std::int64_t head_dim = 0;
+  std::int64_t capacity = 0;       // slots
+  std::int64_t headroom = 0;       // rows beyond capacity, for speculation
+  ops::Dtype dtype = ops::Dtype::f32;
+};
+
+struct KvCounts {
+  std::int64_t capacity, valid, committed, predicted;
+};
+
+class KvCache {
+ public:
+  // Marks that can be open at once.
+  static constexpr int kMarksMax = 6;
+
+  // Reserves the pool (zero pages: memory is used as it fills). Errors: OUT_OF_MEMORY.
+  static Status open(const KvCacheShape& shape, std::unique_ptr<KvCache>* out);
+
+  // Forgets everything, marks included.
+  void clear();
+
+  // Takes `count` slots for one write and makes them valid under id = max(valid ids) + 1. Evicts first when too few are free; the eviction stays
+  // even if the write is temporary. Until end_write the new tokens are valid. Errors: CACHE_TOO_SMALL (count > capacity, or headroom used up).
+  Status begin_write(std::int64_t count, WriteKind kind);
+  // The rows of the write that is open, ascending slots: [count].
+  [[nodiscard]] const std::vector<std::int32_t>& write_rows() const { return write_rows_; }
+  // The rows of all valid tokens, in slot order; what attention reads.
+  [[nodiscard]] const std::vector<std::int32_t>& attended_rows() const { return attended_rows_; }
+  // Ends the write; a temporary one becomes free again.
+  void end_write();
+  // The slots of the last write that are still valid, ascending (none after a temporary one).
+  [[nodiscard]] std::vector<std::int32_t> last_write_slots() const;
+
+  // Drops every predicted token.
+  void clear_predicted();
+
+  // Opens a speculation. rollback returns to the state at the matching mark; release keeps the state and forgets the mark.
+  void mark();
+  void rollback();
+  void release();
+  [[nodiscard]] int marks() const { return depth_; }
+
+  [[nodiscard]] KvCounts counts() const;
+  [[nodiscard]] const KvCacheShape& shape() const { return shape_; }
+  [[nodiscard]] std::int64_t size_bytes() const;
+
+  // Keys and values of one layer and guidance row: [head, rows, head_dim] of shape().dtype.
+  [[nodiscard]] void* keys(std::int64_t layer, std::int64_t guidance_row);
+  [[nodiscard]] void* values(std::int64_t layer, std::int64_t guidance_row);
+  [[nodiscard]] std::int64_t rows() const { return shape_.capacity + shape_.headroom; }
+
+  // Per slot, for traces and tests: id (-1 when free), predicted flag, row.
+  struct SlotState {
+    std::vector<std::int32_t> id;
+    std::vector<std::uint8_t> predicted;
+    std::vector<std::int32_t> row;
+  };
+  [[nodiscard]] const SlotState& slots() const;
+
+ private:
+  explicit KvCache(const KvCacheShape& shape);
+  SlotState& writable();
+  void evict(SlotState& state, std::int64_t need);
+  bool take_rows(std::int64_t count);
+
+  KvCacheShape shape_;
+  std::unique_ptr<std::byte, void (*)(void*)> pool_{nullptr, nullptr};
+  std::size_t plane_bytes_ = 0;
+  // states_[i] is the state at mark i; a state is written only when it is owned (a mark shares the state below until the first change).
+  std::vector<SlotState> states_;
+  std::vector<bool> owned_;
+  int depth_ = 0;
+  WriteKind write_kind_ = WriteKind::temporary;
+  bool writing_ = false;
+  std::vector<std::int32_t> write_slots_;
+  std::vector<std::int32_t> write_rows_;
+  std::vector<std::int32_t> attended_rows_;
+  std::vector<std::uint8_t> busy_;  // [rows] scratch
+};
+
+}  // namespace premotor::engine

@@ -1,0 +1,260 @@
+#include "engine/transformer.h"
+
+#include <algorithm>
+#include <cassert>
+#include <cmath>
+
+#include "base/half.h"
+
+namespace premotor::engine {
+namespace {
+
+constexpr std::size_t kConditioningMax = 512;  // distinct timesteps kept per modality; a schedule has at most a few dozen
+
+// Sinusoid of diffusers' Timesteps(flip_sin_to_cos = true, downscale_freq_shift = 0): cosines first, float32.
+std::vector<float> timestep_sinusoid(float timestep, std::int64_t dim) {
+  const std::int64_t half = dim / 2;
+  std::vector<float> values(static_cast<std::size_t>(dim), 0.0f);
+  const float log_period = static_cast<float>(-std::log(10000.0));
+  for (std::int64_t k = 0; k < half; ++k) {
+    const float exponent = log_period * static_cast<float>(k) / static_cast<float>(half);
+    const float frequency = static_cast<float>(std::exp(static_cast<double>(exponent)));
+    const double angle = timestep * frequency;  // float32 product
+    values[static_cast<std::size_t>(k)] = static_cast<float>(std::cos(angle));
+    values[static_cast<std::size_t>(half + k)] = static_cast<float>(std::sin(angle));
+  }
+  return values;
+}
+
+void grow(std::vector<float>& buffer, std::int64_t count) {
+  if (std::ssize(buffer) < count) buffer.resize(static_cast<std::size_t>(count));
+}
+
+Status aborted() { return Status::error("ABORTED", "The computation was stopped on request."); }
+
+bool cancelled(const std::atomic<bool>* cancel) { return cancel != nullptr && cancel->load(std::memory_order_relaxed); }
+
+}  // namespace
+
+void Transformer::Scratch::fit(std::int64_t rows, std::int64_t width, std::int64_t inner, std::int64_t ffn) {
+  for (std::vector<float>* buffer : {&hidden, &normed}) grow(*buffer, rows * width);
+  for (std::vector<float>* buffer : {&q, &k, &v}) grow(*buffer, rows * inner);
+  grow(attended, rows * std::max(width, inner));
+  grow(up, rows * ffn);
+}
+
+void Transformer::linear(const Linear& layer, const float* x, std::int64_t rows, ops::Activation act, float* y) {
+  ops_.linear(x, rows, layer.weight.cols, layer.weight, layer.bias.data(), act, rounding_, y, layer.weight.rows);
+}
+
+Status Transformer::project_text(const float* embeddings, std::int64_t count, std::int64_t padded_rows, ops::Dtype dtype,
+                                 const std::atomic<bool>* cancel, TextKeysValues* out) {
+  assert(count + padded_rows >= 1);
+  out->rows = count + (padded_rows > 0 ? 1 : 0);
+  out->last_weight = static_cast<float>(std::max<std::int64_t>(padded_rows, 1));
+  out->dtype = dtype;
+  out->streams = config_.mot ? 2 : 1;
+  const std::int64_t inner = config_.inner_dim();
+  std::vector<float> input(static_cast<std::size_t>(out->rows * config_.text_dim), 0.0f);
+  std::copy_n(embeddings, count * config_.text_dim, input.begin());
+  std::vector<float> middle(static_cast<std::size_t>(out->rows * inner)), rows(middle.size());
+  linear(text_1_, input.data(), out->rows, ops::Activation::gelu_tanh, middle.data());
+  linear(text_2_, middle.data(), out->rows, ops::Activation::none, rows.data());
+  const std::int64_t plane = out->rows * inner * ops::bytes_of(dtype);
+  out->data.resize(static_cast<std::size_t>(out->streams * config_.num_layers * 2 * plane));
+  for (std::int64_t stream = 0; stream < out->streams; ++stream) {
+    for (std::int64_t layer = 0; layer < config_.num_layers; ++layer) {
+      if (cancelled(cancel)) return aborted();
+      std::byte* k = out->data.data() + (stream * config_.num_layers + layer) * 2 * plane;
+      project_text_layer((*streams_[stream].blocks)[static_cast<std::size_t>(layer)], rows, k, out);
+    }
+  }
+  return Status::good();
+}
+
+void Transformer::project_text_layer(const BlockWeights& block, const std::vector<float>& rows, std::byte* k, TextKeysValues* out) {
+  const std::int64_t inner = config_.inner_dim(), heads = config_.num_attention_heads, head_dim = config_.attention_head_dim;
+  std::vector<std::int32_t> slots(static_cast<std::size_t>(out->rows));
+  for (std::size_t i = 0; i < slots.size(); ++i) slots[i] = static_cast<std::int32_t>(i);
+  std::vector<float> projected(static_cast<std::size_t>(out->rows * inner));
+  linear(block.cross.k, rows.data(), out->rows, ops::Activation::none, projected.data());
+  ops_.rms_norm(projected.data(), out->rows, inner, inner, config_.eps, block.cross.norm_k.data(), rounding_);
+  ops_.store_kv(projected.data(), out->rows, heads, head_dim, inner, k, out->dtype, out->rows, slots.data());
+  linear(block.cross.v, rows.data(), out->rows, ops::Activation::none, projected.data());
+  std::byte* v = k + out->rows * inner * ops::bytes_of(out->dtype);
+  ops_.store_kv(projected.data(), out->rows, heads, head_dim, inner, v, out->dtype, out->rows, slots.data());
+}
+
+const Transformer::Conditioning& Transformer::condition(Modality modality, float timestep) {
+  std::vector<Conditioning>& known = conditioning_[static_cast<int>(modality)];
+  for (const Conditioning& entry : known)
+    if (entry.timestep == timestep) return entry;
+  if (known.size() >= kConditioningMax) known.clear();
+  known.reserve(kConditioningMax);  // references to entries stay valid
+  const StreamWeights& stream = streams_[static_cast<int>(modality)];
+  Conditioning entry{timestep, std::vector<float>(static_cast<std::size_t>(stream.width)),
+                     std::vector<float>(static_cast<std::size_t>(6 * stream.width))};
+  std::vector<float> sinusoid = timestep_sinusoid(timestep, config_.freq_dim);
+  const auto round = [&](std::vector<float>& values) {
+    if (rounding_ == ops::Rounding::bf16)
+      for (float& value : values) value = round_to_bf16(value);
+  };
+  round(sinusoid);
+  std::vector<float> middle(entry.temb.size());
+  linear(stream.time.linear_1, sinusoid.data(), 1, ops::Activation::silu, middle.data());
+  linear(stream.time.linear_2, middle.data(), 1, ops::Activation::none, entry.temb.data());
+  for (std::size_t c = 0; c < middle.size(); ++c) middle[c] = entry.temb[c] / (1.0f + std::exp(-entry.temb[c]));
+  round(middle);
+  linear(stream.time.time_proj, middle.data(), 1, ops::Activation::none, entry.projection.data());
+  known.push_back(std::move(entry));
+  return known.back();
+}
+
+// Maps every token row of the pass to its frame's timestep among the distinct ones.
+void Transformer::build_row_map(const Pass& pass, std::vector<float>* distinct) {
+  const std::int64_t tokens = pass.frames * pass.tokens_per_frame;
+  scratch_.row_map.resize(static_cast<std::size_t>(pass.guidance_rows * tokens));
+  for (std::int64_t f = 0; f < pass.frames; ++f) {
+    auto at = std::find(distinct->begin(), distinct->end(), pass.frame_timesteps[f]);
+    if (at == distinct->end()) at = distinct->insert(at, pass.frame_timesteps[f]);
+    const auto index = static_cast<std::int32_t>(at - distinct->begin());
+    for (std::int64_t row = 0; row < pass.guidance_rows; ++row)
+      std::fill_n(scratch_.row_map.begin() + row * tokens + f * pass.tokens_per_frame, pass.tokens_per_frame, index);
+  }
+}
+
+// scale_shift_table + projection for each distinct timestep: [distinct, 6, width], float32 even in a bfloat16 deployment.
+void Transformer::block_modulation(const BlockWeights& block, const std::vector<const Conditioning*>& conditions, std::int64_t width) {
+  grow(scratch_.modulation, std::ssize(conditions) * 6 * width);
+  for (std::size_t i = 0; i < conditions.size(); ++i) {
+    float* to = scratch_.modulation.data() + static_cast<std::int64_t>(i) * 6 * width;
+    for (std::int64_t c = 0; c < 6 * width; ++c) to[c] = block.scale_shift_table[c] + conditions[i]->projection[c];
+  }
+}
+
+void Transformer::embed(const Pass& pass, const StreamWeights& stream, std::int64_t rows) {
+  const std::int64_t tokens = rows / pass.guidance_rows;
+  linear(stream.embed, pass.x, tokens, ops::Activation::none, scratch_.hidden.data());
+  for (std::int64_t row = 1; row < pass.guidance_rows; ++row)
+    std::copy_n(scratch_.hidden.data(), tokens * stream.width, scratch_.hidden.data() + row * tokens * stream.width);
+}
+
+Status Transformer::forward(const Pass& pass) {
+  const StreamWeights& stream = streams_[static_cast<int>(pass.modality)];
+  const std::int64_t tokens = pass.frames * pass.tokens_per_frame, rows = pass.guidance_rows * tokens;
+  assert(std::ssize(*pass.write_rows) == tokens && std::ssize(pass.rope->cos) == tokens * (config_.attention_head_dim / 2));
+  scratch_.fit(rows, stream.width, config_.inner_dim(), stream.ffn_dim);
+  std::vector<float> distinct;
+  build_row_map(pass, &distinct);
+  std::vector<const Conditioning*> conditions;
+  for (const float timestep : distinct) condition(pass.modality, timestep);
+  for (const float timestep : distinct) conditions.push_back(&condition(pass.modality, timestep));
+  embed(pass, stream, rows);
+  for (std::int64_t layer = 0; layer < config_.num_layers; ++layer) {
+    if (cancelled(pass.cancel)) return aborted();
+    const BlockWeights& block = (*stream.blocks)[static_cast<std::size_t>(layer)];
+    block_modulation(block, conditions, stream.width);
+    self_attention(pass, stream, block, layer);
+    // The last layer's output has no reader when only the cache is wanted.
+    if (pass.out == nullptr && layer + 1 == config_.num_layers) break;
+    cross_attention(pass, stream, block, layer);
+    feed_forward(stream, block, rows);
+  }
+  if (pass.out != nullptr) finish(pass, stream, conditions, rows);
+  return Status::good();
+}
+
+void Transformer::self_attention(const Pass& pass, const StreamWeights& stream, const BlockWeights& block, std::int64_t layer) {
+  const std::int64_t tokens = pass.frames * pass.tokens_per_frame, rows = pass.guidance_rows * tokens;
+  const std::int64_t width = stream.width, inner = config_.inner_dim(), heads = config_.num_attention_heads,
+                     head_dim = config_.attention_head_dim;
+  const float* modulation = scratch_.modulation.data();  // shift, scale, gate of attention first
+  ops_.layer_norm({scratch_.hidden.data(), rows, width, config_.eps, nullptr, nullptr, modulation + width, modulation, 6 * width,
+                   scratch_.row_map.data(), rounding_, scratch_.normed.data()});
+  linear(block.self.q, scratch_.normed.data(), rows, ops::Activation::none, scratch_.q.data());
+  linear(block.self.k, scratch_.normed.data(), rows, ops::Activation::none, scratch_.k.data());
+  linear(block.self.v, scratch_.normed.data(), rows, ops::Activation::none, scratch_.v.data());
+  ops_.rms_norm(scratch_.q.data(), rows, inner, inner, config_.eps, block.self.norm_q.data(), rounding_);
+  ops_.rms_norm(scratch_.k.data(), rows, inner, inner, config_.eps, block.self.norm_k.data(), rounding_);
+  KvCache& cache = *pass.cache;
+  const float scale = 1.0f / std::sqrt(static_cast<float>(head_dim));
+  const bool wanted = pass.out != nullptr || layer + 1 < config_.num_layers;
+  for (std::int64_t row = 0; row < pass.guidance_rows; ++row) {
+    float* q = scratch_.q.data() + row * tokens * inner;
+    float* k = scratch_.k.data() + row * tokens * inner;
+    const float* v = scratch_.v.data() + row * tokens * inner;
+    ops_.rope(q, tokens, heads, head_dim, inner, pass.rope->cos.data(), pass.rope->sin.data(), rounding_);
+    ops_.rope(k, tokens, heads, head_dim, inner, pass.rope->cos.data(), pass.rope->sin.data(), rounding_);
+    const ops::Dtype dtype = cache.shape().dtype;
+    ops_.store_kv(k, tokens, heads, head_dim, inner, cache.keys(layer, row), dtype, cache.rows(), pass.write_rows->data());
+    ops_.store_kv(v, tokens, heads, head_dim, inner, cache.values(layer, row), dtype, cache.rows(), pass.write_rows->data());
+    if (!wanted) continue;
+    const ops::KeyValueView view{cache.keys(layer, row), cache.values(layer, row), dtype, cache.rows(), pass.attended_rows->data(),
+                                 std::ssize(*pass.attended_rows), 1.0f};
+    ops_.attention(q, tokens, heads, head_dim, inner, view, scale, rounding_, q, inner);
+  }
+  if (!wanted) return;
+  linear(block.self.out, scratch_.q.data(), rows, ops::Activation::none, scratch_.attended.data());
+  ops_.add_gated(scratch_.hidden.data(), scratch_.attended.data(), rows, width, modulation + 2 * width, 6 * width,
+                 scratch_.row_map.data(), rounding_);
+}
+
+void Transformer::cross_attention(const Pass& pass, const StreamWeights& stream, const BlockWeights& block, std::int64_t layer) {
+  const std::int64_t tokens = pass.frames * pass.tokens_per_frame, rows = pass.guidance_rows * tokens;
+  const std::int64_t width = stream.width, inner = config_.inner_dim(), heads = config_.num_attention_heads,
+                     head_dim = config_.attention_head_dim;
+  const float* input = scratch_.hidden.data();
+  if (!block.norm2_weight.empty()) {
+    ops_.layer_norm({input, rows, width, config_.eps, block.norm2_weight.data(), block.norm2_bias.data(), nullptr, nullptr, 0, nullptr,
+                     rounding_, scratch_.normed.data()});
+    input = scratch_.normed.data();
+  }
+  linear(block.cross.q, input, rows, ops::Activation::none, scratch_.q.data());
+  ops_.rms_norm(scratch_.q.data(), rows, inner, inner, config_.eps, block.cross.norm_q.data(), rounding_);
+  const float scale = 1.0f / std::sqrt(static_cast<float>(head_dim));
+  for (std::int64_t row = 0; row < pass.guidance_rows; ++row) {
+    const TextKeysValues& text = (*pass.text)[static_cast<std::size_t>(row)];
+    const std::int64_t plane = text.rows * inner * ops::bytes_of(text.dtype);
+    const std::int64_t text_stream = text.streams == 2 ? static_cast<std::int64_t>(pass.modality) : 0;
+    const std::byte* k = text.data.data() + (text_stream * config_.num_layers + layer) * 2 * plane;
+    float* q = scratch_.q.data() + row * tokens * inner;
+    const ops::KeyValueView view{k, k + plane, text.dtype, text.rows, nullptr, text.rows, text.last_weight};
+    ops_.attention(q, tokens, heads, head_dim, inner, view, scale, rounding_, q, inner);
+  }
+  linear(block.cross.out, scratch_.q.data(), rows, ops::Activation::none, scratch_.attended.data());
+  ops_.add_gated(scratch_.hidden.data(), scratch_.attended.data(), rows, width, nullptr, 0, nullptr, rounding_);
+}
+
+void Transformer::feed_forward(const StreamWeights& stream, const BlockWeights& block, std::int64_t rows) {
+  const std::int64_t width = stream.width;
+  const float* modulation = scratch_.modulation.data() + 3 * width;  // shift, scale, gate of the feed-forward part
+  ops_.layer_norm({scratch_.hidden.data(), rows, width, config_.eps, nullptr, nullptr, modulation + width, modulation, 6 * width,
+                   scratch_.row_map.data(), rounding_, scratch_.normed.data()});
+  linear(block.ffn_up, scratch_.normed.data(), rows, ops::Activation::gelu_tanh, scratch_.up.data());
+  linear(block.ffn_down, scratch_.up.data(), rows, ops::Activation::none, scratch_.attended.data());
+  ops_.add_gated(scratch_.hidden.data(), scratch_.attended.data(), rows, width, modulation + 2 * width, 6 * width,
+                 scratch_.row_map.data(), rounding_);
+}
+
+// Final norm with shift and scale from the table plus temb (added, and 1 + scale taken, in bfloat16 in a bfloat16 deployment), then the head.
+void Transformer::finish(const Pass& pass, const StreamWeights& stream, const std::vector<const Conditioning*>& conditions,
+                         std::int64_t rows) {
+  const std::int64_t width = stream.width;
+  grow(scratch_.last_modulation, std::ssize(conditions) * 2 * width);
+  for (std::size_t i = 0; i < conditions.size(); ++i) {
+    float* shift = scratch_.last_modulation.data() + static_cast<std::int64_t>(i) * 2 * width;
+    float* scale = shift + width;
+    for (std::int64_t c = 0; c < width; ++c) {
+      shift[c] = stream.scale_shift_table[c] + conditions[i]->temb[c];
+      scale[c] = stream.scale_shift_table[width + c] + conditions[i]->temb[c];
+      if (rounding_ != ops::Rounding::bf16) continue;
+      shift[c] = round_to_bf16(shift[c]);
+      scale[c] = round_to_bf16(1.0f + round_to_bf16(scale[c])) - 1.0f;
+    }
+  }
+  ops_.layer_norm({scratch_.hidden.data(), rows, width, config_.eps, nullptr, nullptr, scratch_.last_modulation.data() + width,
+                   scratch_.last_modulation.data(), 2 * width, scratch_.row_map.data(), rounding_, scratch_.normed.data()});
+  linear(stream.head, scratch_.normed.data(), rows, ops::Activation::none, pass.out);
+}
+
+}  // namespace premotor::engine

@@ -1,0 +1,151 @@
+// The causal video-action transformer: weights, text keys and values, and one forward pass over the KV cache (docs/MODEL.md sections 3 and 8).
+//
+// Video and action tokens are two *streams*. In the released (shared) form both run through the same blocks and differ in embedder, time embedder and
+// head; in the mixture-of-transformers form each stream has blocks of its own width, and all meet in one self-attention of the video width.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "base/status.h"
+#include "engine/config.h"
+#include "engine/kv_cache.h"
+#include "engine/rope.h"
+#include "engine/weights.h"
+#include "ops/ops.h"
+
+namespace premotor::engine {
+
+enum class Modality : std::uint8_t { video = 0, action = 1 };
+
+struct Linear {
+  ops::Matrix weight;
+  std::vector<float> bias;  // [rows]
+};
+
+struct AttentionWeights {
+  Linear q, k, v, out;               // q, k, v: [inner, width]; out: [width, inner]
+  std::vector<float> norm_q, norm_k;  // [inner]
+};
+
+struct BlockWeights {
+  AttentionWeights self, cross;
+  std::vector<float> norm2_weight, norm2_bias;  // [width]; empty without cross_attn_norm
+  Linear ffn_up, ffn_down;                      // [ffn, width], [width, ffn]
+  std::vector<float> scale_shift_table;         // [6, width]
+};
+
+// Timestep -> conditioning.
+struct TimeEmbedder {
+  Linear linear_1, linear_2, time_proj;  // [width, freq_dim], [width, width], [6 width, width]
+};
+
+// What differs between video and action tokens.
+struct StreamWeights {
+  std::int64_t width = 0;
+  std::int64_t ffn_dim = 0;
+  Linear embed;                          // [width, features]
+  Linear head;                           // [out features, width]
+  TimeEmbedder time;
+  std::vector<float> scale_shift_table;  // [2, width]
+  std::vector<BlockWeights> own_blocks;  // mot: [layers]; shared form: the action stream's is empty
+  const std::vector<BlockWeights>* blocks = nullptr;
+};
+
+// Text keys and values of one guidance row, all layers; computed once per prompt.
+struct TextKeysValues {
+  std::int64_t rows = 0;        // real tokens, plus one that stands for all padded rows
+  float last_weight = 1.0f;     // how many rows the last one stands for
+  ops::Dtype dtype = ops::Dtype::f32;
+  std::vector<std::byte> data;  // [stream][layer][k, v][head, rows, head_dim]
+  std::int64_t streams = 1;
+};
+
+// One forward pass of one modality for all guidance rows.
+struct Pass {
+  Modality modality = Modality::video;
+  const float* x = nullptr;                // [tokens, features], the same for every guidance row
+  std::int64_t frames = 0;
+  std::int64_t tokens_per_frame = 0;
+  const float* frame_timesteps = nullptr;  // [frames]
+  const RopeTable* rope = nullptr;         // [tokens]
+  std::int64_t guidance_rows = 1;          // how many of the cache's rows to run: 1 or all
+  const std::vector<TextKeysValues>* text = nullptr;  // [guidance rows]
+  KvCache* cache = nullptr;
+  const std::vector<std::int32_t>* write_rows = nullptr;     // [tokens] cache rows that receive this pass's keys and values
+  const std::vector<std::int32_t>* attended_rows = nullptr;  // cache rows to attend, write_rows included
+  float* out = nullptr;                    // [guidance rows, tokens, out features]; null: only the cache is wanted
+  const std::atomic<bool>* cancel = nullptr;
+};
+
+class Transformer {
+ public:
+  // Reads `folder`/config.json and its tensors; `ops` must outlive this object. Errors as WeightReader's.
+  static Status open(const std::string& folder, WeightPrecision precision, ops::Rounding rounding, ops::Ops& ops,
+                     std::unique_ptr<Transformer>* out);
+
+  [[nodiscard]] const TransformerConfig& config() const { return config_; }
+  [[nodiscard]] const Rope& rope() const { return rope_; }
+  [[nodiscard]] std::int64_t weight_bytes() const { return weight_bytes_; }
+  [[nodiscard]] std::int64_t parameters() const { return parameters_; }
+  [[nodiscard]] const std::vector<std::string>& unread() const { return unread_; }
+
+  // Projects one prompt: embeddings [count, text_dim] of the real tokens; `padded_rows` further rows are zero in the reference.
+  Status project_text(const float* embeddings, std::int64_t count, std::int64_t padded_rows, ops::Dtype dtype,
+                      const std::atomic<bool>* cancel, TextKeysValues* out);
+
+  // Errors: ABORTED (cancel was set; the cache's written rows are then undefined).
+  Status forward(const Pass& pass);
+
+ private:
+  // Conditioning of one timestep: temb [width] and its projection [6, width]. Kept, since schedules repeat.
+  struct Conditioning {
+    float timestep;
+    std::vector<float> temb;
+    std::vector<float> projection;
+  };
+  // Buffers of one pass, grown to the largest pass seen.
+  struct Scratch {
+    std::vector<float> hidden, normed, q, k, v, attended, up, modulation, last_modulation;
+    std::vector<std::int32_t> row_map;
+    void fit(std::int64_t rows, std::int64_t width, std::int64_t inner, std::int64_t ffn);
+  };
+
+  Transformer(TransformerConfig config, ops::Rounding rounding, ops::Ops& ops);
+  Status read(const std::string& folder, WeightPrecision precision);
+  Status read_attention(WeightReader& reader, const std::string& prefix, std::int64_t width, std::int64_t key_width, AttentionWeights* out);
+  Status read_block(WeightReader& reader, const std::string& prefix, std::int64_t width, std::int64_t ffn, BlockWeights* out);
+  Status read_stream(WeightReader& reader, Modality modality, StreamWeights* out);
+  Status read_linear(WeightReader& reader, const std::string& prefix, std::int64_t rows, std::int64_t cols, Linear* out);
+  Status read_text_embedder(WeightReader& reader);
+
+  void linear(const Linear& layer, const float* x, std::int64_t rows, ops::Activation act, float* y);
+  void project_text_layer(const BlockWeights& block, const std::vector<float>& rows, std::byte* k, TextKeysValues* out);
+  const Conditioning& condition(Modality modality, float timestep);
+  void embed(const Pass& pass, const StreamWeights& stream, std::int64_t rows);
+  void build_row_map(const Pass& pass, std::vector<float>* distinct);
+  void block_modulation(const BlockWeights& block, const std::vector<const Conditioning*>& conditions, std::int64_t width);
+  void self_attention(const Pass& pass, const StreamWeights& stream, const BlockWeights& block, std::int64_t layer);
+  void cross_attention(const Pass& pass, const StreamWeights& stream, const BlockWeights& block, std::int64_t layer);
+  void feed_forward(const StreamWeights& stream, const BlockWeights& block, std::int64_t rows);
+  void finish(const Pass& pass, const StreamWeights& stream, const std::vector<const Conditioning*>& conditions, std::int64_t rows);
+
+  TransformerConfig config_;
+  ops::Rounding rounding_;
+  ops::Ops& ops_;
+  Rope rope_;
+  TensorStore store_;
+  decltype(std::declval<WeightReader>().take_buffers()) buffers_;
+  StreamWeights streams_[2];
+  Linear text_1_, text_2_;
+  std::vector<Conditioning> conditioning_[2];
+  Scratch scratch_;
+  std::int64_t weight_bytes_ = 0;
+  std::int64_t parameters_ = 0;
+  std::vector<std::string> unread_;
+};
+
+}  // namespace premotor::engine
