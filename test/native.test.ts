@@ -1,0 +1,26 @@
+/**
+ * Runs every native test program (test/cpp/*_test.cpp) as a subtest. A source without a program is a failure, not a skip: `npm test` builds them first.
+ */
+import { existsSync, readdirSync } from 'node:fs';
+import { basename, dirname, join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import t from 'tap';
+
+const folder = dirname(fileURLToPath(import.meta.url));
+const programs = process.env['PREMOTOR_NATIVE_TESTS'] ?? join(folder, '..', 'build', 'tests', 'bin');
+const sources = existsSync(join(folder, 'cpp')) ? readdirSync(join(folder, 'cpp')).filter((name) => name.endsWith('_test.cpp')) : [];
+
+t.ok(sources.length > 0, 'there are native tests');
+for (const source of sources.sort()) {
+  const program = join(programs, basename(source, '.cpp'));
+  if (!existsSync(program)) {
+    t.fail(`${source} is not built: expected ${program}; run npm test, which builds it`);
+    continue;
+  }
+  t.spawn(
+    program,
+    [],
+    { cwd: join(folder, '..'), env: { ...process.env, PREMOTOR_GOLDENS: process.env['PREMOTOR_GOLDENS'] ?? join(folder, 'goldens') } },
+    source,
+  );
+}
