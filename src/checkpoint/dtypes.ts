@@ -83,5 +83,8 @@ function integers(dtype: StoredDtype, buffer: ArrayBuffer): Iterable<number> & A
   if (dtype === 'I16') return new Int16Array(buffer);
   if (dtype === 'I8') return new Int8Array(buffer);
   if (dtype === 'U8' || dtype === 'BOOL') return new Uint8Array(buffer);
-  throw new PremotorError('CHECKPOINT_DTYPE', `Expected a tensor of integers, found ${dtype}. Read it as floats.`, { expected: 'integers', found: dtype });
+  throw new PremotorError('CHECKPOINT_DTYPE', `Expected a tensor of integers, found ${dtype}. Read it as floats.`, {
+    expected: 'integers',
+    found: dtype,
+  });
 }

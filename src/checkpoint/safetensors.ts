@@ -39,7 +39,11 @@ export class SafetensorsFile {
       descriptor = openSync(path, 'r');
     } catch (cause) {
       const found = (cause as Error).message;
-      throw new PremotorError('CHECKPOINT_MISSING_FILE', `Expected a safetensors file at ${path}, found none (${found}).`, { file: path, found, cause });
+      throw new PremotorError('CHECKPOINT_MISSING_FILE', `Expected a safetensors file at ${path}, found none (${found}).`, {
+        file: path,
+        found,
+        cause,
+      });
     }
     try {
       const { size } = fstatSync(descriptor);
@@ -66,7 +70,8 @@ export class SafetensorsFile {
   /** The tensor's bytes, read now. */
   bytes(name: string): Uint8Array {
     const { begin, end } = this.tensor(name);
-    if (this.#descriptor === undefined) throw new PremotorError('FILE_CLOSED', `${this.path} was closed before ${name} was read.`, { file: this.path });
+    if (this.#descriptor === undefined)
+      throw new PremotorError('FILE_CLOSED', `${this.path} was closed before ${name} was read.`, { file: this.path });
     return readExactly(this.path, this.#descriptor, begin, end - begin);
   }
 
@@ -117,7 +122,8 @@ function readHeader(path: string, descriptor: number, size: number): Header {
   } catch (cause) {
     throw fault('CHECKPOINT_HEADER', path, 'a JSON header', (cause as Error).message);
   }
-  if (typeof parsed !== 'object' || parsed === null || Array.isArray(parsed)) throw fault('CHECKPOINT_HEADER', path, 'a JSON object', 'another value');
+  if (typeof parsed !== 'object' || parsed === null || Array.isArray(parsed))
+    throw fault('CHECKPOINT_HEADER', path, 'a JSON object', 'another value');
   const { __metadata__: metadata, ...entries } = parsed as Record<string, unknown>;
   const tensors = new Map<string, StoredTensor>();
   for (const [name, value] of Object.entries(entries)) tensors.set(name, parseEntry(path, name, value, 8 + headerBytes, size));
@@ -147,7 +153,8 @@ function checkCoverage(path: string, tensors: StoredTensor[], dataStart: number,
   let next = dataStart;
   for (const tensor of tensors.sort((a, b) => a.begin - b.begin || a.end - b.end)) {
     if (tensor.begin < next) throw fault('CHECKPOINT_OVERLAP', path, `a start at byte ${next} or later`, `byte ${tensor.begin}`, tensor.name);
-    if (tensor.begin > next) throw fault('CHECKPOINT_HEADER', path, `no hole before byte ${tensor.begin}`, `${tensor.begin - next} bytes`, tensor.name);
+    if (tensor.begin > next)
+      throw fault('CHECKPOINT_HEADER', path, `no hole before byte ${tensor.begin}`, `${tensor.begin - next} bytes`, tensor.name);
     next = tensor.end;
   }
   if (next < size) throw fault('CHECKPOINT_OVERSIZED', path, `a file of ${next} bytes`, `${size} bytes`);

@@ -77,7 +77,9 @@ export function planUntrained(options: UntrainedOptions = {}): UntrainedPlan {
     vae: vaeTensors(configs.vae, dtype('vae')),
     text_encoder: textEncoderTensors(configs.textEncoder, dtype('text_encoder')),
   };
-  const totalBytes = Object.values(tensors).flat().reduce((sum, tensor) => sum + planBytes(tensor), 0);
+  const totalBytes = Object.values(tensors)
+    .flat()
+    .reduce((sum, tensor) => sum + planBytes(tensor), 0);
   return { configs, tensors, totalBytes, vocabulary };
 }
 

@@ -176,11 +176,15 @@ export async function requireFreeSpace(folder: string, bytes: number): Promise<v
   if (free >= bytes + RESERVE_BYTES) return;
   const expected = `${((bytes + RESERVE_BYTES) / 1e9).toFixed(1)} GB free`;
   const found = `${(free / 1e9).toFixed(1)} GB`;
-  throw new PremotorError('DISK_FULL', `The disk of ${folder} is too full: expected ${expected}, found ${found}. Free space or choose another folder.`, {
-    file: folder,
-    expected,
-    found,
-  });
+  throw new PremotorError(
+    'DISK_FULL',
+    `The disk of ${folder} is too full: expected ${expected}, found ${found}. Free space or choose another folder.`,
+    {
+      file: folder,
+      expected,
+      found,
+    },
+  );
 }
 
 function writeFault(path: string, cause: unknown, signal: AbortSignal | undefined): unknown {
@@ -189,5 +193,8 @@ function writeFault(path: string, cause: unknown, signal: AbortSignal | undefine
   const system = (cause as NodeJS.ErrnoException).code;
   if (system === undefined) return cause;
   const code = system === 'ENOSPC' ? 'DISK_FULL' : 'FILE_WRITE';
-  return new PremotorError(code, `${path} cannot be written: ${(cause as Error).message}. Check the disk and the folder's rights.`, { file: path, cause });
+  return new PremotorError(code, `${path} cannot be written: ${(cause as Error).message}. Check the disk and the folder's rights.`, {
+    file: path,
+    cause,
+  });
 }

@@ -45,7 +45,10 @@ t.test('a file written in small pieces reads back byte for byte', async (t) => {
     t.same(file.bytes(plan.name), expectedBytes(plan), plan.dtype);
     t.equal(stored.begin % bytesOf(plan.dtype), 0, `${plan.dtype} lies at a multiple of its size`);
   }
-  t.equal(reported, plans.reduce((sum, plan) => sum + elementsOf(plan.shape) * bytesOf(plan.dtype), 0));
+  t.equal(
+    reported,
+    plans.reduce((sum, plan) => sum + elementsOf(plan.shape) * bytesOf(plan.dtype), 0),
+  );
   t.notOk(existsSync(join(dir, '.a.safetensors.part')));
   file.close();
   file.close();
@@ -96,8 +99,14 @@ t.test('shards are about equal and their index names every tensor', async (t) =>
   const dir = t.testdir();
   const plans = Array.from({ length: 9 }, (_, index): TensorPlan => ({ name: `t${index}`, dtype: 'F32', shape: [10 + index] }));
   await writeComponent(dir, 'model', plans, fill, { shards: 3 });
-  const index = JSON.parse(readFileSync(join(dir, 'model.safetensors.index.json'), 'utf8')) as { metadata: { total_size: number }; weight_map: Record<string, string> };
-  t.equal(index.metadata.total_size, plans.reduce((sum, plan) => sum + elementsOf(plan.shape) * 4, 0));
+  const index = JSON.parse(readFileSync(join(dir, 'model.safetensors.index.json'), 'utf8')) as {
+    metadata: { total_size: number };
+    weight_map: Record<string, string>;
+  };
+  t.equal(
+    index.metadata.total_size,
+    plans.reduce((sum, plan) => sum + elementsOf(plan.shape) * 4, 0),
+  );
   t.same(Object.keys(index.weight_map).sort(), plans.map((plan) => plan.name).sort());
   t.same(new Set(Object.values(index.weight_map)).size, 3);
   for (const plan of plans) {
@@ -109,24 +118,32 @@ t.test('shards are about equal and their index names every tensor', async (t) =>
 });
 
 t.test('every kind of damage has its code', async (t) => {
-  const dir = t.testdir();
+  const dir = t.testdir({ seven: 'abcdefg' });
   const path = (name: string): string => join(dir, name);
   const one = { a: { dtype: 'F32', shape: [2], data_offsets: [0, 8] } };
   const cases: [string, () => string, string][] = [
     ['no file', () => path('none'), 'CHECKPOINT_MISSING_FILE'],
-    ['7 bytes', () => (writeFileSync(path('7'), 'abcdefg'), path('7')), 'CHECKPOINT_TRUNCATED'],
+    ['7 bytes', () => path('seven'), 'CHECKPOINT_TRUNCATED'],
     ['header past the end', () => rawFile(path('h'), one, new Uint8Array(8), 4096), 'CHECKPOINT_TRUNCATED'],
     ['huge header', () => rawFile(path('huge'), one, new Uint8Array(8), 2 ** 40), 'CHECKPOINT_HEADER'],
     ['no JSON', () => rawFile(path('j'), '{nonsense'), 'CHECKPOINT_HEADER'],
     ['a list', () => rawFile(path('l'), '[]'), 'CHECKPOINT_HEADER'],
     ['data missing', () => rawFile(path('t'), one, new Uint8Array(4)), 'CHECKPOINT_TRUNCATED'],
     ['data left over', () => rawFile(path('o'), one, new Uint8Array(12)), 'CHECKPOINT_OVERSIZED'],
-    ['overlap', () => rawFile(path('v'), { ...one, b: { dtype: 'F32', shape: [2], data_offsets: [4, 12] } }, new Uint8Array(12)), 'CHECKPOINT_OVERLAP'],
+    [
+      'overlap',
+      () => rawFile(path('v'), { ...one, b: { dtype: 'F32', shape: [2], data_offsets: [4, 12] } }, new Uint8Array(12)),
+      'CHECKPOINT_OVERLAP',
+    ],
     ['hole', () => rawFile(path('e'), { ...one, b: { dtype: 'F32', shape: [1], data_offsets: [12, 16] } }, new Uint8Array(16)), 'CHECKPOINT_HEADER'],
     ['dtype', () => rawFile(path('d'), { a: { dtype: 'Q4', shape: [2], data_offsets: [0, 8] } }, new Uint8Array(8)), 'CHECKPOINT_DTYPE'],
     ['shape', () => rawFile(path('s'), { a: { dtype: 'F32', shape: [3], data_offsets: [0, 8] } }, new Uint8Array(8)), 'CHECKPOINT_SHAPE'],
     ['negative', () => rawFile(path('n'), { a: { dtype: 'F32', shape: [-2], data_offsets: [0, 8] } }, new Uint8Array(8)), 'CHECKPOINT_SHAPE'],
-    ['2^80 values', () => rawFile(path('z'), { a: { dtype: 'F32', shape: [2 ** 40, 2 ** 40], data_offsets: [0, 8] } }, new Uint8Array(8)), 'CHECKPOINT_SHAPE'],
+    [
+      '2^80 values',
+      () => rawFile(path('z'), { a: { dtype: 'F32', shape: [2 ** 40, 2 ** 40], data_offsets: [0, 8] } }, new Uint8Array(8)),
+      'CHECKPOINT_SHAPE',
+    ],
     ['offsets', () => rawFile(path('f'), { a: { dtype: 'F32', shape: [2], data_offsets: [8] } }, new Uint8Array(8)), 'CHECKPOINT_HEADER'],
     ['entry', () => rawFile(path('m'), { a: null }, new Uint8Array(8)), 'CHECKPOINT_DTYPE'],
   ];

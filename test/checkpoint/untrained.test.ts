@@ -1,11 +1,11 @@
 /** The untrained checkpoint: names and shapes equal the golden checkpoints', the released size counts what is published, values are reproducible. */
-import { readFileSync, readdirSync } from 'node:fs';
+import { readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { Tokenizer } from '@huggingface/tokenizers';
 import t from 'tap';
-import { textEncoderTensors, transformerTensors, vaeTensors } from '../../src/checkpoint/layout.js';
-import type { TextEncoderConfig, TransformerConfig, VaeConfig } from '../../src/checkpoint/layout.js';
 import { elementsOf } from '../../src/checkpoint/dtypes.js';
+import type { TextEncoderConfig, TransformerConfig, VaeConfig } from '../../src/checkpoint/layout.js';
+import { textEncoderTensors, transformerTensors, vaeTensors } from '../../src/checkpoint/layout.js';
 import { SafetensorsFile } from '../../src/checkpoint/safetensors.js';
 import { planUntrained, UNTRAINED_MARKER, writeUntrainedCheckpoint } from '../../src/checkpoint/untrained.js';
 
@@ -43,7 +43,10 @@ t.test('the layout is that of the golden checkpoints', async (t) => {
 t.test('the released size has the published count of tensors and parameters', async (t) => {
   const { tensors } = planUntrained({ size: 'released', dtype: 'bf16' });
   t.equal(tensors.transformer.length, 841);
-  t.equal(tensors.transformer.reduce((sum, tensor) => sum + elementsOf(tensor.shape), 0), 5_089_465_566);
+  t.equal(
+    tensors.transformer.reduce((sum, tensor) => sum + elementsOf(tensor.shape), 0),
+    5_089_465_566,
+  );
 });
 
 t.test('a folder is written whole, twice the same, and another seed differs', async (t) => {
@@ -107,8 +110,15 @@ t.test('the tokenizer knows the words of the texts', async (t) => {
   const tokenizer = new Tokenizer(read('tokenizer.json'), read('tokenizer_config.json'));
   const ids = (text: string): number[] => tokenizer.encode(text).ids;
   const vocabulary = planUntrained({ texts }).vocabulary.map(([token]) => token);
-  t.same(ids('Press the red button.').map((id) => vocabulary[id]), ['\u2581Press', '\u2581the', '\u2581red', '\u2581button', '.', '</s>']);
-  t.same(ids('Drücke Zebra').map((id) => vocabulary[id]), ['\u2581Drücke', '\u2581', 'Z', 'e', 'b', 'r', 'a', '</s>'], 'unknown words are spelt');
+  t.same(
+    ids('Press the red button.').map((id) => vocabulary[id]),
+    ['\u2581Press', '\u2581the', '\u2581red', '\u2581button', '.', '</s>'],
+  );
+  t.same(
+    ids('Drücke Zebra').map((id) => vocabulary[id]),
+    ['\u2581Drücke', '\u2581', 'Z', 'e', 'b', 'r', 'a', '</s>'],
+    'unknown words are spelt',
+  );
   t.same(ids(''), [1], 'the empty prompt is the end token alone');
   t.equal(ids('\u4e16')[1], 2, 'a character outside is unknown');
   t.same(vocabulary.slice(0, 3), ['<pad>', '</s>', '<unk>']);
