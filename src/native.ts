@@ -187,9 +187,9 @@ export async function callNative<T>(call: () => Promise<T> | T): Promise<T> {
 /** Turns an error that came from the addon, or from another process, into a PremotorError. */
 export function toPremotorError(error: unknown): PremotorError {
   if (error instanceof PremotorError) return error;
-  const e = error as Error & { code?: unknown; file?: string; tensor?: string; expected?: string; found?: string };
+  const e = error as Error & { code?: unknown; field?: string; file?: string; tensor?: string; expected?: string; found?: string };
   const code = typeof e?.code === 'string' && /^[A-Z0-9_]+$/.test(e.code) ? e.code : 'INTERNAL';
   const details: Record<string, unknown> = { cause: error };
-  for (const key of ['file', 'tensor', 'expected', 'found'] as const) if (e?.[key]) details[key] = e[key];
+  for (const key of ['field', 'file', 'tensor', 'expected', 'found'] as const) if (e?.[key]) details[key] = e[key];
   return new PremotorError(code, e?.message ?? String(error), details);
 }

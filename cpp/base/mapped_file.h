@@ -18,7 +18,8 @@ class MappedFile {
   MappedFile(const MappedFile&) = delete;
   MappedFile& operator=(const MappedFile&) = delete;
 
-  // Errors: CHECKPOINT_MISSING_FILE (absent or unreadable; the message has errno's text), CHECKPOINT_TRUNCATED (empty file).
+  // Errors: CHECKPOINT_MISSING_FILE (absent or unreadable; the message has errno's text), CHECKPOINT_TRUNCATED (empty
+  // file).
   static Status open(const std::string& path, MappedFile* out);
 
   [[nodiscard]] std::span<const std::byte> bytes() const { return {data_, size_}; }

@@ -1,5 +1,5 @@
-// The checkpoint's three config.json files as plain structs. Parsing checks every field that the engine relies on; unknown keys are ignored,
-// as the reference ignores them.
+// The checkpoint's three config.json files as plain structs. Parsing checks every field that the engine relies on;
+// unknown keys are ignored, as the reference ignores them.
 #pragma once
 
 #include <cstdint>
@@ -44,11 +44,11 @@ struct VaeConfig {
   bool is_residual = true;
   std::int64_t in_channels = 12;
   std::int64_t out_channels = 12;
-  std::int64_t patch_size = 1;            // 1 when config.json says null
+  std::int64_t patch_size = 1;  // 1 when config.json says null
   std::int64_t scale_factor_temporal = 4;
   std::int64_t scale_factor_spatial = 16;
-  std::vector<float> latents_mean;        // [z_dim]
-  std::vector<float> latents_std;         // [z_dim]
+  std::vector<float> latents_mean;  // [z_dim]
+  std::vector<float> latents_std;   // [z_dim]
 };
 
 // text_encoder/config.json (UMT5 encoder).

@@ -1,7 +1,9 @@
-// From stored tensors to what the operations read: checks presence, shape and dtype against what config.json implies, and converts.
-// Matrices whose stored dtype already is what the precision asks for are used in place from the memory map; others are converted once.
+// From stored tensors to what the operations read: checks presence, shape and dtype against what config.json implies,
+// and converts. Matrices whose stored dtype already is what the precision asks for are used in place from the memory
+// map; others are converted once.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <string>
@@ -21,15 +23,17 @@ class WeightReader {
  public:
   WeightReader(const TensorStore& store, WeightPrecision precision) : store_(store), precision_(precision) {}
 
-  // A matrix [rows, cols]; a stored shape with the same leading dimension and product is accepted when `stored_shape` says so.
-  // `out->data` points into the map or into memory owned by this reader's buffers (see take_buffers).
-  // Errors: CHECKPOINT_MISSING_TENSOR, CHECKPOINT_SHAPE, CHECKPOINT_DTYPE, OUT_OF_MEMORY.
-  Status matrix(const std::string& name, std::int64_t rows, std::int64_t cols, ops::Matrix* out);
+  // A matrix [rows, cols]. It is stored as [rows, cols], or as `stored_shape` when that is given (same product).
+  // `out->data` points into the map or into memory owned by this reader's buffers (see take_buffers); copies are
+  // 64-byte aligned. Errors: CHECKPOINT_MISSING_TENSOR, CHECKPOINT_SHAPE, CHECKPOINT_DTYPE, OUT_OF_MEMORY.
+  Status matrix(const std::string& name, std::int64_t rows, std::int64_t cols, ops::Matrix* out,
+                const std::vector<std::int64_t>& stored_shape = {});
 
   // A tensor of any shape as float32 values (rounded to bf16 first under WeightPrecision::bf16).
   Status floats(const std::string& name, const std::vector<std::int64_t>& shape, std::vector<float>* out);
 
-  // A convolution [out, in, kt, kh, kw] (or [out, in, kh, kw]: kt = 1) re-laid as [out, kt, kh, kw, in] for ops::Conv3d.
+  // A convolution [out, in, kt, kh, kw] (or [out, in, kh, kw]: kt = 1) re-laid as [out, kt, kh, kw, in] for
+  // ops::Conv3d.
   Status convolution(const std::string& name, const std::vector<std::int64_t>& shape, ops::Matrix* out);
 
   // Moves the converted copies to the caller, who must keep them alive as long as the matrices.
@@ -37,17 +41,22 @@ class WeightReader {
 
   // Names in the store that nobody asked for, sorted.
   [[nodiscard]] std::vector<std::string> unread() const;
+  // Bytes of copies made, and of everything handed out: tensors used in place, copies and float vectors.
   [[nodiscard]] std::int64_t converted_bytes() const { return converted_bytes_; }
+  [[nodiscard]] std::int64_t weight_bytes() const { return weight_bytes_; }
 
  private:
   Status fetch(const std::string& name, const std::vector<std::int64_t>& shape, const StoredTensor** out);
-  std::byte* allocate(std::size_t size_bytes);
+  // The element type that a stored tensor is computed from under this reader's precision.
+  [[nodiscard]] ops::Dtype target(const StoredTensor& tensor) const;
+  Status allocate(const StoredTensor& tensor, std::int64_t elements, ops::Dtype dtype, std::byte** out);
 
   const TensorStore& store_;
   WeightPrecision precision_;
   std::vector<std::string> read_;
   std::vector<std::unique_ptr<std::byte[]>> buffers_;
   std::int64_t converted_bytes_ = 0;
+  std::int64_t weight_bytes_ = 0;
 };
 
 }  // namespace premotor::engine

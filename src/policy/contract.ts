@@ -172,6 +172,8 @@ export interface ResetResult {
   readonly source: 'encoder' | 'cache' | 'checkpoint';
   readonly cleanedPrompt: string;
   readonly tokens: number;
+  /** Things worth knowing about the prompt, such as characters that look wrongly decoded. */
+  readonly warnings: readonly string[];
   readonly trace?: Trace;
 }
 
@@ -198,6 +200,19 @@ export interface PolicyInfo {
   readonly latentShape: readonly [number, number, number, number];
   readonly actionShape: readonly [number, number, number];
   readonly parameters: number;
+  /** Suspicious but legal things about the job: misspelt keys with the name that was probably meant. */
+  readonly warnings: readonly string[];
+}
+
+/** What decode accepts beside a Tensor: an array and its shape. */
+export interface ShapedArray {
+  readonly data: Float32Array;
+  readonly shape: readonly number[];
+}
+
+export interface DecodeOptions {
+  readonly signal?: AbortSignal;
+  readonly onProgress?: (progress: Progress) => void;
 }
 
 export interface Policy {
@@ -209,6 +224,6 @@ export interface Policy {
   commit(options: CommitOptions): Promise<CommitResult>;
   predictNext(options: PredictNextOptions): Promise<Chunk>;
   /** latents: [1, C, F, h, w] (or the plain array of that many values). */
-  decode(latents: Float32Array | Tensor, options?: { readonly signal?: AbortSignal; readonly onProgress?: (progress: Progress) => void }): Promise<DecodedVideo>;
+  decode(latents: Float32Array | Tensor | ShapedArray, options?: DecodeOptions): Promise<DecodedVideo>;
   close(): Promise<void>;
 }

@@ -1,0 +1,194 @@
+// WeightReader: shape and dtype checks, and the conversions between stored and computed element types. See weights.h.
+#include "engine/weights.h"
+
+#include <algorithm>
+#include <cassert>
+#include <cstring>
+#include <new>
+
+#include "base/half.h"
+#include "base/json.h"
+
+namespace premotor::engine {
+
+namespace {
+
+constexpr std::size_t alignment_bytes = 64;  // a cache line, and the widest vector register
+
+std::string shown(const std::vector<std::int64_t>& shape) {
+  std::string text = "[";
+  for (std::size_t i = 0; i < shape.size(); ++i) text += (i == 0 ? "" : ", ") + std::to_string(shape[i]);
+  return text + "]";
+}
+
+Status problem(const char* code, const std::string& file, const std::string& tensor, const std::string& expected,
+               const std::string& found, const std::string& advice) {
+  Status status = Status::error(
+      code, file + ", tensor " + printable(tensor) + ": expected " + expected + ", found " + found + ". " + advice);
+  status.file = file;
+  status.tensor = printable(tensor);
+  status.expected = expected;
+  status.found = found;
+  return status;
+}
+
+bool is_float(StoredDtype dtype) {
+  return dtype == StoredDtype::f32 || dtype == StoredDtype::f16 || dtype == StoredDtype::bf16;
+}
+
+bool is_aligned(const void* pointer, std::int64_t bytes) {
+  return reinterpret_cast<std::uintptr_t>(pointer) % static_cast<std::uintptr_t>(bytes) == 0;
+}
+
+// Element `index` of a stored float tensor, exact. memcpy, because the map promises no alignment.
+float load(const std::byte* data, StoredDtype dtype, std::int64_t index) {
+  if (dtype == StoredDtype::f32) {
+    float value = 0;
+    std::memcpy(&value, data + index * 4, 4);
+    return value;
+  }
+  std::uint16_t bits = 0;
+  std::memcpy(&bits, data + index * 2, 2);
+  return dtype == StoredDtype::bf16 ? bf16_to_f32(bits) : f16_to_f32(bits);
+}
+
+// Writes element `index` of a buffer of `dtype` (f32 or bf16).
+void store(std::byte* data, ops::Dtype dtype, std::int64_t index, float value) {
+  if (dtype == ops::Dtype::f32) {
+    std::memcpy(data + index * 4, &value, 4);
+    return;
+  }
+  const std::uint16_t bits = f32_to_bf16(value);
+  std::memcpy(data + index * 2, &bits, 2);
+}
+
+bool same_type(StoredDtype stored, ops::Dtype wanted) {
+  return (stored == StoredDtype::f32 && wanted == ops::Dtype::f32) ||
+         (stored == StoredDtype::bf16 && wanted == ops::Dtype::bf16);
+}
+
+}  // namespace
+
+Status WeightReader::fetch(const std::string& name, const std::vector<std::int64_t>& shape, const StoredTensor** out) {
+  const StoredTensor* tensor = store_.find(name);
+  if (tensor == nullptr) {
+    const std::string file = store_.files().empty() ? "(no file)" : store_.files()[0].path();
+    return problem("CHECKPOINT_MISSING_TENSOR", file, name, "a float tensor of shape " + shown(shape), "none",
+                   "The weights do not fit config.json; take both from the same checkpoint.");
+  }
+  if (tensor->shape != shape) {
+    return problem("CHECKPOINT_SHAPE", store_.file_of(*tensor), name, "shape " + shown(shape), shown(tensor->shape),
+                   "The weights do not fit config.json; take both from the same checkpoint.");
+  }
+  if (!is_float(tensor->dtype)) {
+    return problem("CHECKPOINT_DTYPE", store_.file_of(*tensor), name, "F32, F16 or BF16", name_of(tensor->dtype),
+                   "Convert the tensor to one of these.");
+  }
+  read_.push_back(name);
+  *out = tensor;
+  return Status::good();
+}
+
+ops::Dtype WeightReader::target(const StoredTensor& tensor) const {
+  // bfloat16 values are exact in float32 as well, so they stay as they are under either precision.
+  return precision_ == WeightPrecision::bf16 || tensor.dtype == StoredDtype::bf16 ? ops::Dtype::bf16 : ops::Dtype::f32;
+}
+
+Status WeightReader::allocate(const StoredTensor& tensor, std::int64_t elements, ops::Dtype dtype, std::byte** out) {
+  const std::size_t size_bytes = static_cast<std::size_t>(elements * ops::bytes_of(dtype));
+  std::unique_ptr<std::byte[]> buffer(new (std::nothrow) std::byte[size_bytes + alignment_bytes]);
+  if (buffer == nullptr) {
+    return problem("OUT_OF_MEMORY", store_.file_of(tensor), tensor.name,
+                   std::to_string(size_bytes) + " bytes of memory for a converted copy", "too little free memory",
+                   "Free memory, or convert the checkpoint to the precision that it runs in.");
+  }
+  const std::size_t past = reinterpret_cast<std::uintptr_t>(buffer.get()) % alignment_bytes;
+  *out = buffer.get() + (past == 0 ? 0 : alignment_bytes - past);
+  buffers_.push_back(std::move(buffer));
+  converted_bytes_ += static_cast<std::int64_t>(size_bytes);
+  weight_bytes_ += static_cast<std::int64_t>(size_bytes);
+  return Status::good();
+}
+
+Status WeightReader::matrix(const std::string& name, std::int64_t rows, std::int64_t cols, ops::Matrix* out,
+                            const std::vector<std::int64_t>& stored_shape) {
+  const StoredTensor* tensor = nullptr;
+  PREMOTOR_TRY(fetch(name, stored_shape.empty() ? std::vector<std::int64_t>{rows, cols} : stored_shape, &tensor));
+  assert(tensor->elements() == rows * cols);
+  const ops::Dtype dtype = target(*tensor);
+  *out = {tensor->data, dtype, rows, cols};
+  const bool same = same_type(tensor->dtype, dtype);
+  if (same && is_aligned(tensor->data, ops::bytes_of(dtype))) {
+    weight_bytes_ += static_cast<std::int64_t>(tensor->size_bytes);
+    return Status::good();
+  }
+  std::byte* copy = nullptr;
+  PREMOTOR_TRY(allocate(*tensor, rows * cols, dtype, &copy));
+  if (same) {
+    if (tensor->size_bytes != 0) std::memcpy(copy, tensor->data, tensor->size_bytes);
+  } else {
+    for (std::int64_t i = 0; i < rows * cols; ++i) store(copy, dtype, i, load(tensor->data, tensor->dtype, i));
+  }
+  store_.release_pages(*tensor);
+  out->data = copy;
+  return Status::good();
+}
+
+Status WeightReader::floats(const std::string& name, const std::vector<std::int64_t>& shape, std::vector<float>* out) {
+  const StoredTensor* tensor = nullptr;
+  PREMOTOR_TRY(fetch(name, shape, &tensor));
+  const std::int64_t count = tensor->elements();
+  try {
+    out->resize(static_cast<std::size_t>(count));
+  } catch (const std::bad_alloc&) {
+    return problem("OUT_OF_MEMORY", store_.file_of(*tensor), name, std::to_string(count * 4) + " bytes of memory",
+                   "too little free memory", "Free memory.");
+  }
+  converted_bytes_ += count * 4;
+  weight_bytes_ += count * 4;
+  const bool rounded = target(*tensor) == ops::Dtype::bf16;
+  for (std::int64_t i = 0; i < count; ++i) {
+    const float value = load(tensor->data, tensor->dtype, i);
+    (*out)[static_cast<std::size_t>(i)] = rounded ? round_to_bf16(value) : value;
+  }
+  store_.release_pages(*tensor);
+  return Status::good();
+}
+
+Status WeightReader::convolution(const std::string& name, const std::vector<std::int64_t>& shape, ops::Matrix* out) {
+  assert(shape.size() == 4 || shape.size() == 5);
+  const std::int64_t rows = shape[0];
+  const std::int64_t inputs = shape[1];
+  std::int64_t taps = 1;  // kt * kh * kw
+  for (std::size_t i = 2; i < shape.size(); ++i) taps *= shape[i];
+  // With one tap per channel both layouts are the same matrix.
+  if (taps == 1) return matrix(name, rows, inputs, out, shape);
+  const StoredTensor* tensor = nullptr;
+  PREMOTOR_TRY(fetch(name, shape, &tensor));
+  const ops::Dtype dtype = target(*tensor);
+  std::byte* copy = nullptr;
+  PREMOTOR_TRY(allocate(*tensor, tensor->elements(), dtype, &copy));
+  for (std::int64_t row = 0; row < rows; ++row) {
+    for (std::int64_t input = 0; input < inputs; ++input) {
+      const std::int64_t from = (row * inputs + input) * taps;
+      const std::int64_t to = row * taps * inputs + input;
+      for (std::int64_t tap = 0; tap < taps; ++tap)
+        store(copy, dtype, to + tap * inputs, load(tensor->data, tensor->dtype, from + tap));
+    }
+  }
+  store_.release_pages(*tensor);
+  *out = {copy, dtype, rows, taps * inputs};
+  return Status::good();
+}
+
+std::vector<std::string> WeightReader::unread() const {
+  std::vector<std::string> asked = read_;
+  std::sort(asked.begin(), asked.end());
+  std::vector<std::string> names;
+  for (const StoredTensor& tensor : store_.tensors()) {
+    if (!std::binary_search(asked.begin(), asked.end(), tensor.name)) names.push_back(tensor.name);
+  }
+  return names;
+}
+
+}  // namespace premotor::engine
