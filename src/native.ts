@@ -56,6 +56,7 @@ export interface NativeJob {
   readonly frameChunkSize: number;
   readonly actionPerFrame: number;
   readonly imagineSteps: number;
+  readonly textRows: number; // text rows the network attends, padding included
 }
 
 export interface NativeChunk {

@@ -146,16 +146,6 @@ void KvCache::end_write() {
   for (const std::int32_t slot : write_slots_) state.id[static_cast<std::size_t>(slot)] = -1;
 }
 
-std::vector<std::int32_t> KvCache::last_write_slots() const {
-  const SlotState& state = slots();
-  std::vector<std::int32_t> valid;
-  for (std::size_t i = 0; i < write_slots_.size(); ++i) {
-    const auto slot = static_cast<std::size_t>(write_slots_[i]);
-    if (state.id[slot] >= 0 && state.row[slot] == write_rows_[i]) valid.push_back(write_slots_[i]);
-  }
-  return valid;
-}
-
 void KvCache::clear_predicted() {
   SlotState& state = writable();
   for (std::size_t slot = 0; slot < state.id.size(); ++slot)

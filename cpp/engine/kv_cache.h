@@ -48,13 +48,12 @@ class KvCache {
   Status begin_write(std::int64_t count, WriteKind kind);
   // The rows of the write that is open, ascending slots: [count].
   [[nodiscard]] const std::vector<std::int32_t>& write_rows() const { return write_rows_; }
+  // Its slots, ascending: [count].
+  [[nodiscard]] const std::vector<std::int32_t>& write_slots() const { return write_slots_; }
   // The rows of all valid tokens, in slot order; what attention reads.
   [[nodiscard]] const std::vector<std::int32_t>& attended_rows() const { return attended_rows_; }
   // Ends the write; a temporary one becomes free again.
   void end_write();
-  // The slots of the last write that are still valid, ascending (none after a temporary one).
-  [[nodiscard]] std::vector<std::int32_t> last_write_slots() const;
-
   // Drops every predicted token.
   void clear_predicted();
 

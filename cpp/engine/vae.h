@@ -1,5 +1,6 @@
-// The Wan2.2 causal video autoencoder: a streaming encoder whose convolution state lives over an episode, and a decoder.
-// Facts: docs/MODEL.md section 2 and diffusers' AutoencoderKLWan (is_residual true). Layout inside: [frame, row, column, channel] float32.
+// The Wan2.2 causal video autoencoder: a streaming encoder whose convolution state lives over an episode, and a
+// decoder. Facts: docs/MODEL.md section 2 and diffusers' AutoencoderKLWan (is_residual true). Layout inside: [frame,
+// row, column, channel] float32.
 #pragma once
 
 #include <cstdint>
@@ -17,22 +18,30 @@ namespace premotor::engine {
 
 // The causal history of every convolution of one video stream. Empty at the start of an episode.
 struct VaeStreamState {
-  // Per cached convolution, in the order of execution: the last frames of its input, [<= 2, h, w, c]; empty before the first chunk.
+  // Per cached convolution, in the order of execution: the last frames of its input, [1 or 2, h, w, c]; empty before
+  // the first chunk.
   std::vector<std::vector<float>> history;
-  std::vector<std::int64_t> history_frames;
+  std::int64_t height = 0, width = 0;  // of the stream's pictures, in pixels; set by its first chunk
   bool started = false;
 
-  void clear() {
-    history.clear();
-    history_frames.clear();
-    started = false;
-  }
+  void clear() { *this = {}; }
 };
 
-// Called with a name ("encoder.conv_in", "encoder.down_blocks.0", "encoder.mid_block", "decoder.conv_in", "decoder.mid_block",
-// "decoder.up_blocks.0", ...) and the activation [frames, height, width, channels]; for tests. May be empty.
+// Called with a name ("encoder.conv_in", "encoder.down_blocks.0", "encoder.mid_block", "decoder.conv_in",
+// "decoder.mid_block", "decoder.up_blocks.0", ...) and the activation [frames, height, width, channels]; for tests. May
+// be empty.
 using VaeTap = std::function<void(const std::string& name, const float* data, std::int64_t frames, std::int64_t height,
                                   std::int64_t width, std::int64_t channels)>;
+
+// Between what the autoencoder reads and writes and what the transformer does, in float32:
+// latents[r, c] = (moments[r, c] - mean[c]) * (1 / std[c]), rounded when asked. moments: [rows, 2*z_dim], of which the
+// first half is the mean; latents: [rows, z_dim].
+void normalise_latents(const VaeConfig& config, const float* moments, std::int64_t rows, ops::Rounding rounding,
+                       float* latents);
+// The way back: out[r, c] = latents[r, c] / (1 / std[c]) + mean[c], every operation rounded when asked (the deployed
+// reference computes it in bfloat16). Both [rows, z_dim]; out may be latents.
+void denormalise_latents(const VaeConfig& config, const float* latents, std::int64_t rows, ops::Rounding rounding,
+                         float* out);
 
 class Vae {
  public:
@@ -45,15 +54,18 @@ class Vae {
   [[nodiscard]] std::int64_t weight_bytes() const;               // mapped + converted
   [[nodiscard]] const std::vector<std::string>& unread() const;  // tensors of the file that nothing uses
 
-  // Encodes `frames` pictures of one stream: pixels [frames, height, width, 3] in [-1, 1] (already rounded in bf16 mode).
-  // The first chunk of a stream has 1 frame, later ones a multiple of 4. moments: [frames_out, height/16, width/16, 2*z_dim], frames_out = 1 for
-  // the first chunk, frames/4 after (general factors from config.json). Errors: FRAME_INVALID.
-  Status encode(const float* pixels, std::int64_t frames, std::int64_t height, std::int64_t width, VaeStreamState* state,
-                std::vector<float>* moments, const VaeTap& tap = {}) const;
+  // Encodes `frames` pictures of one stream: pixels [frames, height, width, 3] in [-1, 1] (already rounded in bf16
+  // mode). The first chunk of a stream has 1 frame, later ones a multiple of 4. moments: [frames_out, height/16,
+  // width/16, 2*z_dim], frames_out = 1 for the first chunk, frames/4 after (general factors from config.json). A few
+  // frames are in work at once, whatever the chunk's length. Errors: FRAME_INVALID (the stream is as before),
+  // OUT_OF_MEMORY (the stream is cleared: its episode must start again).
+  Status encode(const float* pixels, std::int64_t frames, std::int64_t height, std::int64_t width,
+                VaeStreamState* state, std::vector<float>* moments, const VaeTap& tap = {}) const;
 
-  // Decodes de-normalised latents [frames, h, w, z_dim] from the start of a video: pixels [1 + (frames-1)*4, h*16, w*16, 3], clamped to [-1, 1].
-  Status decode(const float* latents, std::int64_t frames, std::int64_t height, std::int64_t width, std::vector<float>* pixels,
-                const VaeTap& tap = {}) const;
+  // Decodes de-normalised latents [frames, h, w, z_dim] from the start of a video: pixels [1 + (frames-1)*4, h*16,
+  // w*16, 3], clamped to [-1, 1]. Errors: FRAME_INVALID, OUT_OF_MEMORY.
+  Status decode(const float* latents, std::int64_t frames, std::int64_t height, std::int64_t width,
+                std::vector<float>* pixels, const VaeTap& tap = {}) const;
 
  private:
   struct Impl;

@@ -1,0 +1,390 @@
+// Prediction: denoising loops for video and actions over the KV cache, guidance, partial denoising, and the grounded asynchronous step
+// (docs/MODEL.md sections 4, 5 and 7).
+#include <algorithm>
+
+#include "base/half.h"
+#include "base/philox.h"
+#include "engine/session.h"
+#include "engine/session_clock.h"
+
+namespace premotor::engine {
+
+std::vector<float> Session::frame_timesteps(std::int64_t frames, float timestep, bool first_is_clean) const {
+  const float given = rounds() && job_.input_cast ? round_to_bf16(timestep) : timestep;
+  std::vector<float> timesteps(static_cast<std::size_t>(frames), given);
+  if (first_is_clean) timesteps[0] = 0.0f;
+  return timesteps;
+}
+
+// Runs one pass between begin_write and end_write of the cache.
+Status Session::run_pass(Pass& pass, WriteKind kind) {
+  PREMOTOR_TRY(cache_->begin_write(pass.frames * pass.tokens_per_frame, kind));
+  pass.text = &text_;
+  pass.cache = cache_.get();
+  pass.rope = &rope_table_;
+  pass.write_rows = &cache_->write_rows();
+  pass.attended_rows = &cache_->attended_rows();
+  pass.cancel = kind == WriteKind::committed ? nullptr : &cancel_;  // half a commit would lose the episode
+  const Status status = transformer_->forward(pass);
+  if (status.ok() && kind != WriteKind::temporary)
+    for (std::size_t i = 0; i < cache_->write_rows().size(); ++i)
+      written_.emplace_back(cache_->write_slots()[i], cache_->write_rows()[i]);
+  cache_->end_write();
+  return status;
+}
+
+// x: [C, frames, h, w] -> tokens [frames * patches, C * ph * pw], features in (c, ph, pw) order. out: [rows, tokens, C * ph * pw] in (ph, pw, c) order.
+Status Session::video_pass(const float* x, std::int64_t frames, std::int64_t frame_start, const std::vector<float>& frame_timesteps,
+                           WriteKind kind, std::int64_t guidance_rows, float* out) {
+  const std::int64_t channels = transformer_->config().in_channels, ph = geometry_.patch_h, pw = geometry_.patch_w;
+  const std::int64_t grid_h = latent_.height / ph, grid_w = latent_.width / pw, plane = latent_plane();
+  tokens_.resize(static_cast<std::size_t>(channels * frames * plane));
+  float* to = tokens_.data();
+  for (std::int64_t f = 0; f < frames; ++f)
+    for (std::int64_t gy = 0; gy < grid_h; ++gy)
+      for (std::int64_t gx = 0; gx < grid_w; ++gx)
+        for (std::int64_t c = 0; c < channels; ++c)
+          for (std::int64_t py = 0; py < ph; ++py) {
+            const float* from = x + (c * frames + f) * plane + (gy * ph + py) * latent_.width + gx * pw;
+            to = std::copy_n(from, pw, to);
+          }
+  transformer_->rope().video(frame_start, frames, grid_h, grid_w, &rope_table_);
+  Pass pass;
+  pass.modality = Modality::video;
+  pass.x = tokens_.data();
+  pass.frames = frames;
+  pass.tokens_per_frame = grid_h * grid_w;
+  pass.frame_timesteps = frame_timesteps.data();
+  pass.guidance_rows = guidance_rows;
+  pass.out = out;
+  return run_pass(pass, kind);
+}
+
+// x: [action_dim, frames, H] -> tokens [frames * H, action_dim]. out: [rows, tokens, action_dim].
+Status Session::action_pass(const float* x, std::int64_t frames, std::int64_t frame_start, const std::vector<float>& frame_timesteps,
+                            WriteKind kind, std::int64_t guidance_rows, float* out) {
+  const std::int64_t dim = transformer_->config().action_dim, count = frames * job_.action_per_frame;
+  tokens_.resize(static_cast<std::size_t>(dim * count));
+  for (std::int64_t i = 0; i < count; ++i)
+    for (std::int64_t c = 0; c < dim; ++c) tokens_[static_cast<std::size_t>(i * dim + c)] = x[c * count + i];
+  transformer_->rope().action(frame_start, frames, job_.action_per_frame, rounds() && job_.input_cast, &rope_table_);
+  Pass pass;
+  pass.modality = Modality::action;
+  pass.x = tokens_.data();
+  pass.frames = frames;
+  pass.tokens_per_frame = job_.action_per_frame;
+  pass.frame_timesteps = frame_timesteps.data();
+  pass.guidance_rows = guidance_rows;
+  pass.out = out;
+  return run_pass(pass, kind);
+}
+
+// guided = negative + scale * (positive - negative), or the positive row alone when scale <= 1. out: [rows, per_row].
+void Session::guide(const std::vector<float>& out, float scale, std::int64_t per_row, std::vector<float>* guided) const {
+  guided->assign(out.begin(), out.begin() + per_row);
+  if (scale <= 1) return;
+  for (std::int64_t i = 0; i < per_row; ++i) {
+    const float positive = out[static_cast<std::size_t>(i)], negative = out[static_cast<std::size_t>(per_row + i)];
+    float& to = (*guided)[static_cast<std::size_t>(i)];
+    to = rounds() ? round_to_bf16(negative + round_to_bf16(scale * round_to_bf16(positive - negative)))
+                  : negative + scale * (positive - negative);
+  }
+}
+
+void Session::step(std::vector<float>* x, const std::vector<float>& velocity, float size) const {
+  for (std::size_t i = 0; i < x->size(); ++i)
+    (*x)[i] = rounds() ? round_to_bf16((*x)[i] + round_to_bf16(velocity[i] * size)) : (*x)[i] + velocity[i] * size;
+}
+
+Session::ChunkPlan Session::plan_chunk(const PredictArgs& args, std::int64_t frame_start) const {
+  ChunkPlan plan;
+  plan.frame_start = frame_start;
+  plan.video = make_schedule(args.video_steps > 0 ? args.video_steps : job_.video_steps, job_.snr_shift);
+  plan.action = make_schedule(args.action_steps > 0 ? args.action_steps : job_.action_steps, job_.action_snr_shift);
+  plan.video_loop = plan.video.loop(job_.video_exec_step);
+  plan.action_loop = plan.action.loop(-1);
+  plan.video_full = job_.video_exec_step == -1;
+  plan.trace = args.trace;
+  plan.progress = &args.progress;
+  return plan;
+}
+
+void Session::make_noise(const PredictArgs& args, std::int64_t frame_start, std::vector<float>* video, std::vector<float>* action) const {
+  const auto fill = [&](const float* given, NoiseStream stream, std::int64_t count, std::vector<float>* to) {
+    to->resize(static_cast<std::size_t>(count));
+    if (given != nullptr)
+      std::copy_n(given, count, to->begin());
+    else
+      standard_normal(args.seed, stream, static_cast<std::uint32_t>(frame_start), to->data(), count);
+    if (rounds())
+      for (float& value : *to) value = round_to_bf16(value);
+  };
+  const std::int64_t frames = job_.frame_chunk_size;
+  fill(args.noise_video, NoiseStream::video, transformer_->config().in_channels * frames * latent_plane(), video);
+  fill(args.noise_action, NoiseStream::action, transformer_->config().action_dim * frames * job_.action_per_frame, action);
+}
+
+namespace {
+
+// Overwrites frame 0 of x [channels, frames, plane] with `value` [channels, plane], or zeros when null.
+void impose_first_frame(std::vector<float>* x, std::int64_t channels, std::int64_t plane, const float* value) {
+  const std::int64_t stride = std::ssize(*x) / channels;
+  for (std::int64_t c = 0; c < channels; ++c) {
+    if (value != nullptr)
+      std::copy_n(value + c * plane, plane, x->begin() + c * stride);
+    else
+      std::fill_n(x->begin() + c * stride, plane, 0.0f);
+  }
+}
+
+}  // namespace
+
+// x: noise in, denoised latents out, [C, K, h, w].
+Status Session::denoise_video(const ChunkPlan& plan, std::vector<float>* x, Timing* timing) {
+  const Stopwatch watch;
+  const std::int64_t channels = transformer_->config().in_channels, frames = job_.frame_chunk_size, plane = latent_plane();
+  const std::int64_t rows = cache_->shape().guidance_rows, per_row = channels * frames * plane;
+  const std::int64_t ph = geometry_.patch_h, pw = geometry_.patch_w, grid_w = latent_.width / pw;
+  const std::vector<std::int64_t> shape{1, channels, frames, latent_.height, latent_.width};
+  std::vector<float> out(static_cast<std::size_t>(rows * per_row)), guided, velocity(static_cast<std::size_t>(per_row));
+  for (std::size_t i = 0; i < plan.video_loop.size(); ++i) {
+    const bool last = i + 1 == plan.video_loop.size(), steps = !last || !plan.video_full;
+    const std::string name = "video.s" + std::to_string(i);
+    if (plan.condition != nullptr) impose_first_frame(x, channels, plane, plan.condition);
+    const bool wanted = steps || plan.trace != nullptr;
+    PREMOTOR_TRY(video_pass(x->data(), frames, plan.frame_start, frame_timesteps(frames, plan.video_loop[i], plan.condition != nullptr),
+                            last ? WriteKind::predicted : WriteKind::temporary, rows, wanted ? out.data() : nullptr));
+    ++timing->video_passes;
+    if (plan.trace != nullptr) plan.trace->add(name + ".out", {rows, frames * plane, channels}, std::vector<float>(out));
+    if (steps) {
+      guide(out, job_.guidance_scale, per_row, &guided);
+      for (std::int64_t c = 0; c < channels; ++c)
+        for (std::int64_t f = 0; f < frames; ++f)
+          for (std::int64_t y = 0; y < latent_.height; ++y)
+            for (std::int64_t xx = 0; xx < latent_.width; ++xx) {
+              const std::int64_t token = f * (plane / (ph * pw)) + y / ph * grid_w + xx / pw, part = y % ph * pw + xx % pw;
+              velocity[static_cast<std::size_t>(((c * frames + f) * latent_.height + y) * latent_.width + xx)] =
+                  guided[static_cast<std::size_t>((token * ph * pw + part) * channels + c)];
+            }
+      step(x, velocity, plan.video.step_size(i));
+    }
+    if (plan.condition != nullptr) impose_first_frame(x, channels, plane, plan.condition);
+    if (plan.trace != nullptr && steps) {
+      plan.trace->add(name + ".pred", shape, std::vector<float>(velocity));
+      plan.trace->add(name + ".x", shape, std::vector<float>(*x));
+    }
+    if (*plan.progress) (*plan.progress)(plan.video_stage, static_cast<std::int64_t>(i) + 1, std::ssize(plan.video_loop));
+  }
+  timing->video_ms += watch.elapsed_ms();
+  return Status::good();
+}
+
+// The pass at t = 0 writes the predicted actions into the cache. Nothing reads them before the next commit drops them, unless another prediction
+// comes first: so it can wait. What it evicts is evicted now, as in the reference.
+Status Session::last_action_pass(const ChunkPlan& plan, const std::vector<float>& x, std::size_t step, float timestep, Timing* timing) {
+  const std::int64_t frames = job_.frame_chunk_size, dim = transformer_->config().action_dim, count = frames * job_.action_per_frame;
+  const std::int64_t rows = cache_->shape().guidance_rows;
+  const std::vector<float> timesteps = frame_timesteps(frames, timestep, plan.condition != nullptr);
+  if (plan.last_action == LastAction::skip) return Status::good();
+  if (plan.last_action == LastAction::run) {
+    std::vector<float> out(static_cast<std::size_t>(plan.trace != nullptr ? rows * count * dim : 0));
+    ++timing->action_passes;
+    PREMOTOR_TRY(action_pass(x.data(), frames, plan.frame_start, timesteps, WriteKind::predicted, rows,
+                             plan.trace != nullptr ? out.data() : nullptr));
+    if (plan.trace != nullptr) plan.trace->add("action.s" + std::to_string(step) + ".out", {rows, count, dim}, std::move(out));
+    return Status::good();
+  }
+  PREMOTOR_TRY(cache_->begin_write(count, WriteKind::predicted));
+  pending_ = PendingPass{std::vector<float>(x), timesteps, plan.frame_start, cache_->write_rows(), cache_->attended_rows()};
+  cache_->end_write();
+  return Status::good();
+}
+
+// x: noise in, denoised normalised actions out, [action_dim, K, H].
+Status Session::denoise_action(const ChunkPlan& plan, std::vector<float>* x, Timing* timing) {
+  const Stopwatch watch;
+  const std::int64_t frames = job_.frame_chunk_size, per_frame = job_.action_per_frame, dim = transformer_->config().action_dim;
+  const std::int64_t count = frames * per_frame, per_row = dim * count;
+  // The second guidance row of a denoising pass is read only when actions are guided; a trace shows it all the same.
+  const std::int64_t all = cache_->shape().guidance_rows, rows = job_.action_guidance_scale > 1 || plan.trace != nullptr ? all : 1;
+  const std::vector<std::int64_t> shape{1, dim, frames, per_frame, 1};
+  std::vector<float> out(static_cast<std::size_t>(rows * per_row)), guided, velocity(static_cast<std::size_t>(per_row));
+  for (std::size_t i = 0; i < plan.action_loop.size(); ++i) {
+    const bool last = i + 1 == plan.action_loop.size();
+    const std::string name = "action.s" + std::to_string(i);
+    if (plan.condition != nullptr) impose_first_frame(x, dim, per_frame, nullptr);
+    scaler_->zero_unused(x->data(), count);
+    if (last) {
+      PREMOTOR_TRY(last_action_pass(plan, *x, i, plan.action_loop[i], timing));
+    } else {
+      PREMOTOR_TRY(action_pass(x->data(), frames, plan.frame_start,
+                               frame_timesteps(frames, plan.action_loop[i], plan.condition != nullptr), WriteKind::temporary, rows,
+                               out.data()));
+      ++timing->action_passes;
+      guide(out, job_.action_guidance_scale, per_row, &guided);
+      for (std::int64_t c = 0; c < dim; ++c)
+        for (std::int64_t t = 0; t < count; ++t)
+          velocity[static_cast<std::size_t>(c * count + t)] = guided[static_cast<std::size_t>(t * dim + c)];
+      step(x, velocity, plan.action.step_size(i));
+      if (plan.condition != nullptr) impose_first_frame(x, dim, per_frame, nullptr);
+    }
+    if (plan.trace != nullptr && !last) {
+      plan.trace->add(name + ".out", {rows, count, dim}, std::vector<float>(out));
+      plan.trace->add(name + ".pred", shape, std::vector<float>(velocity));
+      plan.trace->add(name + ".x", shape, std::vector<float>(*x));
+    }
+    if (*plan.progress) (*plan.progress)("action", static_cast<std::int64_t>(i) + 1, std::ssize(plan.action_loop));
+  }
+  timing->action_ms += watch.elapsed_ms();
+  return Status::good();
+}
+
+Status Session::run_pending() {
+  if (!pending_) return Status::good();
+  const PendingPass& waiting = *pending_;
+  transformer_->rope().action(waiting.frame_start, job_.frame_chunk_size, job_.action_per_frame, rounds() && job_.input_cast,
+                              &rope_table_);
+  const std::int64_t dim = transformer_->config().action_dim, count = job_.frame_chunk_size * job_.action_per_frame;
+  tokens_.resize(static_cast<std::size_t>(dim * count));
+  for (std::int64_t i = 0; i < count; ++i)
+    for (std::int64_t c = 0; c < dim; ++c)
+      tokens_[static_cast<std::size_t>(i * dim + c)] = waiting.tokens[static_cast<std::size_t>(c * count + i)];
+  Pass pass;
+  pass.modality = Modality::action;
+  pass.x = tokens_.data();
+  pass.frames = job_.frame_chunk_size;
+  pass.tokens_per_frame = job_.action_per_frame;
+  pass.frame_timesteps = waiting.frame_timesteps.data();
+  pass.guidance_rows = cache_->shape().guidance_rows;
+  pass.text = &text_;
+  pass.cache = cache_.get();
+  pass.rope = &rope_table_;
+  pass.write_rows = &waiting.write_rows;
+  pass.attended_rows = &waiting.attended_rows;
+  pass.cancel = &cancel_;
+  PREMOTOR_TRY(transformer_->forward(pass));
+  pending_.reset();
+  return Status::good();
+}
+
+void Session::finish_chunk(const std::vector<float>& video, std::vector<float> action, Trace* trace, ChunkResult* out) const {
+  const std::int64_t frames = job_.frame_chunk_size, per_frame = job_.action_per_frame, count = frames * per_frame;
+  scaler_->zero_unused(action.data(), count);
+  out->actions.resize(static_cast<std::size_t>(scaler_->used() * count));
+  scaler_->denormalise(action.data(), count, rounds(), out->actions.data());
+  out->latents = video;
+  if (trace == nullptr) return;
+  trace->add("action.final_norm", {1, transformer_->config().action_dim, frames, per_frame, 1}, std::move(action));
+  trace->add("latents", {1, transformer_->config().in_channels, frames, latent_.height, latent_.width}, std::vector<float>(video));
+  trace->add("action", {scaler_->used(), frames, per_frame}, std::vector<float>(out->actions));
+}
+
+Status Session::predict(const PredictArgs& args, ChunkResult* out) {
+  if (!episode_) return Status::error("NO_EPISODE", "predict needs an episode: call reset with a prompt first.");
+  if (frame_index_ == 0 && args.observation == nullptr && init_latent_.empty())
+    return Status::error("OBS_REQUIRED", "The first prediction of an episode needs an observation: one picture per camera.");
+  PREMOTOR_TRY(run_pending());
+  // A failed or stopped prediction leaves no trace: the cache rolls back, and so does what the first observation changed.
+  std::vector<float> saved_latent;
+  std::vector<VaeStreamState> saved_streams;
+  if (frame_index_ == 0) saved_latent = init_latent_, saved_streams = streams_;
+  const std::int64_t saved_index = frame_index_;
+  cache_->mark();
+  const Status status = predict_checked(args, out);
+  if (status.ok()) {
+    cache_->release();
+    return status;
+  }
+  cache_->rollback();
+  pending_.reset();
+  frame_index_ = saved_index;
+  if (frame_index_ == 0) init_latent_ = std::move(saved_latent), streams_ = std::move(saved_streams);
+  return status;
+}
+
+Status Session::predict_checked(const PredictArgs& args, ChunkResult* out) {
+  const Stopwatch total;
+  written_.clear();
+  const bool first = frame_index_ == 0;
+  if (first && args.observation != nullptr) {
+    for (VaeStreamState& stream : streams_) stream.clear();
+    std::int64_t frames = 0;
+    PREMOTOR_TRY(encode({*args.observation}, args.trace, true, &init_latent_, &frames));
+    out->timing.encode_ms = total.elapsed_ms();
+    if (args.progress) args.progress("encode", 1, 1);
+  }
+  std::vector<float> video, action;
+  make_noise(args, frame_index_, &video, &action);
+  ChunkPlan plan = plan_chunk(args, frame_index_);
+  plan.condition = first ? init_latent_.data() : nullptr;
+  plan.last_action = args.trace != nullptr || job_.i2va ? LastAction::run : LastAction::defer;
+  if (args.trace != nullptr) {
+    const std::int64_t frames = job_.frame_chunk_size;
+    trace_schedules(plan);
+    args.trace->add("noise.video", {1, transformer_->config().in_channels, frames, latent_.height, latent_.width},
+                    std::vector<float>(video));
+    args.trace->add("noise.action", {1, transformer_->config().action_dim, frames, job_.action_per_frame, 1}, std::vector<float>(action));
+  }
+  PREMOTOR_TRY(denoise_video(plan, &video, &out->timing));
+  PREMOTOR_TRY(denoise_action(plan, &action, &out->timing));
+  out->frame_index = frame_index_;
+  finish_chunk(video, std::move(action), args.trace, out);
+  if (job_.i2va) frame_index_ += job_.frame_chunk_size;
+  if (args.trace != nullptr) trace_cache(args.trace);
+  out->timing.total_ms = total.elapsed_ms();
+  return Status::good();
+}
+
+Status Session::predict_next(const CommitArgs& committed, const float* executing, const PredictArgs& args, ChunkResult* out) {
+  const Stopwatch total;
+  CommitResult result;
+  PREMOTOR_TRY(commit(committed, &result));
+  out->timing = result.timing;
+  cache_->mark();
+  const Status status = imagine(executing, args, out);
+  cache_->rollback();
+  out->timing.total_ms = total.elapsed_ms();
+  return status;
+}
+
+// On a marked cache: the executing actions, the frames they will cause, and the chunk after them. The caller rolls back.
+Status Session::imagine(const float* executing, const PredictArgs& args, ChunkResult* out) {
+  const Stopwatch watch;
+  const std::int64_t frames = job_.frame_chunk_size, count = frames * job_.action_per_frame, rows = cache_->shape().guidance_rows;
+  const std::int64_t dim = transformer_->config().action_dim;
+  std::vector<float> action(static_cast<std::size_t>(dim * count)), video, unused;
+  scaler_->normalise(executing, count, rounds(), action.data());
+  scaler_->zero_unused(action.data(), count);
+  PREMOTOR_TRY(action_pass(action.data(), frames, frame_index_, frame_timesteps(frames, 0.0f, false), WriteKind::predicted, rows, nullptr));
+  PredictArgs dream;
+  dream.seed = args.seed;
+  dream.video_steps = job_.imagine_steps;
+  dream.progress = args.progress;
+  ChunkPlan plan = plan_chunk(dream, frame_index_);
+  plan.video_loop = plan.video.loop(-1);
+  plan.video_full = true;
+  plan.video_stage = "imagine";
+  video.resize(static_cast<std::size_t>(transformer_->config().in_channels * frames * latent_plane()));
+  if (args.noise_imagined != nullptr)
+    std::copy_n(args.noise_imagined, video.size(), video.begin());
+  else
+    standard_normal(args.seed, NoiseStream::imagined, static_cast<std::uint32_t>(frame_index_), video.data(), std::ssize(video));
+  if (rounds())
+    for (float& value : video) value = round_to_bf16(value);
+  Timing imagined;
+  PREMOTOR_TRY(denoise_video(plan, &video, &imagined));
+  out->timing.imagine_ms = watch.elapsed_ms();
+  if (args.trace != nullptr)
+    args.trace->add("imagined", {1, transformer_->config().in_channels, frames, latent_.height, latent_.width}, std::vector<float>(video));
+  const std::int64_t start = frame_index_ + frames;
+  ChunkPlan next = plan_chunk(args, start);
+  next.last_action = args.trace != nullptr ? LastAction::run : LastAction::skip;
+  make_noise(args, start, &video, &action);
+  PREMOTOR_TRY(denoise_video(next, &video, &out->timing));
+  PREMOTOR_TRY(denoise_action(next, &action, &out->timing));
+  out->frame_index = start;
+  finish_chunk(video, std::move(action), args.trace, out);
+  return Status::good();
+}
+
+}  // namespace premotor::engine

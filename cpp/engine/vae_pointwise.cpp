@@ -1,0 +1,171 @@
+#include "engine/vae_pointwise.h"
+
+#include <algorithm>
+#include <bit>
+#include <cmath>
+#include <cstring>
+#include <vector>
+
+#include "base/half.h"
+
+namespace premotor::engine::vae {
+namespace {
+
+constexpr std::int64_t kFloatsPerTask = 4096;  // enough work to pay for handing a range to a thread
+constexpr std::int64_t kLanes = 16;            // partial sums of a reduction, so that the compiler can use vectors
+
+std::int64_t grain_of(std::int64_t channels) {
+  return std::max<std::int64_t>(1, kFloatsPerTask / std::max<std::int64_t>(1, channels));
+}
+
+// round_to_bf16 in a form that loops can vectorise: a NaN is passed through as it is.
+inline float rounded(float value) {
+  const std::uint32_t bits = std::bit_cast<std::uint32_t>(value);
+  const float nearest = std::bit_cast<float>((bits + 0x7fffu + ((bits >> 16) & 1u)) & 0xffff0000u);
+  return value == value ? nearest : value;
+}
+
+// exp(x) without branches or tables: x = n ln 2 + r with |r| <= ln(2)/2, Taylor's polynomial of degree 7 for exp(r)
+// (truncation below 6e-9). x is clamped to where the result is a normal float, which changes SiLU by less than 1e-36.
+inline float exp_without_branches(float x) {
+  x = x < -87.0f ? -87.0f : x;
+  x = x > 88.0f ? 88.0f : x;
+  const float n =
+      (x * 1.44269504f + 12582912.0f) - 12582912.0f;  // adding and taking away 1.5 * 2^23 rounds to an integer
+  const float r =
+      (x - n * 0.693145752f) - n * 1.42860677e-6f;  // ln 2 in two parts, the first short enough that n * part is exact
+  float p = 1.0f / 5040;
+  p = p * r + 1.0f / 720;
+  p = p * r + 1.0f / 120;
+  p = p * r + 1.0f / 24;
+  p = p * r + 1.0f / 6;
+  p = p * r + 0.5f;
+  p = p * r + 1.0f;
+  p = p * r + 1.0f;
+  return p * std::bit_cast<float>((static_cast<std::int32_t>(n) + 127) << 23);
+}
+
+inline float silu_of(float x) { return x / (1.0f + exp_without_branches(-x)); }
+
+float norm_of(const float* x, std::int64_t channels) {
+  float partial[kLanes] = {};
+  std::int64_t c = 0;
+  for (; c + kLanes <= channels; c += kLanes)
+    for (std::int64_t i = 0; i < kLanes; ++i) partial[i] += x[c + i] * x[c + i];
+  for (std::int64_t i = 0; c < channels; ++c, ++i) partial[i] += x[c] * x[c];
+  for (std::int64_t half = kLanes / 2; half >= 1; half /= 2)
+    for (std::int64_t i = 0; i < half; ++i) partial[i] += partial[i + half];
+  return std::sqrt(partial[0]);
+}
+
+// One pixel. The steps and their order are the reference's, because in bfloat16 each of them rounds.
+template <bool kSilu, bool kRound>
+void normalise_pixel(const float* x, std::int64_t channels, const float* gamma, float scale, float* y) {
+  float norm = norm_of(x, channels);
+  if constexpr (kRound) norm = rounded(norm);
+  norm = std::max(norm, 1e-12f);
+  for (std::int64_t c = 0; c < channels; ++c) {
+    float v = x[c] / norm;
+    if constexpr (kRound) v = rounded(v);
+    v *= scale;
+    if constexpr (kRound) v = rounded(v);
+    v *= gamma[c];
+    if constexpr (kRound) v = rounded(v);
+    if constexpr (kSilu) v = silu_of(v);
+    if constexpr (kSilu && kRound) v = rounded(v);
+    y[c] = v;
+  }
+}
+
+}  // namespace
+
+void normalise_channels(ThreadPool& pool, const float* x, std::int64_t rows, std::int64_t channels, const float* gamma,
+                        bool silu, ops::Rounding rounding, float* y) {
+  const float scale = static_cast<float>(std::sqrt(static_cast<double>(channels)));
+  const bool round = rounding == ops::Rounding::bf16;
+  const auto pixel = silu ? (round ? normalise_pixel<true, true> : normalise_pixel<true, false>)
+                          : (round ? normalise_pixel<false, true> : normalise_pixel<false, false>);
+  pool.parallel_for(rows, grain_of(channels), [&](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t r = begin; r < end; ++r) pixel(x + r * channels, channels, gamma, scale, y + r * channels);
+  });
+}
+
+void average_down(ThreadPool& pool, const float* x, const Shape& in, std::int64_t factor_t, std::int64_t factor_s,
+                  std::int64_t channels_out, ops::Rounding rounding, float* y) {
+  const std::int64_t brick = factor_t * factor_s * factor_s;
+  const std::int64_t group = in.channels * brick / channels_out;
+  const std::int64_t frames = (in.frames + factor_t - 1) / factor_t;
+  const std::int64_t height = in.height / factor_s, width = in.width / factor_s;
+  const std::int64_t missing = frames * factor_t - in.frames;
+  const float count = static_cast<float>(group);
+  pool.parallel_for(frames * height * width, grain_of(channels_out), [&](std::int64_t begin, std::int64_t end) {
+    std::vector<const float*> corner(
+        static_cast<std::size_t>(brick));  // the brick's pixels; null for the zero frames in front
+    for (std::int64_t p = begin; p < end; ++p) {
+      const std::int64_t column = p % width, row = p / width % height, frame = p / width / height;
+      for (std::int64_t j = 0; j < brick; ++j) {
+        const std::int64_t t = frame * factor_t + j / (factor_s * factor_s) - missing;
+        const std::int64_t r = row * factor_s + j / factor_s % factor_s, c = column * factor_s + j % factor_s;
+        corner[static_cast<std::size_t>(j)] = t < 0 ? nullptr : x + ((t * in.height + r) * in.width + c) * in.channels;
+      }
+      float* out = y + p * channels_out;
+      std::int64_t channel = 0;
+      std::size_t j = 0;
+      for (std::int64_t o = 0; o < channels_out; ++o) {
+        float sum = 0;
+        for (std::int64_t k = 0; k < group; ++k) {
+          if (corner[j] != nullptr) sum += corner[j][channel];
+          if (++j == corner.size()) {
+            j = 0;
+            ++channel;
+          }
+        }
+        out[o] = sum / count;
+        if (rounding == ops::Rounding::bf16) out[o] = rounded(out[o]);
+      }
+    }
+  });
+}
+
+void add_repeated_up(ThreadPool& pool, const float* x, const Shape& in, std::int64_t factor_t, std::int64_t skip,
+                     const Shape& out, ops::Rounding rounding, float* y) {
+  const std::int64_t brick = factor_t * 4;
+  const std::int64_t repeats = out.channels * brick / in.channels;
+  // The input channel that feeds output channel o of the brick's pixel j.
+  std::vector<std::int32_t> source(static_cast<std::size_t>(brick * out.channels));
+  for (std::int64_t j = 0; j < brick; ++j)
+    for (std::int64_t o = 0; o < out.channels; ++o)
+      source[static_cast<std::size_t>(j * out.channels + o)] = static_cast<std::int32_t>((o * brick + j) / repeats);
+  pool.parallel_for(out.pixels(), grain_of(out.channels), [&](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t p = begin; p < end; ++p) {
+      const std::int64_t column = p % out.width, row = p / out.width % out.height,
+                         frame = p / out.width / out.height + skip;
+      const std::int64_t j = (frame % factor_t * 2 + row % 2) * 2 + column % 2;
+      const float* from = x + ((frame / factor_t * in.height + row / 2) * in.width + column / 2) * in.channels;
+      const std::int32_t* channel = source.data() + j * out.channels;
+      float* to = y + p * out.channels;
+      for (std::int64_t o = 0; o < out.channels; ++o) to[o] += from[channel[o]];
+      if (rounding == ops::Rounding::bf16)
+        for (std::int64_t o = 0; o < out.channels; ++o) to[o] = rounded(to[o]);
+    }
+  });
+}
+
+void double_pixels(ThreadPool& pool, const float* x, std::int64_t height, std::int64_t width, std::int64_t channels,
+                   float* y) {
+  const std::size_t pixel_bytes = static_cast<std::size_t>(channels) * sizeof(float);
+  const std::int64_t row_floats = 2 * width * channels;
+  pool.parallel_for(height, grain_of(row_floats), [&](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t r = begin; r < end; ++r) {
+      float* first = y + 2 * r * row_floats;
+      for (std::int64_t c = 0; c < width; ++c) {
+        const float* from = x + (r * width + c) * channels;
+        std::memcpy(first + 2 * c * channels, from, pixel_bytes);
+        std::memcpy(first + (2 * c + 1) * channels, from, pixel_bytes);
+      }
+      std::memcpy(first + row_floats, first, static_cast<std::size_t>(row_floats) * sizeof(float));
+    }
+  });
+}
+
+}  // namespace premotor::engine::vae
