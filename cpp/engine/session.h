@@ -172,6 +172,7 @@ class Session {
   void trace_schedules(const ChunkPlan& plan) const;
   Status imagine(const float* executing, const PredictArgs& args, ChunkResult* out);
   [[nodiscard]] bool rounds() const { return job_.deployed_bf16; }
+  [[nodiscard]] ops::Rounding rounding() const { return rounds() ? ops::Rounding::bf16 : ops::Rounding::none; }
   [[nodiscard]] std::int64_t latent_plane() const { return latent_.height * latent_.width; }
   [[nodiscard]] std::int64_t video_tokens_per_frame() const;
 

@@ -191,10 +191,15 @@ void normalise_latents(const VaeConfig& config, const float* moments, std::int64
   }
 }
 
-void denormalise_latents(const VaeConfig& config, const float* latents, std::int64_t rows, float* out) {
+void denormalise_latents(const VaeConfig& config, const float* latents, std::int64_t rows, ops::Rounding rounding,
+                         float* out) {
+  const auto round = [&](float value) { return rounding == ops::Rounding::bf16 ? round_to_bf16(value) : value; };
   const std::size_t z = static_cast<std::size_t>(config.z_dim);
-  for (std::int64_t r = 0; r < rows; ++r, latents += z, out += z)
-    for (std::size_t c = 0; c < z; ++c) out[c] = latents[c] / (1.0f / config.latents_std[c]) + config.latents_mean[c];
+  for (std::size_t c = 0; c < z; ++c) {
+    const float inverse = round(1.0f / round(config.latents_std[c])), mean = round(config.latents_mean[c]);
+    for (std::size_t r = 0; r < static_cast<std::size_t>(rows); ++r)
+      out[r * z + c] = round(round(latents[r * z + c] / inverse) + mean);
+  }
 }
 
 }  // namespace premotor::engine

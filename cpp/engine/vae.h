@@ -38,8 +38,10 @@ using VaeTap = std::function<void(const std::string& name, const float* data, st
 // first half is the mean; latents: [rows, z_dim].
 void normalise_latents(const VaeConfig& config, const float* moments, std::int64_t rows, ops::Rounding rounding,
                        float* latents);
-// The way back: out[r, c] = latents[r, c] / (1 / std[c]) + mean[c]. Both [rows, z_dim]; out may be latents.
-void denormalise_latents(const VaeConfig& config, const float* latents, std::int64_t rows, float* out);
+// The way back: out[r, c] = latents[r, c] / (1 / std[c]) + mean[c], every operation rounded when asked (the deployed
+// reference computes it in bfloat16). Both [rows, z_dim]; out may be latents.
+void denormalise_latents(const VaeConfig& config, const float* latents, std::int64_t rows, ops::Rounding rounding,
+                         float* out);
 
 class Vae {
  public:
