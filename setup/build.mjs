@@ -12,7 +12,7 @@ const targets = {
   fuzz: () => ensureNative('fuzz', { PREMOTOR_FUZZ: 'ON', PREMOTOR_SANITIZE: 'ON', CMAKE_CXX_COMPILER: 'clang++', CMAKE_C_COMPILER: 'clang' }),
 };
 
-runMain(() => {
+await runMain(() => {
   const names = process.argv.slice(2);
   for (const name of names) {
     if (!Object.hasOwn(targets, name)) throw new SetupError(`unknown target "${name}"; expected some of ${Object.keys(targets).join(', ')}`);

@@ -3,7 +3,7 @@
  */
 import { ensureAddon, ensureTools, runMain } from './steps.mjs';
 
-runMain(() => {
+await runMain(() => {
   ensureTools({ mayInstall: false });
   ensureAddon();
 });

@@ -35,7 +35,7 @@ function checkCpp(formatter, sources) {
   if (unformatted.length > 0) failures += 1;
 }
 
-runMain(() => {
+await runMain(() => {
   const biome = createRequire(join(root, 'package.json')).resolve('@biomejs/biome/bin/biome');
   check('biome', process.execPath, [biome, 'check', '--no-errors-on-unmatched', ...(isWriting ? ['--write'] : [])]);
   const sources = ['cpp', 'cuda', 'test/cpp', 'test/fuzz']

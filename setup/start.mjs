@@ -5,15 +5,14 @@ import { spawn } from 'node:child_process';
 import { join } from 'node:path';
 import { ensureAddon, ensureDist, ensurePackages, ensureTools, root, runMain } from './steps.mjs';
 
-runMain(() => {
+await runMain(() => {
   ensureTools({ mayInstall: true });
   ensurePackages();
   ensureAddon();
   ensureDist();
   const child = spawn(process.execPath, [join(root, 'bin', 'premotor.js'), 'demo', ...process.argv.slice(2)], { stdio: 'inherit' });
-  // Ctrl-C reaches the whole group: this process only waits for the child to end in its own time.
-  for (const signal of ['SIGINT', 'SIGTERM']) process.on(signal, () => (signal === 'SIGTERM' ? child.kill(signal) : undefined));
-  child.on('exit', (code, signal) => {
-    process.exitCode = code ?? (signal === 'SIGINT' ? 130 : 1);
-  });
+  // Ctrl-C reaches the child too (one terminal, one process group): this process only waits for it to end in its own time.
+  process.on('SIGINT', () => {});
+  process.on('SIGTERM', () => child.kill('SIGTERM'));
+  return new Promise((resolve) => child.on('exit', (code) => resolve(code ?? 1)));
 });

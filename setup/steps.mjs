@@ -22,9 +22,9 @@ export function say(text) {
 }
 
 /** Runs `main` and turns its outcome into the exit code; a SetupError prints as its message. */
-export function runMain(main) {
+export async function runMain(main) {
   try {
-    process.exitCode = main() ?? 0;
+    process.exitCode = (await main()) ?? 0;
   } catch (error) {
     if (!(error instanceof SetupError)) throw error;
     say(error.message);

@@ -3,20 +3,52 @@
  * With --sanitize, the native tests and the golden cases run against a build with AddressSanitizer and UndefinedBehaviorSanitizer.
  * The TAP stream is kept in build/tests.tap (build/sanitize.tap), from which .ci/run counts.
  */
-import { spawnSync } from 'node:child_process';
+import { spawn, spawnSync } from 'node:child_process';
+import { createWriteStream, mkdirSync } from 'node:fs';
 import { createRequire } from 'node:module';
-import { join, relative } from 'node:path';
+import { dirname, join, relative } from 'node:path';
+import { createInterface } from 'node:readline';
 import { ensureAddon, ensureDist, ensureNative, ensurePackages, ensureTools, filesBelow, root, runMain, SetupError, say } from './steps.mjs';
 
+/** Of a TAP stream, what a log needs: one line per file, the totals, and each failure with its diagnostics. */
+function makeLogFilter() {
+  let isDiagnosing = false;
+  let isPrintingBlock = false;
+  return (line) => {
+    const text = line.trimStart();
+    if (isPrintingBlock || (isDiagnosing && text === '---')) {
+      isPrintingBlock = text !== '...';
+      isDiagnosing = false;
+      return true;
+    }
+    isDiagnosing = text.startsWith('not ok ');
+    if (isDiagnosing) return true;
+    return /^(ok |# \{ total|# time=|Bail out!)/.test(line);
+  };
+}
+
+/** Runs tap. On a terminal its own reporter shows progress; into a pipe or a log only what makeLogFilter keeps is written. */
 function tap(name, args, env) {
-  const bin = join(createRequire(join(root, 'package.json')).resolve('tap/package.json'), '..', 'dist', 'esm', 'run.mjs');
-  const result = spawnSync(process.execPath, [bin, `--output-file=${join('build', `${name}.tap`)}`, ...args], {
-    cwd: root,
-    stdio: 'inherit',
-    env: { ...process.env, ...env },
+  const file = join(root, 'build', `${name}.tap`);
+  mkdirSync(dirname(file), { recursive: true });
+  const bin = join(dirname(createRequire(join(root, 'package.json')).resolve('tap/package.json')), 'dist', 'esm', 'run.mjs');
+  const options = { cwd: root, env: { ...process.env, ...env } };
+  return new Promise((resolve, reject) => {
+    const isReporting = process.stdout.isTTY || args.some((arg) => /^(-R|--reporter)/.test(arg));
+    const child = isReporting
+      ? spawn(process.execPath, [bin, `--output-file=${file}`, ...args], { ...options, stdio: 'inherit' })
+      : spawn(process.execPath, [bin, '--reporter=tap', ...args], { ...options, stdio: ['inherit', 'pipe', 'inherit'] });
+    child.on('error', (error) => reject(new SetupError(`tap cannot be started: ${error.message}`)));
+    child.on('close', (code) => resolve(code ?? 1));
+    if (isReporting) return;
+    const kept = createWriteStream(file);
+    const isWanted = makeLogFilter();
+    createInterface({ input: child.stdout }).on('line', (line) => {
+      kept.write(`${line}\n`);
+      if (isWanted(line)) process.stdout.write(`${line}\n`);
+    });
+    child.stdout.on('close', () => kept.end());
   });
-  if (result.error) throw new SetupError(`tap cannot be started: ${result.error.message}`);
-  return result.status ?? 1;
 }
 
 /** The sanitizer's library must be loaded before node, which is not built with it. */
@@ -35,14 +67,14 @@ function testSanitized(args) {
   return tap('sanitize', [...args, ...files], {
     PREMOTOR_NATIVE_TESTS: bin,
     PREMOTOR_ADDON: join(root, 'build', 'sanitize', 'Release', 'premotor.node'),
-    PREMOTOR_SANITIZER_LIBRARY: sanitizerLibrary(),
+    LD_PRELOAD: sanitizerLibrary(),
     // Node's own allocations at exit are not leaks of ours; the leak test counts resident memory instead.
     ASAN_OPTIONS: 'detect_leaks=0:abort_on_error=0',
     UBSAN_OPTIONS: 'print_stacktrace=1:halt_on_error=1',
   });
 }
 
-runMain(() => {
+await runMain(() => {
   const args = process.argv.slice(2).filter((arg) => arg !== '--sanitize');
   ensureTools({ mayInstall: true });
   ensurePackages();

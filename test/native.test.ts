@@ -1,5 +1,5 @@
 /**
- * Runs every native test program (test/cpp/*_test.cpp) as a subtest. A source without a program is a failure, not a skip: `npm test` builds them first.
+ * Runs every native test program (test/cpp/*_test.cpp) as a subtest. A source without a program is a failure, not a skip: `npm test` builds them.
  */
 import { existsSync, readdirSync } from 'node:fs';
 import { basename, dirname, join } from 'node:path';

@@ -92,6 +92,8 @@ class Session {
   ~Session();
 
   [[nodiscard]] SessionInfo info() const;
+  [[nodiscard]] std::int64_t cameras() const { return job_.cameras; }
+  [[nodiscard]] std::int64_t action_dim() const { return geometry_.action_dim; }
   [[nodiscard]] KvCounts cache_counts() const { return cache_->counts(); }
   [[nodiscard]] KvCache& cache() { return *cache_; }  // for tests
 
@@ -170,6 +172,7 @@ class Session {
   void trace_schedules(const ChunkPlan& plan) const;
   Status imagine(const float* executing, const PredictArgs& args, ChunkResult* out);
   [[nodiscard]] bool rounds() const { return job_.deployed_bf16; }
+  [[nodiscard]] ops::Rounding rounding() const { return rounds() ? ops::Rounding::bf16 : ops::Rounding::none; }
   [[nodiscard]] std::int64_t latent_plane() const { return latent_.height * latent_.width; }
   [[nodiscard]] std::int64_t video_tokens_per_frame() const;
 

@@ -1,7 +1,6 @@
 // Pictures in and out of a session: resize, video encoder, joined latents; and the decoder for imagined video (docs/MODEL.md section 6).
 #include <algorithm>
 
-#include "base/half.h"
 #include "base/thread_pool.h"
 #include "engine/preprocess.h"
 #include "engine/session.h"
@@ -28,27 +27,23 @@ Status Session::encode_camera(const std::vector<Moment>& moments, const CameraGr
   return Status::good();
 }
 
-// Normalises one camera's latent means (mu - mean) * (1 / std) into their place in the joined latents [C, frames, h, w].
+// Puts one camera's normalised latent means into their place in the joined latents [C, frames, h, w].
 void Session::place_latent(const std::vector<float>& moments, std::int64_t frames, const CameraGroup& group, std::int64_t camera,
                            std::vector<float>* latents) const {
-  const VaeConfig& vae = vae_->config();
+  const std::int64_t channels = vae_->config().z_dim;
   const std::int64_t height = group.height / geometry_.spatial_factor, width = group.width / geometry_.spatial_factor;
+  std::vector<float> normal(static_cast<std::size_t>(frames * height * width * channels));
+  normalise_latents(vae_->config(), moments.data(), frames * height * width, rounding(), normal.data());
   // The T shape has the half-size cameras on top, side by side, and the first camera below; otherwise cameras lie side by side.
   const std::int64_t left = job_.tshape ? (camera == 0 ? 0 : (camera - 1) * width) : camera * width;
   const std::int64_t top = job_.tshape && camera == 0 ? latent_.height - height : 0;
-  for (std::int64_t c = 0; c < vae.z_dim; ++c) {
-    const float mean = vae.latents_mean[static_cast<std::size_t>(c)], scale = 1.0f / vae.latents_std[static_cast<std::size_t>(c)];
-    for (std::int64_t f = 0; f < frames; ++f) {
+  for (std::int64_t c = 0; c < channels; ++c)
+    for (std::int64_t f = 0; f < frames; ++f)
       for (std::int64_t y = 0; y < height; ++y) {
-        const float* from = moments.data() + ((f * height + y) * width) * 2 * vae.z_dim + c;
+        const float* from = normal.data() + (f * height + y) * width * channels + c;
         float* to = latents->data() + ((c * frames + f) * latent_.height + top + y) * latent_.width + left;
-        for (std::int64_t x = 0; x < width; ++x) {
-          const float value = (from[x * 2 * vae.z_dim] - mean) * scale;
-          to[x] = rounds() ? round_to_bf16(value) : value;
-        }
+        for (std::int64_t x = 0; x < width; ++x) to[x] = from[x * channels];
       }
-    }
-  }
 }
 
 Status Session::encode(const std::vector<Moment>& moments, Trace* trace, bool with_vae, std::vector<float>* latents,
@@ -77,16 +72,10 @@ Status Session::decode(std::span<const float> latents, std::int64_t frames, std:
                                                  std::to_string(latent_.height) + " x " + std::to_string(latent_.width) + ", found " +
                                                  std::to_string(latents.size()) + " values for " + std::to_string(frames) + " frames.");
   std::vector<float> last(latents.size());  // [frames, h, w, C]
-  for (std::int64_t c = 0; c < vae.z_dim; ++c) {
-    float mean = vae.latents_mean[static_cast<std::size_t>(c)], std = vae.latents_std[static_cast<std::size_t>(c)];
-    if (rounds()) mean = round_to_bf16(mean), std = round_to_bf16(std);
-    const float inverse = rounds() ? round_to_bf16(1.0f / std) : 1.0f / std;
-    for (std::int64_t i = 0; i < frames * plane; ++i) {
-      float value = latents[static_cast<std::size_t>(c * frames * plane + i)];
-      value = rounds() ? round_to_bf16(round_to_bf16(round_to_bf16(value) / inverse) + mean) : value / inverse + mean;
-      last[static_cast<std::size_t>(i * vae.z_dim + c)] = value;
-    }
-  }
+  for (std::int64_t c = 0; c < vae.z_dim; ++c)
+    for (std::int64_t i = 0; i < frames * plane; ++i)
+      last[static_cast<std::size_t>(i * vae.z_dim + c)] = latents[static_cast<std::size_t>(c * frames * plane + i)];
+  denormalise_latents(vae, last.data(), frames * plane, rounding(), last.data());
   PREMOTOR_TRY(vae_->decode(last.data(), frames, latent_.height, latent_.width, pictures));
   for (float& value : *pictures) value = std::clamp(value / 2.0f + 0.5f, 0.0f, 1.0f);
   shape[1] = latent_.height * geometry_.spatial_factor;
