@@ -1,7 +1,7 @@
 /**
- * Every recorded case through the public contract and the real engine: each traced tensor within the limit, token ids equal, KV-cache sets equal by id.
- * The limits are those of test/goldens/README.md: 1e-4 separates deliberate mistakes (7e-3 and more) from float32 noise (a few 1e-6) with room, 2e-2 is
- * what bfloat16 rounding alone does. Prints the worst relative RMS of each kind of tensor.
+ * Every recorded case through the public contract and the real engine: each traced tensor within the limit, token ids equal, KV-cache sets equal
+ * by id. The limits are those of test/goldens/README.md: 1e-4 separates deliberate mistakes (7e-3 and more) from float32 noise (a few 1e-6) with room,
+ * 2e-2 is what bfloat16 rounding alone does. Prints the worst relative RMS of each kind of tensor.
  */
 import { join } from 'node:path';
 import sharp from 'sharp';
