@@ -82,7 +82,6 @@ const hints: Readonly<Record<string, string>> = {
   USAGE: 'premotor --help lists the commands, premotor COMMAND --help their options with examples.',
   NATIVE_MISSING: 'npm run build:native builds the engine; premotor doctor shows what else is missing.',
   NATIVE_LOAD: 'npm run build:native builds the engine for this system.',
-  CHECKPOINT_MISSING: 'A checkpoint is a folder with transformer/, vae/, text_encoder/ and tokenizer/.',
   CHECKPOINT_MISSING_FILE: 'premotor inspect DIR lists everything that is wrong with a checkpoint.',
   CHECKPOINT_MISSING_TENSOR: 'premotor inspect DIR lists everything that is wrong with a checkpoint.',
   JOB_MISSING: 'A job is a JSON file with the reference job configuration: docs/CLI.md, "The job".',
