@@ -5,6 +5,8 @@
 import { PremotorError } from '../errors.js';
 import { toPremotorError } from '../native.js';
 
+const UNCHANGED = 'Nothing changed; call it again when wanted.';
+
 interface Running {
   readonly name: string;
   readonly controller: AbortController;
@@ -30,7 +32,10 @@ export class Gate {
    */
   async run<T>(name: string, signal: AbortSignal | undefined, body: (signal: AbortSignal) => Promise<T>): Promise<T> {
     if (this.#closing !== undefined) {
-      throw new PremotorError('CLOSED', `${name}: expected an open policy, found a closed one. Load the policy again.`, { expected: 'open', found: 'closed' });
+      throw new PremotorError('CLOSED', `${name}: expected an open policy, found a closed one. Load the policy again.`, {
+        expected: 'open',
+        found: 'closed',
+      });
     }
     if (this.#running !== undefined) {
       const found = `${this.#running.name} running`;
@@ -47,7 +52,8 @@ export class Gate {
       return await body(controller.signal);
     } catch (error) {
       const known = toPremotorError(error);
-      if (known.code === 'ABORTED' && controller.signal.aborted) throw aborted(name, controller.signal.reason);
+      if (known.code === 'ABORTED' && controller.signal.aborted)
+        throw aborted(name, controller.signal.reason, this.#closing === undefined ? afterAbort(name) : 'Load the policy again.');
       throw known;
     } finally {
       signal?.removeEventListener('abort', forward);
@@ -67,12 +73,19 @@ export class Gate {
   }
 }
 
-/** The error of an aborted call; its cause is the signal's reason. */
-export function aborted(name: string, reason: unknown): PremotorError {
+/** The error of an aborted call; its cause is the signal's reason. Without a remedy the engine had not begun. */
+export function aborted(name: string, reason: unknown, remedy = UNCHANGED): PremotorError {
   const why = reason instanceof Error ? reason.message : String(reason ?? 'no reason given');
-  return new PremotorError('ABORTED', `${name} was aborted: ${why}. The episode goes on; call it again when wanted.`, {
+  return new PremotorError('ABORTED', `${name} was aborted: ${why}. ${remedy}`, {
     expected: 'a call that is let run',
     found: 'an abort',
     cause: reason,
   });
+}
+
+/** What an abort of a call that the engine had begun leaves behind. */
+function afterAbort(name: string): string {
+  if (name === 'predict' || name === 'decode') return UNCHANGED;
+  if (name === 'predictNext') return 'What was seen and executed is committed; go on with predict or with the next moments.';
+  return 'Call reset before the next prediction.';
 }

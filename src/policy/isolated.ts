@@ -1,6 +1,6 @@
 /**
- * The policy in a child process: the same interface, states and errors, with an engine whose crash ends only the child. Owned by loadPolicy; it forwards
- * calls, aborts and progress, mirrors the cache state, and never restarts the child: whoever owns the policy decides that.
+ * The policy in a child process: the same interface, states and errors, with an engine whose crash ends only the child. Owned by loadPolicy; it
+ * forwards calls, aborts and progress, mirrors the cache state, and never restarts the child: whoever owns the policy decides that.
  */
 import { type ChildProcess, fork } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
@@ -122,7 +122,13 @@ class EngineChannel {
 
   #send(request: Request): void {
     if (!this.#child.connected) return; // the exit event follows and rejects what waits
-    this.#child.send(request, () => undefined);
+    try {
+      this.#child.send(request, () => undefined);
+    } catch (cause) {
+      const found = (cause as Error).message;
+      const message = `The arguments cannot be sent to the engine process: expected plain data, found that ${found} Pass what docs/CONTRACT.md lists.`;
+      throw new PremotorError('ARGUMENT_INVALID', message, { field: 'options', expected: 'plain data', found, cause });
+    }
   }
 
   #receive(reply: Reply): void {
@@ -141,7 +147,11 @@ class EngineChannel {
   #die(found: string, cause?: unknown): void {
     if (this.#death !== undefined) return;
     const message = `The engine process ended: expected it to run until close, found ${found}. Load the policy again and rebuild the episode.`;
-    this.#death = new PremotorError('ENGINE_DIED', message, { expected: 'a running engine process', found, ...(cause === undefined ? {} : { cause }) });
+    this.#death = new PremotorError('ENGINE_DIED', message, {
+      expected: 'a running engine process',
+      found,
+      ...(cause === undefined ? {} : { cause }),
+    });
     for (const pending of this.#pending.values()) pending.reject(this.#death);
     this.#pending.clear();
   }

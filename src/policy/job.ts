@@ -5,6 +5,7 @@
 import { readFile } from 'node:fs/promises';
 import { z } from 'zod';
 import { PremotorError } from '../errors.js';
+import { TEXT_TOKENS_MAX } from '../text/tokenizer.js';
 import type { Job } from './contract.js';
 
 export interface ParsedJob {
@@ -67,18 +68,14 @@ const defaulted: Readonly<Record<string, Field & { readonly value: unknown }>> =
   bf16_input_cast: { ...flag, value: true },
 };
 
-const optional: Readonly<Record<string, Field>> = { imagine_steps: integer(1, STEPS_MAX), prompt: text };
+const optional: Readonly<Record<string, Field>> = {
+  imagine_steps: integer(1, STEPS_MAX),
+  max_sequence_length: integer(1, TEXT_TOKENS_MAX),
+  prompt: text,
+};
 
 /** Keys of the reference's own job files that say nothing to the engine. */
-const ignored = [
-  'seed',
-  'raw_image_hw',
-  'checkpoint',
-  'prompt2',
-  'inverse_used_action_channel_ids',
-  'save_root',
-  'num_chunks_to_infer',
-];
+const ignored = ['seed', 'raw_image_hw', 'checkpoint', 'prompt2', 'inverse_used_action_channel_ids', 'save_root', 'num_chunks_to_infer'];
 
 const known: readonly string[] = [...Object.keys(required), ...Object.keys(defaulted), ...Object.keys(optional), ...ignored];
 
@@ -137,7 +134,10 @@ export function parseJob(raw: unknown, file?: string): ParsedJob {
   for (const [name, field] of Object.entries(optional)) if (source[name] !== undefined) readField(source, name, field, parsed, problems);
   if (problems.length === 0) problems.push(...crossChecks(parsed as unknown as Job));
   if (problems.length > 0) throw invalid(problems, file);
-  return { job: deepFreeze(parsed) as unknown as Job, warnings: nearMisses(source).map(([key, meant]) => `job.${key} is not a field of a job and is ignored: did you mean ${meant}?`) };
+  return {
+    job: deepFreeze(parsed) as unknown as Job,
+    warnings: nearMisses(source).map(([key, meant]) => `job.${key} is not a field of a job and is ignored: did you mean ${meant}?`),
+  };
 }
 
 function readField(source: Record<string, unknown>, name: string, field: Field, parsed: Record<string, unknown>, problems: Problem[]): void {
@@ -209,20 +209,27 @@ function sizeChecks(job: Job): Problem[] {
   if (job.frame_chunk_size % patchFrames !== 0) {
     problems.push({ field: 'frame_chunk_size', expected: `a multiple of ${patchFrames} (patch_size)`, found: describe(job.frame_chunk_size) });
   }
-  const sides = [['height', patchRows], ['width', patchColumns]] as const;
-  for (const [side, patch] of sides) {
-    const tshape = job.env_type === 'robotwin_tshape';
-    const multiple = VAE_STRIDE * (tshape ? 2 : patch);
-    const why = tshape ? 'half size cameras need multiples of 16' : 'latents of 16 pixels, in whole patches';
+  const halved = job.env_type === 'robotwin_tshape';
+  const multiple = halved ? 2 * VAE_STRIDE : VAE_STRIDE;
+  const why = halved ? 'the half size cameras need multiples of 16' : "the VAE's latents are 16 pixels apart";
+  for (const side of ['height', 'width'] as const) {
     if (job[side] % multiple !== 0) problems.push({ field: side, expected: `a multiple of ${multiple} (${why})`, found: describe(job[side]) });
   }
   if (problems.length > 0) return problems;
   const [rows, columns] = latentSizeOf(job);
   if (rows % patchRows !== 0) {
-    problems.push({ field: 'height', expected: `latent rows in multiples of ${patchRows} (patch_size)`, found: `${job.height}, which gives ${rows} rows` });
+    problems.push({
+      field: 'height',
+      expected: `joined latent rows in multiples of ${patchRows} (patch_size)`,
+      found: `${job.height}, which gives ${rows} rows`,
+    });
   }
   if (columns % patchColumns !== 0) {
-    problems.push({ field: 'width', expected: `latent columns in multiples of ${patchColumns} (patch_size)`, found: `${job.width}, which gives ${columns} columns` });
+    problems.push({
+      field: 'width',
+      expected: `joined latent columns in multiples of ${patchColumns} (patch_size)`,
+      found: `${job.width}, which gives ${columns} columns`,
+    });
   }
   return problems;
 }

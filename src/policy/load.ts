@@ -1,6 +1,6 @@
 /**
- * loadPolicy: checks the options, reads the job, opens the native engine and puts a policy around it, in this process or in a child. Owned by callers of
- * the package; it holds no state of its own.
+ * loadPolicy: checks the options, reads the job, opens the native engine and puts a policy around it, in this process or in a child. Owned by callers
+ * of the package; it holds no state of its own.
  */
 import { existsSync, statSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
@@ -10,6 +10,7 @@ import { callNative, loadNative, type NativeJob, type NativeModule } from '../na
 import { checkpointHash } from '../text/checkpoint-hash.js';
 import { embedPrompt } from '../text/embeddings.js';
 import { textMode } from '../text/prompt-cache.js';
+import { TEXT_TOKENS_MAX } from '../text/tokenizer.js';
 import type { Job, LoadPolicyOptions, Policy, PolicyInfo } from './contract.js';
 import { IsolatedPolicy } from './isolated.js';
 import { describe, type ParsedJob, readJob } from './job.js';
@@ -88,7 +89,8 @@ export async function checkLoadOptions(options: LoadPolicyOptions): Promise<Sett
   }
   const cores = availableParallelism();
   const { threads = Math.max(1, cores - 1) } = options;
-  if (!Number.isInteger(threads) || threads < 1 || threads > THREADS_MAX) throw badOption('threads', `a whole number of 1 .. ${THREADS_MAX}`, threads);
+  if (!Number.isInteger(threads) || threads < 1 || threads > THREADS_MAX)
+    throw badOption('threads', `a whole number of 1 .. ${THREADS_MAX}`, threads);
   const precision = checkPrecision(options.precision);
   checkDevice(options.device);
   if (options.plan !== undefined) {
@@ -158,5 +160,6 @@ export function nativeJobOf(job: Job, precision: 'f32' | 'bf16'): NativeJob {
     frameChunkSize: job.frame_chunk_size,
     actionPerFrame: job.action_per_frame,
     imagineSteps: job.imagine_steps ?? job.num_inference_steps,
+    textRows: job.max_sequence_length ?? TEXT_TOKENS_MAX,
   };
 }

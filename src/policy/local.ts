@@ -1,6 +1,6 @@
 /**
- * The policy in this process: checks arguments, keeps the episode's state (open, episode, closed) and drives one native engine. Owned by loadPolicy or
- * by the engine process; it computes nothing itself and never blocks the event loop.
+ * The policy in this process: checks arguments, keeps the episode's state (open, episode, closed) and drives one native engine. Owned by loadPolicy
+ * or by the engine process; it computes nothing itself and never blocks the event loop.
  */
 import { PremotorError } from '../errors.js';
 import { callNative, type NativeChunk, type NativeEmbedding, type NativeEngine, type NativeTensor } from '../native.js';
@@ -191,7 +191,7 @@ export class LocalPolicy implements Policy {
 
   #needObserved(method: string): Episode {
     if (this.job.infer_mode === 'i2va') {
-      const message = `${method}: expected infer_mode "server", found "i2va", in which predictions are the history. Call predict again, or change the job.`;
+      const message = `${method}: expected infer_mode "server", found "i2va", where predictions are the history. Call predict, or change the job.`;
       throw new PremotorError('MODE_UNSUPPORTED', message, { field: 'infer_mode', expected: 'server', found: 'i2va' });
     }
     const episode = this.#need(method);
@@ -199,11 +199,12 @@ export class LocalPolicy implements Policy {
     throw observationRequired(method);
   }
 
-  /** The pictures of the first prediction; later ones are ignored, as in the reference. */
+  /** The pictures of a prediction at the start of an episode; later ones are ignored, as in the reference. */
   #firstObservation(options: PredictOptions, episode: Episode): ReturnType<typeof check.checkObservation> | undefined {
-    if (episode.observed) return undefined;
-    if (options.obs === undefined || (Array.isArray(options.obs) && options.obs.length === 0)) throw observationRequired('predict');
-    return check.checkObservation(options.obs, this.#cameras, 'obs');
+    const given = options.obs !== undefined && !(Array.isArray(options.obs) && options.obs.length === 0);
+    if (!episode.observed && !given) throw observationRequired('predict');
+    const started = episode.committed || (episode.observed && this.job.infer_mode === 'i2va');
+    return given && !started ? check.checkObservation(options.obs, this.#cameras, 'obs') : undefined;
   }
 
   #sampling(options: Omit<PredictOptions, 'obs'>, imagined: boolean) {
@@ -235,7 +236,10 @@ export class LocalPolicy implements Policy {
 
   #textTrace(positive: PromptEmbedding, negative: PromptEmbedding | null): Trace {
     const trace: Trace = new Map();
-    for (const [suffix, text] of [['pos', positive], ['neg', negative]] as const) {
+    for (const [suffix, text] of [
+      ['pos', positive],
+      ['neg', negative],
+    ] as const) {
       if (text === null) continue;
       const width = text.rows.length / text.count;
       trace.set(`token_ids_${suffix}`, { dtype: 'int32', shape: [1, TEXT_ROWS], data: padded(new Int32Array(TEXT_ROWS), text.ids) });

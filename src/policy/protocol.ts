@@ -1,6 +1,6 @@
 /**
- * Messages between a policy and its engine process, and the forms that survive structured cloning: errors, tensors and pictures lose their classes and
- * labels on the way and get them back here. Owned by isolated.ts (parent) and engine-host.ts (child); types and pure conversions only.
+ * Messages between a policy and its engine process, and the forms that survive structured cloning: errors, tensors and pictures lose their classes
+ * and labels on the way and get them back here. Owned by isolated.ts (parent) and engine-host.ts (child); types and pure conversions only.
  */
 import { PremotorError, type PremotorErrorDetails } from '../errors.js';
 import type { CacheState, Chunk, Frame, Job, LoadPolicyOptions, PolicyInfo, Progress } from './contract.js';
@@ -62,7 +62,7 @@ export function chunkFrom(chunk: PlainChunk): Chunk {
   return { ...chunk, latents: toTensor(chunk.latents.data, chunk.latents.shape) };
 }
 
-/** A frame as data: only the contract's fields, also when the caller's frames are objects of a class. Anything else passes for the child to refuse. */
+/** A frame as data: the contract's fields alone, also when frames are objects of a class. Anything else is left for the child to refuse. */
 export function plainFrame(frame: unknown): unknown {
   if (typeof frame !== 'object' || frame === null) return frame;
   const { camera, width, height, data, capturedAtNs } = frame as Partial<Frame>;

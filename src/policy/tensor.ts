@@ -24,7 +24,11 @@ export function countOf(shape: readonly number[]): number {
 export function joinLatents(chunks: readonly Tensor[]): Tensor {
   const first = chunks[0];
   if (first === undefined) {
-    throw new PremotorError('ARGUMENT_INVALID', 'joinLatents needs at least one chunk, found none.', { field: 'chunks', expected: '>= 1 chunk', found: '0' });
+    throw new PremotorError('ARGUMENT_INVALID', 'joinLatents needs at least one chunk, found none.', {
+      field: 'chunks',
+      expected: '>= 1 chunk',
+      found: '0',
+    });
   }
   const [, channels = 0, , height = 0, width = 0] = first.shape;
   const plane = height * width;
@@ -34,7 +38,11 @@ export function joinLatents(chunks: readonly Tensor[]): Tensor {
     if (!same) {
       const expected = `[1, ${channels}, F, ${height}, ${width}]`;
       const found = `[${chunk.shape.join(', ')}]`;
-      throw new PremotorError('ARGUMENT_INVALID', `joinLatents: every chunk must be ${expected}, found ${found}.`, { field: 'chunks', expected, found });
+      throw new PremotorError('ARGUMENT_INVALID', `joinLatents: every chunk must be ${expected}, found ${found}.`, {
+        field: 'chunks',
+        expected,
+        found,
+      });
     }
   }
   const total = chunks.reduce((sum, chunk) => sum + framesOf(chunk), 0);

@@ -84,7 +84,10 @@ export function checkObservation(frames: unknown, cameras: Cameras, field: strin
 
 function checkPicture(frame: Record<string, unknown>, field: string): NativeFrame {
   const { width, height, data } = frame;
-  for (const [name, side] of [['width', width], ['height', height]] as const) {
+  for (const [name, side] of [
+    ['width', width],
+    ['height', height],
+  ] as const) {
     if (!Number.isInteger(side) || (side as number) < 1 || (side as number) > SIDE_PIXELS_MAX) {
       const expected = `a whole number of 1 .. ${SIDE_PIXELS_MAX}`;
       throw wrong('FRAME_INVALID', { field: `${field}.${name}`, expected, found: describe(side), remedy: 'Give the size of the picture in pixels.' });
@@ -121,13 +124,9 @@ export function checkMoments(obs: unknown, cameras: Cameras, job: Job, first: bo
   if (obs.length % PICTURES_PER_LATENT !== 0) {
     throw wrong('FRAME_INVALID', { field: 'obs', expected: `${rule}, a multiple of ${PICTURES_PER_LATENT}`, found, remedy });
   }
-  if (obs.length === 0 && usual !== 0) throw wrong('FRAME_INVALID', { field: 'obs', expected: `${rule}, at least ${PICTURES_PER_LATENT}`, found, remedy });
+  if (obs.length === 0 && usual !== 0)
+    throw wrong('FRAME_INVALID', { field: 'obs', expected: `${rule}, at least ${PICTURES_PER_LATENT}`, found, remedy });
   const frames = obs.length / PICTURES_PER_LATENT + (first ? 1 : 0);
-  const most = Math.floor(job.attn_window / 2) * chunk;
-  if (frames > most) {
-    const expected = `at most ${most} latent frames (attn_window ${job.attn_window}, frame_chunk_size ${chunk})`;
-    throw wrong('FRAME_INVALID', { field: 'obs', expected, found: `${found}, which are ${frames} latent frames`, remedy });
-  }
   const moments = obs.map((moment, index) => checkObservation(moment, cameras, `obs[${index}]`));
   const reason = `${found} are ${frames} latent frame${frames === 1 ? '' : 's'}${first ? ', with the one of the first prediction' : ''}`;
   return { moments, frames, reason };
@@ -161,7 +160,10 @@ export function checkNoise(noise: unknown, sizes: NoiseSizes, imagined: boolean)
   if (typeof noise !== 'object' || noise === null) {
     throw wrong('NOISE_INVALID', { field: 'noise', expected: 'an object with video and action', found: describe(noise), remedy });
   }
-  const parts: [string, readonly number[]][] = [['video', sizes.video], ['action', sizes.action]];
+  const parts: [string, readonly number[]][] = [
+    ['video', sizes.video],
+    ['action', sizes.action],
+  ];
   if (imagined) parts.push(['imagined', sizes.video]);
   const unknown = Object.keys(noise).find((key) => !parts.some(([name]) => name === key) && (noise as Record<string, unknown>)[key] !== undefined);
   if (unknown !== undefined) {
@@ -246,7 +248,12 @@ export function checkLatents(latents: unknown, chunk: readonly [number, number, 
   const data: unknown = plain ? latents : (latents as { data?: unknown } | null | undefined)?.data;
   const shape = (latents as { shape?: unknown } | null | undefined)?.shape;
   if (!(data instanceof Float32Array) || (!plain && !Array.isArray(shape))) {
-    throw wrong('ARGUMENT_INVALID', { field: 'latents', expected: `a Float32Array, or { data, shape }, of ${wanted}`, found: describe(latents), remedy });
+    throw wrong('ARGUMENT_INVALID', {
+      field: 'latents',
+      expected: `a Float32Array, or { data, shape }, of ${wanted}`,
+      found: describe(latents),
+      remedy,
+    });
   }
   const frames = data.length / perFrame;
   if (frames < 1 || !Number.isInteger(frames)) {

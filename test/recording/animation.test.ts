@@ -58,7 +58,9 @@ t.test('GIF and WebP hold every picture', async (t) => {
     const decoded = await decodePages(path);
     t.same([decoded.pages, decoded.width, decoded.pageHeight, decoded.loop], [5, 20, 14, 0], ending);
     t.same(decoded.delay, [80, 80, 80, 80, 80], ending);
-    t.ok(decoded.data.equals(expected), `${ending}: pixels are exact`);
+    const worst = decoded.data.reduce((most, value, index) => Math.max(most, Math.abs(value - (expected[index] ?? 0))), 0);
+    // GIF has a palette of its own choosing; neighbouring pictures differ by 20, so 8 still tells them apart. WebP is written without loss.
+    t.ok(decoded.data.length === expected.length && worst <= (ending === 'gif' ? 8 : 0), `${ending}: pixels are off by at most ${worst}`);
     t.notOk(existsSync(join(dir, `.film.${ending}.part`)));
   }
 });
