@@ -64,7 +64,7 @@ void check_tensor(const TensorStore& store, const StoredTensor& tensor, const Ex
 
 // Compares the store with the expected list; fills what the component says about tensors.
 void check_tensors(const TensorStore& store, std::vector<ExpectedTensor> expected, const std::string& folder,
-                   Inspection::Component* out) {
+                   ComponentInspection* out) {
   const auto by_name = [](const ExpectedTensor& a, const ExpectedTensor& b) { return a.name < b.name; };
   std::sort(expected.begin(), expected.end(), by_name);
   std::set<std::string> blamed;  // tensors that some problem names already
@@ -80,7 +80,7 @@ void check_tensors(const TensorStore& store, std::vector<ExpectedTensor> expecte
                                                mismatch_advice));
     }
   }
-  for (Inspection::Tensor& tensor : out->tensors) {
+  for (TensorInspection& tensor : out->tensors) {
     const auto it = std::lower_bound(expected.begin(), expected.end(), ExpectedTensor{tensor.name, {}}, by_name);
     const bool known = it != expected.end() && it->name == tensor.name;
     tensor.used = known && !it->vestigial;
@@ -97,10 +97,10 @@ template <typename Config>
 void inspect_component(const std::string& folder, std::span<const std::string_view> stems,
                        Status (*read_config)(const std::string&, Config*),
                        std::vector<ExpectedTensor> (*expected)(const Config&), Config* config, bool* config_is_good,
-                       Inspection::Component* out) {
+                       ComponentInspection* out) {
   out->present = is_folder(folder);
   if (!out->present) return;
-  out->config = raw_config(folder);
+  out->config_json = raw_config(folder);
   Status status = read_config(folder, config);
   *config_is_good = status.ok();
   if (!status.ok()) out->problems.push_back(std::move(status));
@@ -114,27 +114,27 @@ void inspect_component(const std::string& folder, std::span<const std::string_vi
     out->tensors.push_back({tensor.name, name_of(tensor.dtype), tensor.shape, bytes, false});
     if (tensor.data == nullptr) continue;
     add_saturating(tensor.elements(), &out->parameters);
-    add_saturating(bytes, &out->bytes);
+    add_saturating(bytes, &out->size_bytes);
   }
   // Without any readable file, a list of every tensor as missing would only hide the reason.
   if (*config_is_good && !store.files().empty()) check_tensors(store, expected(*config), folder, out);
 }
 
-void require_folder(const std::string& folder, Inspection::Component* component) {
+void require_folder(const std::string& folder, ComponentInspection* component) {
   if (component->present) return;
   component->problems.push_back(checkpoint_error("CHECKPOINT_MISSING_FILE", folder, "", "a folder", "none",
                                                  "Point at a folder in the released layout (docs/CHECKPOINT.md)."));
 }
 
 void check_fit(const std::string& file, const std::string& what, std::int64_t expected, std::int64_t found,
-               Inspection::Component* component) {
+               ComponentInspection* component) {
   if (expected == found) return;
   component->problems.push_back(checkpoint_error("CHECKPOINT_CONFIG", file, "", what + " " + std::to_string(expected),
                                                  std::to_string(found),
                                                  "The components are of different checkpoints."));
 }
 
-void cut_list(Inspection::Component* component) {
+void cut_list(ComponentInspection* component) {
   std::vector<Status>& problems = component->problems;
   if (problems.size() <= problems_max) return;
   const std::size_t more = problems.size() - problems_max;
@@ -151,9 +151,9 @@ Status inspect_checkpoint(const std::string& folder, Inspection* out) {
   }
   Inspection inspection;
   inspection.components.resize(3);
-  Inspection::Component& transformer = inspection.components[0];
-  Inspection::Component& vae = inspection.components[1];
-  Inspection::Component& text = inspection.components[2];
+  ComponentInspection& transformer = inspection.components[0];
+  ComponentInspection& vae = inspection.components[1];
+  ComponentInspection& text = inspection.components[2];
   transformer.name = "transformer";
   vae.name = "vae";
   text.name = "text_encoder";
@@ -176,7 +176,7 @@ Status inspect_checkpoint(const std::string& folder, Inspection* out) {
     check_fit(folder + "/text_encoder/config.json", "d_model equal to the transformer's text_dim,",
               transformer_config.text_dim, text_config.d_model, &text);
   }
-  for (Inspection::Component& component : inspection.components) cut_list(&component);
+  for (ComponentInspection& component : inspection.components) cut_list(&component);
   *out = std::move(inspection);
   return Status::good();
 }

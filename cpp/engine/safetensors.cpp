@@ -56,7 +56,7 @@ bool read_dtype(const JsonValue& value, std::string_view name, const Report& rep
     *out = static_cast<StoredDtype>(i);
     return true;
   }
-  report.add("CHECKPOINT_DTYPE", name, "one of F64 F32 F16 BF16 I64 I32 I16 I8 U8 BOOL", printable(dtype->string()),
+  report.add("CHECKPOINT_DTYPE", name, "one of F64 F32 F16 BF16 I64 I32 I16 I8 U8 BOOL", dtype->describe(),
              "Convert the tensor to F32, F16 or BF16.");
   return false;
 }

@@ -27,8 +27,10 @@ const std::string transformer_json =
   "pos_embed_seq_len": null, "attn_mode": "flex"})";
 const std::string vae_json =
     R"({"base_dim": 160, "decoder_base_dim": 256, "z_dim": 2, "dim_mult": [1, 2, 4, 4], "num_res_blocks": 2,
-  "attn_scales": [], "temperal_downsample": [false, true, true], "is_residual": true, "in_channels": 12, "out_channels": 12,
-  "patch_size": 2, "scale_factor_temporal": 4, "scale_factor_spatial": 16, "latents_mean": [0.5, -1], "latents_std": [0.25, 2]})";
+  "attn_scales": [], "temperal_downsample": [false, true, true],
+  "is_residual": true, "in_channels": 12, "out_channels": 12,
+  "patch_size": 2, "scale_factor_temporal": 4, "scale_factor_spatial": 16, "latents_mean": [0.5, -1],
+  "latents_std": [0.25, 2]})";
 const std::string text_json =
     R"({"vocab_size": 256384, "d_model": 4096, "d_kv": 64, "d_ff": 10240, "num_layers": 24, "num_heads": 64,
   "relative_attention_num_buckets": 32, "relative_attention_max_distance": 128, "layer_norm_epsilon": 1e-06,

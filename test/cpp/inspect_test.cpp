@@ -16,9 +16,12 @@
 
 using namespace checkpoint_files;
 using premotor::Status;
+using premotor::engine::ComponentInspection;
 using premotor::engine::ExpectedTensor;
+using premotor::engine::FileInspection;
 using premotor::engine::inspect_checkpoint;
 using premotor::engine::Inspection;
+using premotor::engine::TensorInspection;
 
 namespace {
 
@@ -69,22 +72,23 @@ void golden_checkpoints_are_whole() {
     Inspection inspection;
     const Status status = inspect_checkpoint(golden_checkpoint(name), &inspection);
     if (!tap::ok(status.ok() && inspection.components.size() == 3, name + ": inspected")) continue;
-    for (const Inspection::Component& component : inspection.components) {
+    for (const ComponentInspection& component : inspection.components) {
       const std::string label = name + "/" + component.name;
-      tap::ok(component.present && component.problems.empty() && !component.config.empty(), label + ": no problems");
+      tap::ok(component.present && component.problems.empty() && !component.config_json.empty(),
+              label + ": no problems");
       for (const Status& problem : component.problems) tap::note(problem.message);
       std::int64_t elements = 0, bytes = 0, unused = 0;
-      for (const Inspection::Tensor& tensor : component.tensors) {
+      for (const TensorInspection& tensor : component.tensors) {
         std::int64_t product = 1;
         for (const std::int64_t size : tensor.shape) product *= size;
         elements += product;
-        bytes += tensor.bytes;
+        bytes += tensor.size_bytes;
         unused += tensor.used ? 0 : 1;
       }
-      tap::ok(component.parameters == elements && component.bytes == bytes && elements > 0, label + ": sizes");
+      tap::ok(component.parameters == elements && component.size_bytes == bytes && elements > 0, label + ": sizes");
       tap::ok(unused == (component.name == "transformer" ? 4 : 0), label + ": unused tensors");
       std::int64_t file_bytes = 0;
-      for (const Inspection::File& file : component.files) file_bytes += file.bytes;
+      for (const FileInspection& file : component.files) file_bytes += file.size_bytes;
       tap::ok(file_bytes > bytes, label + ": the files hold the tensors and their headers");
     }
     const bool sharded = name == "nocfg_partial";
@@ -119,7 +123,7 @@ const std::string vae_file = "vae/diffusion_pytorch_model.safetensors";
 const std::string text_file = "text_encoder/model.safetensors";
 
 // "CODE:tensor CODE:tensor ", sorted.
-std::string listed(const Inspection::Component& component) {
+std::string listed(const ComponentInspection& component) {
   std::vector<std::string> names;
   for (const Status& problem : component.problems)
     names.push_back(std::string(problem.code) + ":" + problem.tensor + " ");
@@ -129,7 +133,7 @@ std::string listed(const Inspection::Component& component) {
   return text;
 }
 
-void lists(const Inspection::Component& component, const std::string& expected, const std::string& name) {
+void lists(const ComponentInspection& component, const std::string& expected, const std::string& name) {
   if (!tap::ok(listed(component) == expected, name)) tap::note(listed(component));
 }
 
@@ -152,14 +156,14 @@ void every_problem_is_listed() {
         "four faults in the transformer");
   lists(inspection.components[1], "CHECKPOINT_DTYPE:encoder.conv_in.bias CHECKPOINT_SHAPE:quant_conv.bias ",
         "two faults in the header of the vae");
-  const Inspection::Component& cut = inspection.components[2];
+  const ComponentInspection& cut = inspection.components[2];
   lists(cut, "CHECKPOINT_TRUNCATED:shared.weight ", "a file cut by four bytes is one problem");
   std::int64_t elements = 0;
-  for (const Inspection::Tensor& tensor : cut.tensors) elements += tensor.bytes / 4;
+  for (const TensorInspection& tensor : cut.tensors) elements += tensor.size_bytes / 4;
   tap::ok(cut.tensors.size() == 22 && cut.parameters == elements - 272 * 32,
           "its tensors are listed, the one without data is not counted");
-  for (const Inspection::Component& component : inspection.components) {
-    bool told = !component.config.empty();
+  for (const ComponentInspection& component : inspection.components) {
+    bool told = !component.config_json.empty();
     for (const Status& problem : component.problems)
       told = told && !problem.message.empty() && !problem.found.empty() && !problem.file.empty();
     tap::ok(told, component.name + ": every problem says file, expected and found");
@@ -172,7 +176,7 @@ void configs_and_folders() {
   copy.edit_text("vae/config.json", "\"is_residual\": true", "\"is_residual\": false");
   std::filesystem::remove_all(copy.folder / "text_encoder");
   Inspection inspection = copy.inspect();
-  const Inspection::Component& transformer = inspection.components[0];
+  const ComponentInspection& transformer = inspection.components[0];
   const bool all_unknown = std::all_of(transformer.problems.begin(), transformer.problems.end(), [](const Status& s) {
     return std::string(s.code) == "CHECKPOINT_UNKNOWN_TENSOR" && s.tensor.starts_with("blocks.2.");
   });
@@ -188,7 +192,7 @@ void configs_and_folders() {
   inspection = copy.inspect();
   lists(inspection.components[0],
         "CHECKPOINT_CONFIG: CHECKPOINT_MISSING_FILE: ", "no weights and a broken config.json");
-  tap::ok(inspection.components[0].config.empty(), "a config that is no JSON is not passed on");
+  tap::ok(inspection.components[0].config_json.empty(), "a config that is no JSON is not passed on");
   lists(inspection.components[1], "CHECKPOINT_MISSING_FILE: ", "no autoencoder");
   Inspection untouched;
   const Status status = inspect_checkpoint(copy.folder / "nothing", &untouched);
@@ -211,7 +215,7 @@ void shards() {
   const std::string second = copy.folder / "transformer/diffusion_pytorch_model-00002-of-00002.safetensors";
   std::filesystem::remove(second);
   Inspection inspection = copy.inspect();
-  const Inspection::Component& transformer = inspection.components[0];
+  const ComponentInspection& transformer = inspection.components[0];
   std::map<std::string, int> codes;
   for (const Status& problem : transformer.problems) ++codes[problem.code];
   tap::ok(codes["CHECKPOINT_MISSING_FILE"] == 1 && transformer.problems[0].file == second &&
