@@ -10,6 +10,7 @@ import { callNative, loadNative, type NativeJob, type NativeModule } from '../na
 import { checkpointHash } from '../text/checkpoint-hash.js';
 import { embedPrompt } from '../text/embeddings.js';
 import { textMode } from '../text/prompt-cache.js';
+import { TEXT_TOKENS_MAX } from '../text/tokenizer.js';
 import type { Job, LoadPolicyOptions, Policy, PolicyInfo } from './contract.js';
 import { IsolatedPolicy } from './isolated.js';
 import { describe, type ParsedJob, readJob } from './job.js';
@@ -159,5 +160,6 @@ export function nativeJobOf(job: Job, precision: 'f32' | 'bf16'): NativeJob {
     frameChunkSize: job.frame_chunk_size,
     actionPerFrame: job.action_per_frame,
     imagineSteps: job.imagine_steps ?? job.num_inference_steps,
+    textRows: job.max_sequence_length ?? TEXT_TOKENS_MAX,
   };
 }
