@@ -3,6 +3,8 @@
  * expected, what was found and what to do. Owned by everyone who reports an operating error; never used for bugs.
  */
 export interface PremotorErrorDetails {
+  /** The field of the job, the options or the arguments that is wrong: `norm_stat.q01`, `obs[2]`. */
+  readonly field?: string;
   readonly file?: string;
   readonly tensor?: string;
   readonly expected?: string;
@@ -12,6 +14,7 @@ export interface PremotorErrorDetails {
 
 export class PremotorError extends Error {
   readonly code: string;
+  readonly field: string | undefined;
   readonly file: string | undefined;
   readonly tensor: string | undefined;
   readonly expected: string | undefined;
@@ -21,6 +24,7 @@ export class PremotorError extends Error {
     super(message, details.cause === undefined ? undefined : { cause: details.cause });
     this.name = 'PremotorError';
     this.code = code;
+    this.field = details.field;
     this.file = details.file;
     this.tensor = details.tensor;
     this.expected = details.expected;

@@ -1,6 +1,6 @@
 /**
- * The only file that loads the native addon, and the types of what it exports (cpp/addon). Every native call that computes runs on a thread of its own
- * and resolves a promise; arguments were validated by src/policy before they come here. Errors arrive as plain Error objects with `code`, `file`,
+ * The only file that loads the native addon, and the types of what it exports (cpp/addon). Every native call that computes runs on a thread of its
+ * own and resolves a promise; arguments were validated by src/policy before they come here. Errors arrive as plain Error objects with `code`, `file`,
  * `tensor`, `expected`, `found` and are turned into PremotorError by `callNative`.
  */
 import { existsSync } from 'node:fs';
@@ -117,7 +117,11 @@ export interface NativeEngine {
     },
   ): Promise<NativeChunk>;
   /** latents [1, C, frames, h, w] normalised -> float32 [pictures, H, W, 3] in [0, 1]. */
-  decode(latents: Float32Array, frames: number, onProgress?: NativeProgress): Promise<{ data: Float32Array; shape: [number, number, number, number] }>;
+  decode(
+    latents: Float32Array,
+    frames: number,
+    onProgress?: NativeProgress,
+  ): Promise<{ data: Float32Array; shape: [number, number, number, number] }>;
   cache(): { capacity: number; valid: number; committed: number; predicted: number };
   /** Asks the running call to stop; it then rejects with ABORTED. Does nothing when idle. */
   cancel(): void;
@@ -141,7 +145,13 @@ export interface NativeInspection {
 export interface NativeModule {
   openEngine(options: { checkpoint: string; job: NativeJob; precision: 'f32' | 'bf16'; threads: number }): Promise<NativeEngine>;
   /** Runs the text encoder of `folder` over token ids; [count, d_model] float32. */
-  encodeText(options: { folder: string; ids: Int32Array; precision: 'f32' | 'bf16'; deployedBf16: boolean; threads: number }): Promise<NativeEmbedding>;
+  encodeText(options: {
+    folder: string;
+    ids: Int32Array;
+    precision: 'f32' | 'bf16';
+    deployedBf16: boolean;
+    threads: number;
+  }): Promise<NativeEmbedding>;
   /** Checks a checkpoint folder without reading weights; problems are listed, not thrown. */
   inspect(checkpoint: string): Promise<NativeInspection>;
   /** Standard normal float32 noise of the engine's counter-based generator; docs/NOISE.md. */
@@ -159,10 +169,14 @@ export function loadNative(): NativeModule {
   const candidates = [join(folder, '..', 'build', 'Release', 'premotor.node'), join(folder, '..', '..', 'build', 'Release', 'premotor.node')];
   const path = process.env['PREMOTOR_ADDON'] ?? candidates.find((candidate) => existsSync(candidate));
   if (path === undefined || !existsSync(path)) {
-    throw new PremotorError('NATIVE_MISSING', `The native addon is not built: expected ${candidates[0]}. Run "npm run build:native" in premotor's folder.`, {
-      expected: candidates[0] ?? '',
-      found: 'no such file',
-    });
+    throw new PremotorError(
+      'NATIVE_MISSING',
+      `The native addon is not built: expected ${candidates[0]}. Run "npm run build:native" in premotor's folder.`,
+      {
+        expected: candidates[0] ?? '',
+        found: 'no such file',
+      },
+    );
   }
   try {
     loaded = createRequire(import.meta.url)(path) as NativeModule;
@@ -188,9 +202,9 @@ export async function callNative<T>(call: () => Promise<T> | T): Promise<T> {
 /** Turns an error that came from the addon, or from another process, into a PremotorError. */
 export function toPremotorError(error: unknown): PremotorError {
   if (error instanceof PremotorError) return error;
-  const e = error as Error & { code?: unknown; file?: string; tensor?: string; expected?: string; found?: string };
+  const e = error as Error & { code?: unknown; field?: string; file?: string; tensor?: string; expected?: string; found?: string };
   const code = typeof e?.code === 'string' && /^[A-Z0-9_]+$/.test(e.code) ? e.code : 'INTERNAL';
   const details: Record<string, unknown> = { cause: error };
-  for (const key of ['file', 'tensor', 'expected', 'found'] as const) if (e?.[key]) details[key] = e[key];
+  for (const key of ['field', 'file', 'tensor', 'expected', 'found'] as const) if (e?.[key]) details[key] = e[key];
   return new PremotorError(code, e?.message ?? String(error), details);
 }

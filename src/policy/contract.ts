@@ -59,6 +59,8 @@ export interface Job {
   readonly action_per_frame: number;
   /** premotor's own: false keeps timesteps and action positions in float32 under precision 'bf16' (the reference without its FSDP wrapper). */
   readonly bf16_input_cast: boolean;
+  /** Text rows that the network attends, padding included; default 512, as the reference's. */
+  readonly max_sequence_length?: number;
   /** premotor's own: denoising passes that imagine the frames of the executing actions in predictNext. Default: num_inference_steps. */
   readonly imagine_steps?: number;
   /** premotor's own: the default instruction, used by the command line when none is given. */
@@ -92,7 +94,7 @@ export interface Noise {
 }
 
 export interface PredictOptions {
-  /** One frame per camera; needed by the first prediction of an episode, ignored later. */
+  /** One frame per camera; needed by the first prediction of an episode, ignored once the episode's frame index has moved on. */
   readonly obs?: readonly Frame[];
   /** Seed of the noise, an integer of 0 .. 2^53 - 1 or a bigint below 2^64. Default: 0. Equal seeds give equal noise at equal frame indices. */
   readonly seed?: number | bigint;
@@ -138,9 +140,9 @@ export interface Chunk {
 }
 
 export interface CommitOptions {
-  /** What was seen: one Frame[] (a frame per camera) per moment. 4 (K-1) moments on the first commit, 4 K later. */
+  /** What was seen: one Frame[] (a frame per camera) per moment. 4 (F-1) moments on the first commit, 4 F later; usually F = K. */
   readonly obs: readonly (readonly Frame[])[];
-  /** What was executed: [used, K, H] in physical units. */
+  /** What was executed: [used, F, H] in physical units. */
   readonly actions: Float32Array;
   readonly trace?: boolean;
   readonly onProgress?: (progress: Progress) => void;
@@ -172,6 +174,8 @@ export interface ResetResult {
   readonly source: 'encoder' | 'cache' | 'checkpoint';
   readonly cleanedPrompt: string;
   readonly tokens: number;
+  /** Things worth knowing about the prompt, such as characters that look wrongly decoded. */
+  readonly warnings: readonly string[];
   readonly trace?: Trace;
 }
 
@@ -198,6 +202,19 @@ export interface PolicyInfo {
   readonly latentShape: readonly [number, number, number, number];
   readonly actionShape: readonly [number, number, number];
   readonly parameters: number;
+  /** Suspicious but legal things about the job: misspelt keys with the name that was probably meant. */
+  readonly warnings: readonly string[];
+}
+
+/** What decode accepts beside a Tensor: an array and its shape. */
+export interface ShapedArray {
+  readonly data: Float32Array;
+  readonly shape: readonly number[];
+}
+
+export interface DecodeOptions {
+  readonly signal?: AbortSignal;
+  readonly onProgress?: (progress: Progress) => void;
 }
 
 export interface Policy {
@@ -209,6 +226,6 @@ export interface Policy {
   commit(options: CommitOptions): Promise<CommitResult>;
   predictNext(options: PredictNextOptions): Promise<Chunk>;
   /** latents: [1, C, F, h, w] (or the plain array of that many values). */
-  decode(latents: Float32Array | Tensor, options?: { readonly signal?: AbortSignal; readonly onProgress?: (progress: Progress) => void }): Promise<DecodedVideo>;
+  decode(latents: Float32Array | Tensor | ShapedArray, options?: DecodeOptions): Promise<DecodedVideo>;
   close(): Promise<void>;
 }

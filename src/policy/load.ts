@@ -1,0 +1,165 @@
+/**
+ * loadPolicy: checks the options, reads the job, opens the native engine and puts a policy around it, in this process or in a child. Owned by callers
+ * of the package; it holds no state of its own.
+ */
+import { existsSync, statSync } from 'node:fs';
+import { availableParallelism } from 'node:os';
+import { join, resolve } from 'node:path';
+import { PremotorError } from '../errors.js';
+import { callNative, loadNative, type NativeJob, type NativeModule } from '../native.js';
+import { checkpointHash } from '../text/checkpoint-hash.js';
+import { embedPrompt } from '../text/embeddings.js';
+import { textMode } from '../text/prompt-cache.js';
+import { TEXT_TOKENS_MAX } from '../text/tokenizer.js';
+import type { Job, LoadPolicyOptions, Policy, PolicyInfo } from './contract.js';
+import { IsolatedPolicy } from './isolated.js';
+import { describe, type ParsedJob, readJob } from './job.js';
+import { LocalPolicy, type TextProvider } from './local.js';
+
+const THREADS_MAX = 1024;
+
+/** The options of loadPolicy, checked, with their defaults. */
+export interface Settings {
+  readonly checkpoint: string;
+  readonly parsed: ParsedJob;
+  readonly precision: 'f32' | 'bf16';
+  readonly threads: number;
+  readonly isolate: boolean;
+  readonly promptCache: string | false | undefined;
+}
+
+/** What opening needs from outside; tests bring their own. */
+export interface Parts {
+  readonly native?: NativeModule;
+  readonly text?: TextProvider;
+}
+
+/** Loads a checkpoint for one robot's job. Errors: docs/ERRORS.md, "Loading". */
+export async function loadPolicy(options: LoadPolicyOptions): Promise<Policy> {
+  const settings = await checkLoadOptions(options);
+  if (!settings.isolate) return openWith(settings);
+  const { checkpoint, precision, threads, promptCache, parsed } = settings;
+  const inner: LoadPolicyOptions = { checkpoint, precision, threads, job: parsed.job, ...(promptCache === undefined ? {} : { promptCache }) };
+  return IsolatedPolicy.open(inner, { warnings: parsed.warnings });
+}
+
+/** Loads a policy into this process, whatever `isolate` says. */
+export async function openLocal(options: LoadPolicyOptions, parts: Parts = {}): Promise<LocalPolicy> {
+  return openWith(await checkLoadOptions(options), parts);
+}
+
+async function openWith(settings: Settings, parts: Parts = {}): Promise<LocalPolicy> {
+  const { checkpoint, parsed, precision, threads } = settings;
+  const native = parts.native ?? loadNative();
+  const hash = await checkpointHash(checkpoint);
+  const engine = await callNative(() => native.openEngine({ checkpoint, job: nativeJobOf(parsed.job, precision), precision, threads }));
+  const { backend, weightBytes, cacheBytes, unusedTensors, latentShape, actionShape, parameters } = engine.info;
+  const info: PolicyInfo = {
+    checkpointHash: hash,
+    device: 'cpu',
+    backend,
+    precision,
+    threads,
+    weightBytes,
+    cacheBytes,
+    unusedTensors,
+    latentShape,
+    actionShape,
+    parameters,
+    warnings: parsed.warnings,
+  };
+  return new LocalPolicy({ engine, job: parsed.job, info, text: parts.text ?? textOf(settings, native, hash) });
+}
+
+/** The text provider of a checkpoint folder. */
+function textOf({ checkpoint, parsed, precision, threads, promptCache }: Settings, native: NativeModule, hash: string): TextProvider {
+  const mode = textMode(precision, parsed.job.param_dtype);
+  const cacheDir = promptCache === undefined ? {} : { cacheDir: promptCache };
+  return { embedPrompt: (prompt) => embedPrompt({ checkpoint, prompt, mode, threads, native, checkpointHash: hash, ...cacheDir }) };
+}
+
+/** Checks what loadPolicy is given and fills in the defaults. */
+export async function checkLoadOptions(options: LoadPolicyOptions): Promise<Settings> {
+  if (typeof options !== 'object' || options === null) throw badOption('options', 'an object', options);
+  const { checkpoint, isolate = false, promptCache } = options;
+  if (typeof checkpoint !== 'string' || checkpoint === '') throw badOption('checkpoint', 'the path of a checkpoint folder', checkpoint);
+  if (typeof isolate !== 'boolean') throw badOption('isolate', 'true or false', isolate);
+  if (promptCache !== undefined && promptCache !== false && (typeof promptCache !== 'string' || promptCache === '')) {
+    throw badOption('promptCache', 'a folder or false', promptCache);
+  }
+  const cores = availableParallelism();
+  const { threads = Math.max(1, cores - 1) } = options;
+  if (!Number.isInteger(threads) || threads < 1 || threads > THREADS_MAX)
+    throw badOption('threads', `a whole number of 1 .. ${THREADS_MAX}`, threads);
+  const precision = checkPrecision(options.precision);
+  checkDevice(options.device);
+  if (options.plan !== undefined) {
+    const message = 'plan: plan files are not supported yet. Leave the option out: the checkpoint is prepared when it is loaded.';
+    throw new PremotorError('PLAN_UNSUPPORTED', message, { field: 'plan', expected: 'no plan', found: describe(options.plan) });
+  }
+  const parsed = await readJob(options.job);
+  const folder = resolve(checkpoint);
+  checkFolder(folder);
+  return { checkpoint: folder, parsed, precision, threads, isolate, promptCache };
+}
+
+function checkPrecision(precision: unknown = 'f32'): 'f32' | 'bf16' {
+  if (precision === 'f32' || precision === 'bf16') return precision;
+  if (precision !== 'int8' && precision !== 'int4' && precision !== 'fp8') {
+    throw badOption('precision', '"f32", "bf16", "int8", "int4" or "fp8"', precision);
+  }
+  const message = `precision: expected "f32" or "bf16", found "${precision}", which no backend of this version computes. Use "bf16".`;
+  throw new PremotorError('PRECISION_UNSUPPORTED', message, { field: 'precision', expected: 'f32 or bf16', found: precision });
+}
+
+function checkDevice(device: unknown = 'auto'): void {
+  if (device === 'auto' || device === 'cpu') return;
+  if (device !== 'cuda') throw badOption('device', '"cpu", "cuda" or "auto"', device);
+  const message = 'device: expected a CUDA backend, found none in this version. Use device "cpu" or "auto".';
+  throw new PremotorError('DEVICE_UNAVAILABLE', message, { field: 'device', expected: 'a CUDA backend', found: 'none' });
+}
+
+/** The parts without which nothing runs; the engine checks everything else. */
+function checkFolder(folder: string): void {
+  const remedy = 'Expected a folder in the released layout: transformer/, vae/, and text_encoder/ and tokenizer/ unless prompts are precomputed.';
+  const isFolder = existsSync(folder) && statSync(folder).isDirectory();
+  const absent = isFolder ? ['transformer', 'vae'].map((part) => join(folder, part, 'config.json')).find((file) => !existsSync(file)) : folder;
+  if (absent === undefined) return;
+  const found = isFolder || !existsSync(folder) ? 'nothing there' : 'not a folder';
+  const message = `The checkpoint ${folder} cannot be used: ${absent}: ${found}. ${remedy} Check the path.`;
+  throw new PremotorError('CHECKPOINT_MISSING_FILE', message, { field: 'checkpoint', file: absent, expected: 'a checkpoint folder', found });
+}
+
+function badOption(field: string, expected: string, value: unknown): PremotorError {
+  const found = describe(value);
+  const message = `loadPolicy: ${field}: expected ${expected}, found ${found}. Correct the option; docs/CONTRACT.md lists them.`;
+  return new PremotorError('ARGUMENT_INVALID', message, { field, expected, found });
+}
+
+/** The job in the form that the native engine takes. */
+export function nativeJobOf(job: Job, precision: 'f32' | 'bf16'): NativeJob {
+  return {
+    deployedBf16: textMode(precision, job.param_dtype).deployedBf16,
+    inputCast: job.bf16_input_cast,
+    i2va: job.infer_mode === 'i2va',
+    tshape: job.env_type === 'robotwin_tshape',
+    cameras: job.obs_cam_keys.length,
+    guidanceScale: job.guidance_scale,
+    actionGuidanceScale: job.action_guidance_scale,
+    videoSteps: job.num_inference_steps,
+    videoExecStep: job.video_exec_step,
+    actionSteps: job.action_num_inference_steps,
+    snrShift: job.snr_shift,
+    actionSnrShift: job.action_snr_shift,
+    usedActionChannelIds: [...job.used_action_channel_ids],
+    q01: [...job.norm_stat.q01],
+    q99: [...job.norm_stat.q99],
+    attnWindow: job.attn_window,
+    height: job.height,
+    width: job.width,
+    frameChunkSize: job.frame_chunk_size,
+    actionPerFrame: job.action_per_frame,
+    imagineSteps: job.imagine_steps ?? job.num_inference_steps,
+    textRows: job.max_sequence_length ?? TEXT_TOKENS_MAX,
+  };
+}
