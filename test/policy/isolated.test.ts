@@ -1,3 +1,4 @@
+/** The isolated policy over the fake engine in real child processes: parity with the local one, errors, aborts, crashes, and how processes end. */
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { dirname, join } from 'node:path';
