@@ -72,6 +72,7 @@ void KvCache::clear() {
   std::fill(owned_.begin(), owned_.end(), false);
   owned_[0] = true;
   std::fill(states_[0].id.begin(), states_[0].id.end(), -1);
+  std::fill(states_[0].predicted.begin(), states_[0].predicted.end(), std::uint8_t{0});
   writing_ = false;
   write_slots_.clear();
   write_rows_.clear();

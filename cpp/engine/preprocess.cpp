@@ -10,6 +10,10 @@
 namespace premotor::engine {
 namespace {
 
+// a * b + c, rounded once: the reference's kernels are compiled to fused operations, and the picture's weights depend
+// on it. A product of floats is exact in double precision; unlike std::fma this needs no hardware support to be fast.
+inline float fused(float a, float b, float c) { return static_cast<float>(static_cast<double>(a) * b + c); }
+
 // Where one output row (or column) lies between two input ones: value = near * in[first] + far * in[second].
 struct Tap {
   std::int64_t first;
@@ -24,7 +28,7 @@ std::vector<Tap> make_taps(std::int64_t in, std::int64_t out) {
   const float scale = static_cast<float>(in) / static_cast<float>(out);
   std::vector<Tap> taps(static_cast<std::size_t>(out));
   for (std::int64_t i = 0; i < out; ++i) {
-    const float position = std::max(scale * (static_cast<float>(i) + 0.5f) - 0.5f, 0.0f);
+    const float position = std::max(fused(scale, static_cast<float>(i) + 0.5f, -0.5f), 0.0f);
     const std::int64_t first = std::min(static_cast<std::int64_t>(position), in - 1);
     const float far = std::clamp(position - static_cast<float>(first), 0.0f, 1.0f);
     taps[static_cast<std::size_t>(i)] = {first, std::min(first + 1, in - 1), 1.0f - far, far};
@@ -56,18 +60,17 @@ void resize_bilinear(const std::uint8_t* rgb, std::int64_t height, std::int64_t 
     for (const Tap& column : columns) {
       for (std::int64_t c = 0; c < 3; ++c) {
         const std::int64_t left = column.first * 3 + c, right = column.second * 3 + c;
-        const float top = column.near * static_cast<float>(above[left]) + column.far * static_cast<float>(above[right]);
-        const float bottom =
-            column.near * static_cast<float>(below[left]) + column.far * static_cast<float>(below[right]);
-        *out++ = row.near * top + row.far * bottom;
+        const float top = fused(column.near, above[left], column.far * above[right]);
+        const float bottom = fused(column.near, below[left], column.far * below[right]);
+        *out++ = fused(row.near, top, row.far * bottom);
       }
     }
   }
 }
 
-void normalise(float* values, std::int64_t count, ops::Rounding rounding) {
+void normalise_pixels(float* values, std::int64_t count, bool to_bf16) {
   for (std::int64_t i = 0; i < count; ++i) values[i] = values[i] / 255.0f * 2.0f - 1.0f;
-  if (rounding == ops::Rounding::bf16)
+  if (to_bf16)
     for (std::int64_t i = 0; i < count; ++i) values[i] = round_to_bf16(values[i]);
 }
 

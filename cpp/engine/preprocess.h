@@ -5,8 +5,6 @@
 
 #include <cstdint>
 
-#include "ops/ops.h"
-
 namespace premotor::engine {
 
 // Bilinear resize with half-pixel centres, clamped at the edges, without antialiasing; the result is not rounded to
@@ -15,7 +13,7 @@ void resize_bilinear(const std::uint8_t* rgb, std::int64_t height, std::int64_t 
                      std::int64_t out_width, float* out);
 
 // In place: v / 255 * 2 - 1, each step in float32, then rounded to bfloat16 when asked. values: [count] f32.
-void normalise(float* values, std::int64_t count, ops::Rounding rounding = ops::Rounding::none);
+void normalise_pixels(float* values, std::int64_t count, bool to_bf16);
 
 // Folds patch x patch pixels into channels, in the order (channel, column offset, row offset):
 // out[f, y, x, (c * patch + dx) * patch + dy] = pixels[f, y * patch + dy, x * patch + dx, c].

@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "base/json.h"
+#include "engine/checkpoint_error.h"
 
 namespace premotor::engine {
 
@@ -32,22 +33,9 @@ struct Report {
   void add(const char* code, std::string_view tensor, const std::string& expected, const std::string& found,
            const std::string& advice =
                "The file is damaged or was not written by a safetensors writer; fetch or write it again.") const {
-    std::string where = file;
-    if (!tensor.empty()) where += ", tensor " + printable(tensor);
-    Status status = Status::error(code, where + ": expected " + expected + ", found " + found + ". " + advice);
-    status.file = file;
-    status.tensor = printable(tensor);
-    status.expected = expected;
-    status.found = found;
-    problems->push_back(std::move(status));
+    problems->push_back(checkpoint_error(code, file, tensor, expected, found, advice));
   }
 };
-
-std::string shown_shape(const std::vector<std::int64_t>& shape) {
-  std::string text = "[";
-  for (std::size_t i = 0; i < shape.size(); ++i) text += (i == 0 ? "" : ", ") + std::to_string(shape[i]);
-  return text + "]";
-}
 
 // One tensor of the header with its offsets, before the layout of the whole file is known.
 struct Entry {
@@ -68,7 +56,7 @@ bool read_dtype(const JsonValue& value, std::string_view name, const Report& rep
     *out = static_cast<StoredDtype>(i);
     return true;
   }
-  report.add("CHECKPOINT_DTYPE", name, "one of F64 F32 F16 BF16 I64 I32 I16 I8 U8 BOOL", printable(dtype->string()),
+  report.add("CHECKPOINT_DTYPE", name, "one of F64 F32 F16 BF16 I64 I32 I16 I8 U8 BOOL", dtype->describe(),
              "Convert the tensor to F32, F16 or BF16.");
   return false;
 }

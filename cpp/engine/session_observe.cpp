@@ -1,7 +1,6 @@
 // Pictures in and out of a session: resize, video encoder, joined latents; and the decoder for imagined video (docs/MODEL.md section 6).
 #include <algorithm>
 
-#include "base/half.h"
 #include "base/thread_pool.h"
 #include "engine/preprocess.h"
 #include "engine/session.h"
@@ -18,7 +17,7 @@ Status Session::encode_camera(const std::vector<Moment>& moments, const CameraGr
       const Picture& source = moments[static_cast<std::size_t>(t)][static_cast<std::size_t>(camera)];
       float* to = pixels->data() + t * picture;
       resize_bilinear(source.rgb, source.height, source.width, group.height, group.width, to);
-      normalise(to, picture, rounding());
+      normalise_pixels(to, picture, rounds());
     }
   });
   VaeStreamState* state = &streams_[static_cast<std::size_t>(camera)];
@@ -74,10 +73,8 @@ Status Session::decode(std::span<const float> latents, std::int64_t frames, std:
                                                  std::to_string(latents.size()) + " values for " + std::to_string(frames) + " frames.");
   std::vector<float> last(latents.size());  // [frames, h, w, C]
   for (std::int64_t c = 0; c < vae.z_dim; ++c)
-    for (std::int64_t i = 0; i < frames * plane; ++i) {
-      const float value = latents[static_cast<std::size_t>(c * frames * plane + i)];
-      last[static_cast<std::size_t>(i * vae.z_dim + c)] = rounds() ? round_to_bf16(value) : value;
-    }
+    for (std::int64_t i = 0; i < frames * plane; ++i)
+      last[static_cast<std::size_t>(i * vae.z_dim + c)] = latents[static_cast<std::size_t>(c * frames * plane + i)];
   denormalise_latents(vae, last.data(), frames * plane, rounding(), last.data());
   PREMOTOR_TRY(vae_->decode(last.data(), frames, latent_.height, latent_.width, pictures));
   for (float& value : *pictures) value = std::clamp(value / 2.0f + 0.5f, 0.0f, 1.0f);

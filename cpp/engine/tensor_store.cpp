@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "base/json.h"
+#include "engine/checkpoint_error.h"
 #include "engine/safetensors.h"
 
 namespace premotor::engine {
@@ -19,18 +20,6 @@ constexpr std::size_t shards_max = 4096;
 bool absent(const std::string& path) {
   struct stat info = {};
   return ::stat(path.c_str(), &info) != 0 && (errno == ENOENT || errno == ENOTDIR);
-}
-
-Status problem(const char* code, const std::string& file, std::string_view tensor, const std::string& expected,
-               const std::string& found, const std::string& advice) {
-  std::string where = file;
-  if (!tensor.empty()) where += ", tensor " + printable(tensor);
-  Status status = Status::error(code, where + ": expected " + expected + ", found " + found + ". " + advice);
-  status.file = file;
-  status.tensor = printable(tensor);
-  status.expected = expected;
-  status.found = found;
-  return status;
 }
 
 // A shard must lie in the component's folder, so that a checkpoint cannot make the engine read files elsewhere.
@@ -56,19 +45,20 @@ bool read_index(const std::string& path, std::map<std::string, std::string, std:
   const Status parsed = parse_json({reinterpret_cast<const char*>(bytes.data()), bytes.size()}, &root);
   if (!parsed.ok()) {
     problems->push_back(
-        problem("CHECKPOINT_INDEX", path, "", "JSON with " + parsed.expected, parsed.found, index_advice));
+        checkpoint_error("CHECKPOINT_INDEX", path, "", "JSON with " + parsed.expected, parsed.found, index_advice));
     return false;
   }
   const JsonValue* map = root.find("weight_map");
   if (map == nullptr || !map->is_object()) {
-    problems->push_back(problem("CHECKPOINT_INDEX", path, "", "an object \"weight_map\"",
-                                map == nullptr ? "none" : map->describe(), index_advice));
+    problems->push_back(checkpoint_error("CHECKPOINT_INDEX", path, "", "an object \"weight_map\"",
+                                         map == nullptr ? "none" : map->describe(), index_advice));
     return false;
   }
   for (const JsonMember& member : map->members()) {
     if (!member.value.is_string() || !is_plain_name(member.value.string())) {
-      problems->push_back(problem("CHECKPOINT_INDEX", path, member.key, "the name of a file in the same folder",
-                                  member.value.describe(), index_advice));
+      problems->push_back(checkpoint_error("CHECKPOINT_INDEX", path, member.key,
+                                           "the name of a file in the same folder", member.value.describe(),
+                                           index_advice));
       continue;
     }
     shard_of->emplace(member.key, member.value.string());
@@ -127,9 +117,9 @@ void TensorStore::scan_folder(const std::string& folder, std::span<const std::st
     *out = std::move(store);
     return;
   }
-  problems->push_back(problem("CHECKPOINT_MISSING_FILE", folder, "", tried,
-                              absent(folder) ? "no such folder" : "none of them",
-                              "Point at a folder in the released layout (docs/CHECKPOINT.md)."));
+  problems->push_back(checkpoint_error("CHECKPOINT_MISSING_FILE", folder, "", tried,
+                                       absent(folder) ? "no such folder" : "none of them",
+                                       "Point at a folder in the released layout (docs/CHECKPOINT.md)."));
 }
 
 void TensorStore::scan_shards(const std::string& folder, const std::string& index_path, std::vector<Status>* problems) {
@@ -139,8 +129,9 @@ void TensorStore::scan_shards(const std::string& folder, const std::string& inde
       shards;  // name -> opened; sorted, so that the order of problems does not depend on the index
   for (const auto& [tensor, shard] : shard_of) shards.emplace(shard, false);
   if (shards.size() > shards_max) {
-    problems->push_back(problem("CHECKPOINT_INDEX", index_path, "", "at most " + std::to_string(shards_max) + " shards",
-                                std::to_string(shards.size()), index_advice));
+    problems->push_back(checkpoint_error("CHECKPOINT_INDEX", index_path, "",
+                                         "at most " + std::to_string(shards_max) + " shards",
+                                         std::to_string(shards.size()), index_advice));
     return;
   }
   for (auto& [shard, opened] : shards) {
@@ -159,7 +150,7 @@ void TensorStore::scan_shards(const std::string& folder, const std::string& inde
     for (StoredTensor& tensor : found) {
       const auto listed = shard_of.find(tensor.name);
       if (listed == shard_of.end() || listed->second != shard) {
-        problems->push_back(problem(
+        problems->push_back(checkpoint_error(
             "CHECKPOINT_INDEX", file.path(), tensor.name,
             listed == shard_of.end() ? "only tensors that the index lists" : "this tensor only in " + listed->second,
             "it in " + shard, index_advice));
@@ -175,8 +166,8 @@ void TensorStore::scan_shards(const std::string& folder, const std::string& inde
   for (const Status& status : *problems) blamed.insert(status.tensor);
   for (const auto& [tensor, shard] : shard_of) {
     if (!shards[shard] || find(tensor) != nullptr || blamed.contains(printable(tensor))) continue;
-    problems->push_back(problem("CHECKPOINT_MISSING_TENSOR", folder + "/" + shard, tensor,
-                                "this tensor, as the index says", "none", index_advice));
+    problems->push_back(checkpoint_error("CHECKPOINT_MISSING_TENSOR", folder + "/" + shard, tensor,
+                                         "this tensor, as the index says", "none", index_advice));
   }
 }
 

@@ -101,6 +101,8 @@ class Transformer {
   Status forward(const Pass& pass);
 
  private:
+  friend class TransformerProbe;  // test/cpp/units_test.cpp drives single blocks
+
   // Conditioning of one timestep: temb [width] and its projection [6, width]. Kept, since schedules repeat.
   struct Conditioning {
     float timestep;

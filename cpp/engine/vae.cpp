@@ -193,12 +193,12 @@ void normalise_latents(const VaeConfig& config, const float* moments, std::int64
 
 void denormalise_latents(const VaeConfig& config, const float* latents, std::int64_t rows, ops::Rounding rounding,
                          float* out) {
-  const auto round = [&](float value) { return rounding == ops::Rounding::bf16 ? round_to_bf16(value) : value; };
   const std::size_t z = static_cast<std::size_t>(config.z_dim);
+  const auto held = [&](float value) { return rounding == ops::Rounding::bf16 ? round_to_bf16(value) : value; };
   for (std::size_t c = 0; c < z; ++c) {
-    const float inverse = round(1.0f / round(config.latents_std[c])), mean = round(config.latents_mean[c]);
-    for (std::size_t r = 0; r < static_cast<std::size_t>(rows); ++r)
-      out[r * z + c] = round(round(latents[r * z + c] / inverse) + mean);
+    const float mean = held(config.latents_mean[c]), inverse = held(1.0f / held(config.latents_std[c]));
+    for (std::size_t i = c; i < static_cast<std::size_t>(rows) * z; i += z)
+      out[i] = held(held(held(latents[i]) / inverse) + mean);
   }
 }
 

@@ -33,13 +33,13 @@ struct VaeStreamState {
 using VaeTap = std::function<void(const std::string& name, const float* data, std::int64_t frames, std::int64_t height,
                                   std::int64_t width, std::int64_t channels)>;
 
-// Between what the autoencoder reads and writes and what the transformer does, in float32:
-// latents[r, c] = (moments[r, c] - mean[c]) * (1 / std[c]), rounded when asked. moments: [rows, 2*z_dim], of which the
-// first half is the mean; latents: [rows, z_dim].
+// Between what the autoencoder reads and writes and what the transformer does.
+// latents[r, c] = (moments[r, c] - mean[c]) * (1 / std[c]) in float32, the result rounded when asked. moments: [rows,
+// 2*z_dim], of which the first half is the mean; latents: [rows, z_dim].
 void normalise_latents(const VaeConfig& config, const float* moments, std::int64_t rows, ops::Rounding rounding,
                        float* latents);
-// The way back: out[r, c] = latents[r, c] / (1 / std[c]) + mean[c], every operation rounded when asked (the deployed
-// reference computes it in bfloat16). Both [rows, z_dim]; out may be latents.
+// The way back: out[r, c] = latents[r, c] / (1 / std[c]) + mean[c], in float32, or with every value and step rounded
+// when asked (the reference then computes in bfloat16). Both [rows, z_dim]; out may be latents.
 void denormalise_latents(const VaeConfig& config, const float* latents, std::int64_t rows, ops::Rounding rounding,
                          float* out);
 

@@ -7,30 +7,13 @@
 #include <new>
 
 #include "base/half.h"
-#include "base/json.h"
+#include "engine/checkpoint_error.h"
 
 namespace premotor::engine {
 
 namespace {
 
 constexpr std::size_t alignment_bytes = 64;  // a cache line, and the widest vector register
-
-std::string shown(const std::vector<std::int64_t>& shape) {
-  std::string text = "[";
-  for (std::size_t i = 0; i < shape.size(); ++i) text += (i == 0 ? "" : ", ") + std::to_string(shape[i]);
-  return text + "]";
-}
-
-Status problem(const char* code, const std::string& file, const std::string& tensor, const std::string& expected,
-               const std::string& found, const std::string& advice) {
-  Status status = Status::error(
-      code, file + ", tensor " + printable(tensor) + ": expected " + expected + ", found " + found + ". " + advice);
-  status.file = file;
-  status.tensor = printable(tensor);
-  status.expected = expected;
-  status.found = found;
-  return status;
-}
 
 bool is_float(StoredDtype dtype) {
   return dtype == StoredDtype::f32 || dtype == StoredDtype::f16 || dtype == StoredDtype::bf16;
@@ -73,16 +56,17 @@ Status WeightReader::fetch(const std::string& name, const std::vector<std::int64
   const StoredTensor* tensor = store_.find(name);
   if (tensor == nullptr) {
     const std::string file = store_.files().empty() ? "(no file)" : store_.files()[0].path();
-    return problem("CHECKPOINT_MISSING_TENSOR", file, name, "a float tensor of shape " + shown(shape), "none",
-                   "The weights do not fit config.json; take both from the same checkpoint.");
+    return checkpoint_error("CHECKPOINT_MISSING_TENSOR", file, name, "a float tensor of shape " + shown_shape(shape),
+                            "none", "The weights do not fit config.json; take both from the same checkpoint.");
   }
   if (tensor->shape != shape) {
-    return problem("CHECKPOINT_SHAPE", store_.file_of(*tensor), name, "shape " + shown(shape), shown(tensor->shape),
-                   "The weights do not fit config.json; take both from the same checkpoint.");
+    return checkpoint_error("CHECKPOINT_SHAPE", store_.file_of(*tensor), name, "shape " + shown_shape(shape),
+                            shown_shape(tensor->shape),
+                            "The weights do not fit config.json; take both from the same checkpoint.");
   }
   if (!is_float(tensor->dtype)) {
-    return problem("CHECKPOINT_DTYPE", store_.file_of(*tensor), name, "F32, F16 or BF16", name_of(tensor->dtype),
-                   "Convert the tensor to one of these.");
+    return checkpoint_error("CHECKPOINT_DTYPE", store_.file_of(*tensor), name, "F32, F16 or BF16",
+                            name_of(tensor->dtype), "Convert the tensor to one of these.");
   }
   read_.push_back(name);
   *out = tensor;
@@ -98,9 +82,10 @@ Status WeightReader::allocate(const StoredTensor& tensor, std::int64_t elements,
   const std::size_t size_bytes = static_cast<std::size_t>(elements * ops::bytes_of(dtype));
   std::unique_ptr<std::byte[]> buffer(new (std::nothrow) std::byte[size_bytes + alignment_bytes]);
   if (buffer == nullptr) {
-    return problem("OUT_OF_MEMORY", store_.file_of(tensor), tensor.name,
-                   std::to_string(size_bytes) + " bytes of memory for a converted copy", "too little free memory",
-                   "Free memory, or convert the checkpoint to the precision that it runs in.");
+    return checkpoint_error("OUT_OF_MEMORY", store_.file_of(tensor), tensor.name,
+                            std::to_string(size_bytes) + " bytes of memory for a converted copy",
+                            "too little free memory",
+                            "Free memory, or convert the checkpoint to the precision that it runs in.");
   }
   const std::size_t past = reinterpret_cast<std::uintptr_t>(buffer.get()) % alignment_bytes;
   *out = buffer.get() + (past == 0 ? 0 : alignment_bytes - past);
@@ -141,8 +126,8 @@ Status WeightReader::floats(const std::string& name, const std::vector<std::int6
   try {
     out->resize(static_cast<std::size_t>(count));
   } catch (const std::bad_alloc&) {
-    return problem("OUT_OF_MEMORY", store_.file_of(*tensor), name, std::to_string(count * 4) + " bytes of memory",
-                   "too little free memory", "Free memory.");
+    return checkpoint_error("OUT_OF_MEMORY", store_.file_of(*tensor), name,
+                            std::to_string(count * 4) + " bytes of memory", "too little free memory", "Free memory.");
   }
   converted_bytes_ += count * 4;
   weight_bytes_ += count * 4;

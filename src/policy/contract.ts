@@ -59,6 +59,8 @@ export interface Job {
   readonly action_per_frame: number;
   /** premotor's own: false keeps timesteps and action positions in float32 under precision 'bf16' (the reference without its FSDP wrapper). */
   readonly bf16_input_cast: boolean;
+  /** Text rows that the network attends, padding included; default 512, as the reference's. */
+  readonly max_sequence_length?: number;
   /** premotor's own: denoising passes that imagine the frames of the executing actions in predictNext. Default: num_inference_steps. */
   readonly imagine_steps?: number;
   /** premotor's own: the default instruction, used by the command line when none is given. */

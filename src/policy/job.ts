@@ -5,6 +5,7 @@
 import { readFile } from 'node:fs/promises';
 import { z } from 'zod';
 import { PremotorError } from '../errors.js';
+import { TEXT_TOKENS_MAX } from '../text/tokenizer.js';
 import type { Job } from './contract.js';
 
 export interface ParsedJob {
@@ -67,7 +68,11 @@ const defaulted: Readonly<Record<string, Field & { readonly value: unknown }>> =
   bf16_input_cast: { ...flag, value: true },
 };
 
-const optional: Readonly<Record<string, Field>> = { imagine_steps: integer(1, STEPS_MAX), prompt: text };
+const optional: Readonly<Record<string, Field>> = {
+  imagine_steps: integer(1, STEPS_MAX),
+  max_sequence_length: integer(1, TEXT_TOKENS_MAX),
+  prompt: text,
+};
 
 /** Keys of the reference's own job files that say nothing to the engine. */
 const ignored = ['seed', 'raw_image_hw', 'checkpoint', 'prompt2', 'inverse_used_action_channel_ids', 'save_root', 'num_chunks_to_infer'];

@@ -160,6 +160,6 @@ export function nativeJobOf(job: Job, precision: 'f32' | 'bf16'): NativeJob {
     frameChunkSize: job.frame_chunk_size,
     actionPerFrame: job.action_per_frame,
     imagineSteps: job.imagine_steps ?? job.num_inference_steps,
-    textRows: TEXT_TOKENS_MAX,
+    textRows: job.max_sequence_length ?? TEXT_TOKENS_MAX,
   };
 }

@@ -1,0 +1,86 @@
+/**
+ * The film of an episode: what the cameras saw beside what the policy imagined for the same moments. Listens to the control cycle, keeps the pictures of
+ * completed chunks, and composes rows when the episode is over. It never touches the cycle, and nothing waits for it.
+ */
+import type { CycleEvent, Observation } from '../control/events.js';
+import type { DecodedVideo, Frame, Policy, Progress, Tensor } from '../policy/contract.js';
+import { joinLatents } from '../policy/tensor.js';
+import { composeRow, type Picture } from '../recording/animation.js';
+
+/** Pictures are shown at twice their size, so that labels fit above them. */
+const ENLARGEMENT = 2;
+const GAP_PIXELS = 6;
+
+export class EpisodeFilm {
+  readonly #seen: Observation[] = [];
+  readonly #latents: Tensor[] = [];
+  #pending: Tensor | undefined;
+
+  /** Give this to ControlCycle.on. A chunk counts once it was executed whole. */
+  readonly listen = (event: CycleEvent): void => {
+    if (event.type === 'started') this.#seen.push(event.observation);
+    if (event.type === 'predicted') this.#pending = event.latents;
+    if (event.type === 'executed' && this.#pending) {
+      this.#seen.push(...event.moments);
+      this.#latents.push(this.#pending);
+      this.#pending = undefined;
+    }
+  };
+
+  /** Whether there is anything to show. */
+  get isEmpty(): boolean {
+    return this.#latents.length === 0;
+  }
+
+  /**
+   * One row per moment: every camera as seen, then every camera as imagined. All chunks are decoded as one video, because the decoder gives one picture
+   * for the first latent frame and four for each later one, which is exactly when the cameras were read: at the start, then at every (H/4)-th action.
+   */
+  async compose(policy: Pick<Policy, 'decode'>, onProgress?: (progress: Progress) => void): Promise<Picture[]> {
+    if (this.isEmpty) return [];
+    const imagined = await policy.decode(joinLatents(this.#latents), onProgress ? { onProgress } : {});
+    return composeFilm(this.#seen, imagined);
+  }
+}
+
+/** Pairs the n-th observation with the n-th imagined picture, which shows all cameras joined along its width. */
+export async function composeFilm(seen: readonly Observation[], imagined: DecodedVideo | readonly Frame[]): Promise<Picture[]> {
+  const start = seen[0]?.[0]?.capturedAtNs ?? 0n;
+  const rows: Picture[] = [];
+  for (let moment = 0; moment < Math.min(seen.length, imagined.length); moment++) {
+    const [real, joined] = [seen[moment] ?? [], imagined[moment]];
+    if (!joined) break;
+    const seconds = Number((real[0]?.capturedAtNs ?? start) - start) / 1e9;
+    const names = real.map(({ camera }) => camera.slice(camera.lastIndexOf('.') + 1));
+    const labels = [...names.map((name) => `seen: ${name}  ${seconds.toFixed(2)} s`), ...names.map((name) => `imagined: ${name}`)];
+    const pictures = [...real, ...splitColumns(joined, real.length)].map((picture) => enlarge(picture, ENLARGEMENT));
+    rows.push(await composeRow(pictures, { gap: GAP_PIXELS, labels }));
+  }
+  return rows;
+}
+
+/** Cuts a picture into equal columns, one per camera. */
+export function splitColumns(picture: Picture, parts: number): Picture[] {
+  const width = Math.floor(picture.width / parts);
+  return Array.from({ length: parts }, (_, part) => {
+    const data = new Uint8Array(width * picture.height * 3);
+    for (let row = 0; row < picture.height; row++) {
+      const from = (row * picture.width + part * width) * 3;
+      data.set(picture.data.subarray(from, from + width * 3), row * width * 3);
+    }
+    return { width, height: picture.height, data };
+  });
+}
+
+/** Enlarges by repeating pixels. */
+function enlarge(picture: Picture, factor: number): Picture {
+  const [width, height] = [picture.width * factor, picture.height * factor];
+  const data = new Uint8Array(width * height * 3);
+  for (let row = 0; row < height; row++) {
+    for (let column = 0; column < width; column++) {
+      const from = (Math.floor(row / factor) * picture.width + Math.floor(column / factor)) * 3;
+      data.set(picture.data.subarray(from, from + 3), (row * width + column) * 3);
+    }
+  }
+  return { width, height, data };
+}
