@@ -1,4 +1,5 @@
-// The noise generator: the published Philox4x32-10 vectors, moments of the normal values, and independence of seed, stream and frame.
+// The noise generator: the published Philox4x32-10 vectors, moments of the normal values, and independence of seed,
+// stream and frame.
 #include <cmath>
 #include <vector>
 
