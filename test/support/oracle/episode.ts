@@ -251,7 +251,8 @@ function guide([positive, negative]: readonly Rows[], scale: number): Rows {
   return positive!.map((row, token) => row.map((value, i) => negative![token]![i]! + scale * (value - negative![token]![i]!)));
 }
 
-const stepped = (x: Grid, velocity: Grid, size: number): Grid => mapGrid(x, (value, c, f, row, column) => value + at(velocity, c, f, row, column) * size);
+const stepped = (x: Grid, velocity: Grid, size: number): Grid =>
+  mapGrid(x, (value, c, f, row, column) => value + at(velocity, c, f, row, column) * size);
 
 function addGrid(trace: Trace, name: string, { channels, frames, rows, columns, data }: Grid): void {
   trace.set(name, { dtype: 'float32', shape: [1, channels, frames, rows, columns], data: Float32Array.from(data) });

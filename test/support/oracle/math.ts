@@ -102,7 +102,8 @@ export function timestepFeatures(timestep: number, dim: number): Float64Array {
   const half = dim / 2;
   const out = new Float64Array(dim);
   for (let i = 0; i < half; i++) {
-    const frequency = Math.fround(Math.exp(Math.fround((-Math.log(10000) * i) / half)));
+    const exponent = Math.fround(Math.fround(Math.fround(-Math.log(10000)) * i) / half);
+    const frequency = Math.fround(Math.exp(exponent));
     const angle = Math.fround(timestep * frequency);
     out[i] = Math.cos(angle);
     out[half + i] = Math.sin(angle);

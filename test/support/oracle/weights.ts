@@ -121,12 +121,7 @@ export function readWeights(checkpoint: string): ModelWeights {
   return { config, text1, text2, video, action };
 }
 
-function readTime(
-  tensors: Tensors,
-  config: OracleConfig,
-  name: string,
-  width: number,
-): Pick<StreamWeights, 'time1' | 'time2' | 'timeProjection'> {
+function readTime(tensors: Tensors, config: OracleConfig, name: string, width: number): Pick<StreamWeights, 'time1' | 'time2' | 'timeProjection'> {
   return {
     time1: tensors.linear(`${name}.time_embedder.linear_1`, width, config.freq_dim),
     time2: tensors.linear(`${name}.time_embedder.linear_2`, width, width),
