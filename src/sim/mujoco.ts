@@ -31,6 +31,16 @@ export class Mujoco {
     this.#library = library;
     this.#model = model;
     this.#data = new library.MjData(model);
+    this.#widenBounds();
+  }
+
+  /**
+   * mj_multiRay skips a geom when a ray points outside the angles of its bounding box's corners. Seen from near above, the box reaches beyond its corners
+   * and silhouettes lose pixels. Boxes around the whole scene switch the skipping off; collisions only use them to choose which pairs to look at.
+   */
+  #widenBounds(): void {
+    const boxes = this.#model.geom_aabb as Float64Array; // [geoms, centre 3 + half size 3]
+    for (let at = 0; at < boxes.length; at += 6) boxes.fill(RAY_LENGTH_MAX_M, at + 3, at + 6);
   }
 
   /** Compiles an MJCF text. Errors: SIM_MODEL. */
@@ -146,11 +156,7 @@ export class Mujoco {
   /** Casts rays from one point; `directions` is [rays, 3], unit length. */
   castRays(origin: Float64Array, directions: Float64Array): RayHits {
     const count = directions.length / 3;
-    let buffers = this.#rays.get(count);
-    if (!buffers) {
-      buffers = { geoms: new this.#library.IntBuffer(count), distances: new this.#library.DoubleBuffer(count) };
-      this.#rays.set(count, buffers);
-    }
+    const buffers = this.#rayBuffers(count);
     // The declared parameter types are number[]; typed arrays are taken as well, and faster.
     const [from, along] = [origin as unknown as number[], directions as unknown as number[]];
     this.#library.mj_multiRay(this.#model, this.#data, from, along, ALL_GROUPS, 1, -1, buffers.geoms, buffers.distances, count, RAY_LENGTH_MAX_M);
@@ -159,11 +165,18 @@ export class Mujoco {
 
   /** Casts one ray by the slow, independent path (mj_ray): the check of castRays. */
   castRay(origin: readonly number[], direction: readonly number[]): { readonly geom: number; readonly distance: number } {
-    const geom = new this.#library.IntBuffer(1);
-    const distance = this.#library.mj_ray(this.#model, this.#data, [...origin], [...direction], [...ALL_GROUPS], 1, -1, geom);
-    const hit = { geom: (geom.GetView() as Int32Array)[0] ?? -1, distance };
-    geom.delete();
-    return hit;
+    const { geoms } = this.#rayBuffers(1);
+    const distance = this.#library.mj_ray(this.#model, this.#data, [...origin], [...direction], [...ALL_GROUPS], 1, -1, geoms);
+    return { geom: (geoms.GetView() as Int32Array)[0] ?? -1, distance };
+  }
+
+  #rayBuffers(count: number): { readonly geoms: IntBuffer; readonly distances: DoubleBuffer } {
+    let buffers = this.#rays.get(count);
+    if (!buffers) {
+      buffers = { geoms: new this.#library.IntBuffer(count), distances: new this.#library.DoubleBuffer(count) };
+      this.#rays.set(count, buffers);
+    }
+    return buffers;
   }
 
   /** Frees the model. Idempotent. */
