@@ -1,7 +1,7 @@
 /**
- * The mixture-of-transformers form (docs/MOT.md) through the public contract, against the float64 oracle: two parameter sets of different widths that meet
- * in self-attention. No weights of this form were ever released, so the weights are random, and the oracle (proved on the recordings of the shared form) is
- * the only witness.
+ * The mixture-of-transformers form (docs/MOT.md) through the public contract, against the float64 oracle: two parameter sets of different widths
+ * that meet in self-attention. No weights of this form were ever released, so the weights are random, and the oracle (proved on the recordings of
+ * the shared form) is the only witness.
  */
 import { readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';

@@ -1,10 +1,10 @@
 /**
- * Checkpoints of assorted sizes through the public contract against the float64 oracle, so that nothing in the engine is tuned to the recorded ones: head
- * sizes that are no multiple of 8, one layer or several, odd feed-forward widths, every patch form, tiny text and time widths, chunks of 1 to 4 frames and
- * 1 to 17 actions, caches small enough to evict. Some cases are picked, the others drawn; each prints its seed and sizes.
+ * Checkpoints of assorted sizes through the public contract against the float64 oracle, so that nothing in the engine is tuned to the recorded
+ * ones: head sizes that are no multiple of 8, one layer or several, odd feed-forward widths, every patch form, tiny text and time widths, chunks of
+ * 1 to 4 frames and 1 to 17 actions, caches small enough to evict. Some cases are picked, the others drawn; each prints its seed and sizes.
  *
- * Limits: 1e-5 in float32, where rounding alone gives a few 1e-6; 2e-2 with bfloat16 weights and cache, whose rounding is 2^-9 per value.
- * Where a write evicts part of an id group the reference leaves the order open; engine and oracle both take the lowest slots first.
+ * Limits: 1e-5 in float32, where rounding alone gives a few 1e-6; 2e-2 with bfloat16 weights and cache, whose rounding is 2^-9 per value. Where a
+ * write evicts part of an id group the reference leaves the order open; engine and oracle both take the lowest slots first.
  */
 import t from 'tap';
 import type { TransformerConfig } from '../../src/checkpoint/layout.js';

@@ -1,6 +1,7 @@
 /**
- * Runs an untrained checkpoint of any size through the public contract and through the oracle, call by call, and compares everything both trace. The oracle
- * gets the engine's prompt embeddings, encoded observations and noise, and nothing else. Used by the tests of shapes and of the mixture of transformers.
+ * Runs an untrained checkpoint of any size through the public contract and through the oracle, call by call, and compares everything both trace.
+ * The oracle gets the engine's prompt embeddings, encoded observations and noise, and nothing else. Used by the tests of shapes and of the mixture
+ * of transformers.
  */
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';

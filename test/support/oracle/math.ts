@@ -77,7 +77,8 @@ export type Position = readonly [frame: number, height: number, width: number];
 
 /**
  * Rotary embedding of a row [heads * headDim]. The head splits into a frame part (what height and width leave), a height and a width part (a third
- * each, rounded down); each part turns its neighbouring pairs by position * 10000^(-2 i / part). Base frequencies and angles are float32, as deployed.
+ * each, rounded down); each part turns its neighbouring pairs by position * 10000^(-2 i / part). Base frequencies and angles are float32, as
+ * deployed.
  */
 export function rope(row: Float64Array, position: Position, headDim: number): Float64Array {
   const third = Math.floor(headDim / 3);

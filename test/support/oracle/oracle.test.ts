@@ -1,6 +1,7 @@
 /**
- * The oracle is worth something only where it is known to be right: it replays the recorded episodes of the reference and must meet every recorded tensor
- * of them within 1e-5 relative RMS. What the recordings cannot check is the mixture of transformers: it adds to the oracle only which weights a token meets.
+ * The oracle is worth something only where it is known to be right: it replays the recorded episodes of the reference and must meet every recorded
+ * tensor of them within 1e-5 relative RMS. What the recordings cannot check is the mixture of transformers: it adds to the oracle only which
+ * weights a token meets.
  */
 import t from 'tap';
 import type { Trace, TraceTensor } from '../../../src/policy/contract.js';

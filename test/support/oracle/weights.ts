@@ -1,6 +1,6 @@
 /**
- * Reads a checkpoint's transformer into float64 arrays for the oracle: config.json and every tensor of one or several safetensors files. Each tensor's
- * shape is checked against what the oracle, not the engine, expects of it.
+ * Reads a checkpoint's transformer into float64 arrays for the oracle: config.json and every tensor of one or several safetensors files. Each
+ * tensor's shape is checked against what the oracle, not the engine, expects of it.
  */
 import { readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
