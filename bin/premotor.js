@@ -6,7 +6,10 @@ import { existsSync } from 'node:fs';
 
 const main = new URL('../dist/cli/main.js', import.meta.url);
 if (existsSync(main)) {
-  await import(main.href);
+  const { runCli } = await import(main.href);
+  const code = await runCli(process.argv.slice(2));
+  // A command may have set a code of its own.
+  if (code !== 0) process.exitCode = code;
 } else {
   process.stderr.write('premotor: not built: expected dist/cli/main.js, found none. Run "npm run build" in premotor\'s folder.\n');
   process.exitCode = 1;

@@ -4,11 +4,24 @@
  * The TAP stream is kept in build/tests.tap (build/sanitize.tap), from which .ci/run counts.
  */
 import { spawn, spawnSync } from 'node:child_process';
-import { createWriteStream, mkdirSync } from 'node:fs';
+import { createWriteStream, existsSync, mkdirSync, readFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { dirname, join, relative } from 'node:path';
 import { createInterface } from 'node:readline';
-import { ensureAddon, ensureDist, ensureNative, ensurePackages, ensureTools, filesBelow, root, runMain, SetupError, say } from './steps.mjs';
+import { ensureAddon, ensureDist, ensureNative, ensurePackages, ensureTools, filesBelow, root, run, runMain, SetupError, say } from './steps.mjs';
+
+const tapProgram = () => join(dirname(createRequire(join(root, 'package.json')).resolve('tap/package.json')), 'dist', 'esm', 'run.mjs');
+
+/**
+ * tap's plugins are compiled into it. .taprc leaves the TypeScript plugin out, and tap obeys only after a rebuild: in a fresh node_modules its first
+ * run would still load that plugin beside tsx, and compile every test twice.
+ */
+function ensureTap() {
+  const built = join(root, 'node_modules', '@tapjs', 'test', 'test-built', 'dist', 'esm', 'index.js');
+  if (!existsSync(built) || !/signature = `[^`]*@tapjs\/typescript/.test(readFileSync(built, 'utf8'))) return;
+  say("building tap with this project's plugins");
+  run('tap build', process.execPath, [tapProgram(), 'build'], { stdio: ['ignore', 'ignore', 2] });
+}
 
 /** Of a TAP stream, what a log needs: one line per file, the totals, and each failure with its diagnostics. */
 function makeLogFilter() {
@@ -31,13 +44,12 @@ function makeLogFilter() {
 function tap(name, args, env) {
   const file = join(root, 'build', `${name}.tap`);
   mkdirSync(dirname(file), { recursive: true });
-  const bin = join(dirname(createRequire(join(root, 'package.json')).resolve('tap/package.json')), 'dist', 'esm', 'run.mjs');
   const options = { cwd: root, env: { ...process.env, ...env } };
   return new Promise((resolve, reject) => {
     const isReporting = process.stdout.isTTY || args.some((arg) => /^(-R|--reporter)/.test(arg));
     const child = isReporting
-      ? spawn(process.execPath, [bin, `--output-file=${file}`, ...args], { ...options, stdio: 'inherit' })
-      : spawn(process.execPath, [bin, '--reporter=tap', ...args], { ...options, stdio: ['inherit', 'pipe', 'inherit'] });
+      ? spawn(process.execPath, [tapProgram(), `--output-file=${file}`, ...args], { ...options, stdio: 'inherit' })
+      : spawn(process.execPath, [tapProgram(), '--reporter=tap', ...args], { ...options, stdio: ['inherit', 'pipe', 'inherit'] });
     child.on('error', (error) => reject(new SetupError(`tap cannot be started: ${error.message}`)));
     child.on('close', (code) => resolve(code ?? 1));
     if (isReporting) return;
@@ -78,6 +90,7 @@ await runMain(() => {
   const args = process.argv.slice(2).filter((arg) => arg !== '--sanitize');
   ensureTools({ mayInstall: true });
   ensurePackages();
+  ensureTap();
   if (process.argv.includes('--sanitize')) return testSanitized(args);
   ensureAddon();
   ensureDist();

@@ -29,7 +29,8 @@ Napi::Value open_engine(const Napi::CallbackInfo& info) {
   request->threads = static_cast<int>(integer(options, "threads"));
   const auto session = std::make_shared<std::unique_ptr<engine::Session>>();
   return Task::start(
-      info.Env(), info.Env().Undefined(), [request, session](const Progress&) { return engine::Session::open(*request, session.get()); },
+      info.Env(), info.Env().Undefined(),
+      [request, session](const Progress&) { return engine::Session::open(*request, session.get()); },
       [session](Napi::Env env) -> Napi::Value { return EngineObject::wrap(env, std::move(*session)); });
 }
 
@@ -69,7 +70,8 @@ Napi::Value encode_text(const Napi::CallbackInfo& info) {
 Napi::Value noise(const Napi::CallbackInfo& info) {
   bool lossless = false;
   const std::uint64_t seed = info[0].As<Napi::BigInt>().Uint64Value(&lossless);
-  const std::uint32_t stream = info[1].As<Napi::Number>().Uint32Value(), frame = info[2].As<Napi::Number>().Uint32Value();
+  const std::uint32_t stream = info[1].As<Napi::Number>().Uint32Value(),
+                      frame = info[2].As<Napi::Number>().Uint32Value();
   const std::int64_t count = info[3].As<Napi::Number>().Int64Value();
   if (stream > 2 || count < 0 || count > (std::int64_t{1} << 32))
     throw Napi::TypeError::New(info.Env(), "native call: noise needs a stream of 0 .. 2 and a count of 0 .. 2^32");
@@ -85,10 +87,12 @@ Napi::Value cpu(const Napi::CallbackInfo& info) {
   Napi::Array features = Napi::Array::New(env);
 #if defined(__x86_64__)
   __builtin_cpu_init();
-  const std::pair<const char*, bool> known[] = {
-      {"avx2", __builtin_cpu_supports("avx2") != 0},         {"fma", __builtin_cpu_supports("fma") != 0},
-      {"avx512f", __builtin_cpu_supports("avx512f") != 0},   {"avx512bw", __builtin_cpu_supports("avx512bw") != 0},
-      {"avx512vnni", __builtin_cpu_supports("avx512vnni") != 0}, {"avx512bf16", __builtin_cpu_supports("avx512bf16") != 0}};
+  const std::pair<const char*, bool> known[] = {{"avx2", __builtin_cpu_supports("avx2") != 0},
+                                                {"fma", __builtin_cpu_supports("fma") != 0},
+                                                {"avx512f", __builtin_cpu_supports("avx512f") != 0},
+                                                {"avx512bw", __builtin_cpu_supports("avx512bw") != 0},
+                                                {"avx512vnni", __builtin_cpu_supports("avx512vnni") != 0},
+                                                {"avx512bf16", __builtin_cpu_supports("avx512bf16") != 0}};
   for (const auto& [name, present] : known)
     if (present) features.Set(features.Length(), name);
 #endif
@@ -142,7 +146,8 @@ Napi::Value inspect(const Napi::CallbackInfo& info) {
       [folder, inspection](const Progress&) { return engine::inspect_checkpoint(folder, inspection.get()); },
       [inspection](Napi::Env env) -> Napi::Value {
         Napi::Array components = Napi::Array::New(env);
-        for (const auto& part : inspection->components) components.Set(components.Length(), component_object(env, part));
+        for (const auto& part : inspection->components)
+          components.Set(components.Length(), component_object(env, part));
         Napi::Object o = Napi::Object::New(env);
         o.Set("components", components);
         return o;

@@ -19,17 +19,21 @@ Napi::Error to_error(Napi::Env env, const Status& status) {
 
 Napi::Value field(const Napi::Object& object, const char* key) {
   const Napi::Value value = object.Get(key);
-  if (value.IsUndefined()) throw Napi::TypeError::New(object.Env(), std::string("native call: field \"") + key + "\" is missing");
+  if (value.IsUndefined())
+    throw Napi::TypeError::New(object.Env(), std::string("native call: field \"") + key + "\" is missing");
   return value;
 }
 
 double number(const Napi::Object& object, const char* key) {
   const Napi::Value value = field(object, key);
-  if (!value.IsNumber()) throw Napi::TypeError::New(object.Env(), std::string("native call: field \"") + key + "\" is no number");
+  if (!value.IsNumber())
+    throw Napi::TypeError::New(object.Env(), std::string("native call: field \"") + key + "\" is no number");
   return value.As<Napi::Number>().DoubleValue();
 }
 
-std::int64_t integer(const Napi::Object& object, const char* key) { return static_cast<std::int64_t>(number(object, key)); }
+std::int64_t integer(const Napi::Object& object, const char* key) {
+  return static_cast<std::int64_t>(number(object, key));
+}
 bool boolean(const Napi::Object& object, const char* key) { return field(object, key).ToBoolean().Value(); }
 std::string text(const Napi::Object& object, const char* key) { return field(object, key).ToString().Utf8Value(); }
 

@@ -46,10 +46,11 @@ std::shared_ptr<PredictCall> read_predict(const Napi::Object& options) {
 }
 
 // A given array must have exactly the engine's size: its pointer is all that the engine gets.
-void check_size(Napi::Env env, const char* key, const std::optional<std::vector<float>>& values, std::int64_t expected) {
+void check_size(Napi::Env env, const char* key, const std::optional<std::vector<float>>& values,
+                std::int64_t expected) {
   if (!values.has_value() || static_cast<std::int64_t>(values->size()) == expected) return;
-  throw Napi::TypeError::New(env, std::string("native call: \"") + key + "\" needs " + std::to_string(expected) + " values, found " +
-                                      std::to_string(values->size()));
+  throw Napi::TypeError::New(env, std::string("native call: \"") + key + "\" needs " + std::to_string(expected) +
+                                      " values, found " + std::to_string(values->size()));
 }
 
 void check_noise(Napi::Env env, const PredictCall& call, const engine::SessionInfo& info, std::int64_t action_dim) {
@@ -79,13 +80,13 @@ Napi::Value chunk_object(Napi::Env env, PredictCall& call) {
 }  // namespace
 
 void EngineObject::define(Napi::Env env) {
-  const Napi::Function constructor =
-      DefineClass(env, "NativeEngine",
-                  {InstanceMethod<&EngineObject::reset>("reset"), InstanceMethod<&EngineObject::predict>("predict"),
-                   InstanceMethod<&EngineObject::commit>("commit"), InstanceMethod<&EngineObject::predict_next>("predictNext"),
-                   InstanceMethod<&EngineObject::decode>("decode"), InstanceMethod<&EngineObject::cache>("cache"),
-                   InstanceMethod<&EngineObject::cancel>("cancel"), InstanceMethod<&EngineObject::close>("close"),
-                   InstanceAccessor<&EngineObject::info>("info")});
+  const Napi::Function constructor = DefineClass(
+      env, "NativeEngine",
+      {InstanceMethod<&EngineObject::reset>("reset"), InstanceMethod<&EngineObject::predict>("predict"),
+       InstanceMethod<&EngineObject::commit>("commit"), InstanceMethod<&EngineObject::predict_next>("predictNext"),
+       InstanceMethod<&EngineObject::decode>("decode"), InstanceMethod<&EngineObject::cache>("cache"),
+       InstanceMethod<&EngineObject::cancel>("cancel"), InstanceMethod<&EngineObject::close>("close"),
+       InstanceAccessor<&EngineObject::info>("info")});
   auto* constructors = new Constructors{Napi::Persistent(constructor)};
   env.SetInstanceData(constructors);  // deleted with the environment
 }
@@ -101,9 +102,11 @@ Napi::Object EngineObject::wrap(Napi::Env env, std::unique_ptr<engine::Session> 
 EngineObject::EngineObject(const Napi::CallbackInfo& info) : Napi::ObjectWrap<EngineObject>(info) {}
 
 std::shared_ptr<engine::Session> EngineObject::begin(Napi::Env env) {
-  if (session_ == nullptr || !closing_.empty()) throw to_error(env, Status::error("CLOSED", "The engine is closed; open a new one."));
+  if (session_ == nullptr || !closing_.empty())
+    throw to_error(env, Status::error("CLOSED", "The engine is closed; open a new one."));
   if (running_)
-    throw to_error(env, Status::error("BUSY", "The engine runs another call. Wait for it, or cancel it; calls are not queued."));
+    throw to_error(
+        env, Status::error("BUSY", "The engine runs another call. Wait for it, or cancel it; calls are not queued."));
   return session_;
 }
 
@@ -131,7 +134,9 @@ Napi::Value EngineObject::reset(const Napi::CallbackInfo& info) {
   const auto negative = info[1].IsObject() ? float_array(info[1].As<Napi::Object>(), "rows") : std::nullopt;
   return Task::start(
       env, env.Undefined(),
-      [session, positive, negative](const Progress&) { return session->reset(*positive, negative.value_or(std::vector<float>{})); },
+      [session, positive, negative](const Progress&) {
+        return session->reset(*positive, negative.value_or(std::vector<float>{}));
+      },
       [](Napi::Env e) -> Napi::Value { return e.Undefined(); }, done());
 }
 
@@ -164,7 +169,8 @@ struct CommitCall {
 std::shared_ptr<CommitCall> read_commit(const Napi::Object& options, const char* key, const engine::Session& session) {
   auto call = std::make_shared<CommitCall>();
   const auto actions = float_array(options, key);
-  if (!actions.has_value()) throw Napi::TypeError::New(options.Env(), std::string("native call: field \"") + key + "\" is missing");
+  if (!actions.has_value())
+    throw Napi::TypeError::New(options.Env(), std::string("native call: field \"") + key + "\" is missing");
   call->actions = *actions;
   call->moments = to_moments(field(options, "moments").As<Napi::Array>());
   check_cameras(options.Env(), call->moments, session.cameras());

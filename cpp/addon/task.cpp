@@ -46,8 +46,10 @@ Status run_guarded(const Task::Work& work, const Progress& progress) {
   try {
     return work(progress);
   } catch (const std::bad_alloc&) {
-    return Status::error("OUT_OF_MEMORY", "This system does not give the memory that the call needs. Use precision bf16, a smaller job, or a "
-                                          "machine with more memory.");
+    return Status::error(
+        "OUT_OF_MEMORY",
+        "This system does not give the memory that the call needs. Use precision bf16, a smaller job, or a "
+        "machine with more memory.");
   } catch (const std::exception& error) {
     return Status::error("INTERNAL", std::string("An unexpected failure inside the engine: ") + error.what());
   }
@@ -56,10 +58,12 @@ Status run_guarded(const Task::Work& work, const Progress& progress) {
 }  // namespace
 
 Napi::Promise Task::start(Napi::Env env, const Napi::Value& on_progress, Work work, Result result, Finally finally) {
-  auto* running = new Running{Napi::Promise::Deferred::New(env), std::move(work), std::move(result), std::move(finally), {}, {}, {}};
+  auto* running = new Running{
+      Napi::Promise::Deferred::New(env), std::move(work), std::move(result), std::move(finally), {}, {}, {}};
   const bool reports = on_progress.IsFunction();
   if (reports) running->on_progress = Napi::Persistent(on_progress.As<Napi::Function>());
-  running->loop = Napi::ThreadSafeFunction::New(env, Napi::Function::New(env, [](const Napi::CallbackInfo&) {}), "premotor", 0, 1);
+  running->loop =
+      Napi::ThreadSafeFunction::New(env, Napi::Function::New(env, [](const Napi::CallbackInfo&) {}), "premotor", 0, 1);
   const Napi::Promise promise = running->deferred.Promise();
   std::thread([running, reports] {
     const Progress progress = [running](const char* stage, std::int64_t done, std::int64_t total) {
@@ -69,7 +73,8 @@ Napi::Promise Task::start(Napi::Env env, const Napi::Value& on_progress, Work wo
         if (env == nullptr) return;
         const Napi::HandleScope scope(env);
         try {
-          running->on_progress.Call({Napi::String::New(env, data->stage), Napi::Number::New(env, static_cast<double>(data->done)),
+          running->on_progress.Call({Napi::String::New(env, data->stage),
+                                     Napi::Number::New(env, static_cast<double>(data->done)),
                                      Napi::Number::New(env, static_cast<double>(data->total))});
         } catch (const Napi::Error&) {
           // A listener's failure must not end the prediction; the listener is the caller's own code.

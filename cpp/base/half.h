@@ -1,4 +1,5 @@
-// Conversions between float32 and the two 16-bit float formats (IEEE 754 binary16, bfloat16), bit for bit, without hardware help.
+// Conversions between float32 and the two 16-bit float formats (IEEE 754 binary16, bfloat16), bit for bit, without
+// hardware help.
 #pragma once
 
 #include <bit>

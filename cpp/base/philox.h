@@ -1,5 +1,6 @@
-// Seeded noise: Philox4x32-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011) and Box-Muller. Counter-based: value i of
-// a stream depends on (seed, stream, frame index, i) alone, so CPU and GPU give the same noise in any order. docs/NOISE.md is the specification.
+// Seeded noise: Philox4x32-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011) and Box-Muller.
+// Counter-based: value i of a stream depends on (seed, stream, frame index, i) alone, so CPU and GPU give the same
+// noise in any order. docs/NOISE.md is the specification.
 #pragma once
 
 #include <array>
@@ -25,11 +26,14 @@ inline std::array<std::uint32_t, 4> philox4x32_10(std::array<std::uint32_t, 4> c
   return counter;
 }
 
-// Fills out[0 .. count) with standard normal values. Counter words: (i / 4, frame index, stream, 0). Each pair of words (u, v) gives
-// r cos(a), r sin(a) with r = sqrt(-2 ln((u + 1) 2^-32)), a = 2 pi v 2^-32, in float64, rounded to float32.
-inline void standard_normal(std::uint64_t seed, NoiseStream stream, std::uint32_t frame_index, float* out, std::int64_t count) {
+// Fills out[0 .. count) with standard normal values. Counter words: (i / 4, frame index, stream, 0). Each pair of words
+// (u, v) gives r cos(a), r sin(a) with r = sqrt(-2 ln((u + 1) 2^-32)), a = 2 pi v 2^-32, in float64, rounded to
+// float32.
+inline void standard_normal(std::uint64_t seed, NoiseStream stream, std::uint32_t frame_index, float* out,
+                            std::int64_t count) {
   for (std::int64_t base = 0; base < count; base += 4) {
-    const auto words = philox4x32_10({static_cast<std::uint32_t>(base / 4), frame_index, static_cast<std::uint32_t>(stream), 0}, seed);
+    const auto words =
+        philox4x32_10({static_cast<std::uint32_t>(base / 4), frame_index, static_cast<std::uint32_t>(stream), 0}, seed);
     for (int pair = 0; pair < 2; ++pair) {
       const double u = (static_cast<double>(words[2 * pair]) + 1.0) * 0x1p-32;
       const double angle = 2.0 * std::numbers::pi * static_cast<double>(words[2 * pair + 1]) * 0x1p-32;

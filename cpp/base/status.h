@@ -1,5 +1,5 @@
-// Status: how every layer below the addon reports an operating error. Bugs are assertions, operating errors are a Status with a stable
-// code; nothing below the addon throws across a boundary, and nothing calls exit.
+// Status: how every layer below the addon reports an operating error. Bugs are assertions, operating errors are a
+// Status with a stable code; nothing below the addon throws across a boundary, and nothing calls exit.
 #pragma once
 
 #include <string>
@@ -7,8 +7,9 @@
 
 namespace premotor {
 
-// A stable error. `code` is one of the strings of docs/ERRORS.md (static storage) and empty when all is well. `message` says what was
-// expected, what was found and what to do. The optional fields name the culprit, so that the supervisor can show them apart.
+// A stable error. `code` is one of the strings of docs/ERRORS.md (static storage) and empty when all is well. `message`
+// says what was expected, what was found and what to do. The optional fields name the culprit, so that the supervisor
+// can show them apart.
 struct Status {
   const char* code = "";
   std::string message;
@@ -31,8 +32,8 @@ struct Status {
 }  // namespace premotor
 
 // Passes an error on to the caller, unchanged.
-#define PREMOTOR_TRY(expression)                            \
-  do {                                                      \
-    ::premotor::Status premotor_try_status = (expression);  \
+#define PREMOTOR_TRY(expression)                               \
+  do {                                                         \
+    ::premotor::Status premotor_try_status = (expression);     \
     if (!premotor_try_status.ok()) return premotor_try_status; \
   } while (false)

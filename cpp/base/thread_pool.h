@@ -21,9 +21,11 @@ class ThreadPool {
 
   [[nodiscard]] int threads() const { return static_cast<int>(workers_.size()) + 1; }
 
-  // Calls body(begin, end) for disjoint ranges that cover [0, count), each at least `grain` long (but the last). Returns when all are done.
-  // Results must not depend on how the ranges are cut. Not re-entrant: body must not call parallel_for.
-  void parallel_for(std::int64_t count, std::int64_t grain, const std::function<void(std::int64_t, std::int64_t)>& body);
+  // Calls body(begin, end) for disjoint ranges that cover [0, count), each at least `grain` long (but the last).
+  // Returns when all are done. Results must not depend on how the ranges are cut. Not re-entrant: body must not call
+  // parallel_for.
+  void parallel_for(std::int64_t count, std::int64_t grain,
+                    const std::function<void(std::int64_t, std::int64_t)>& body);
 
  private:
   void work();

@@ -7,7 +7,9 @@
 namespace premotor::engine {
 namespace {
 
-Status invalid(const std::string& what) { return Status::error("JOB_INVALID", "The job does not fit the engine: " + what); }
+Status invalid(const std::string& what) {
+  return Status::error("JOB_INVALID", "The job does not fit the engine: " + what);
+}
 
 std::string number(std::int64_t value) { return std::to_string(value); }
 
@@ -24,34 +26,46 @@ Status check_job(const JobConfig& job, const JobGeometry& geometry) {
   if (job.used_channels.empty()) return invalid("used_action_channel_ids is empty.");
   std::vector<std::int64_t> sorted = job.used_channels;
   std::sort(sorted.begin(), sorted.end());
-  if (sorted.front() < 0 || sorted.back() >= action_dim || std::adjacent_find(sorted.begin(), sorted.end()) != sorted.end())
+  if (sorted.front() < 0 || sorted.back() >= action_dim ||
+      std::adjacent_find(sorted.begin(), sorted.end()) != sorted.end())
     return invalid("used_action_channel_ids must be different numbers of 0 .. " + number(action_dim - 1) + ".");
   if (std::ssize(job.q01) != action_dim || std::ssize(job.q99) != action_dim)
-    return invalid("norm_stat needs " + number(action_dim) + " q01 and q99 values (action_dim of the checkpoint), found " +
-                   number(std::ssize(job.q01)) + " and " + number(std::ssize(job.q99)) + ".");
-  if (job.cameras < 1 || (job.tshape && job.cameras != 3)) return invalid("robotwin_tshape needs 3 cameras, other layouts at least 1.");
+    return invalid("norm_stat needs " + number(action_dim) +
+                   " q01 and q99 values (action_dim of the checkpoint), found " + number(std::ssize(job.q01)) +
+                   " and " + number(std::ssize(job.q99)) + ".");
+  if (job.cameras < 1 || (job.tshape && job.cameras != 3))
+    return invalid("robotwin_tshape needs 3 cameras, other layouts at least 1.");
   const LatentSize latent = latent_size(job, geometry);
-  const std::int64_t pixels = job.tshape ? 2 * geometry.spatial_factor : geometry.spatial_factor;  // the half-size cameras divide twice
+  const std::int64_t pixels =
+      job.tshape ? 2 * geometry.spatial_factor : geometry.spatial_factor;  // the half-size cameras divide twice
   if (job.height < 1 || job.width < 1 || job.height % pixels != 0 || job.width % pixels != 0)
-    return invalid("height and width must be multiples of " + number(pixels) + " pixels, found " + number(job.height) + " x " +
-                   number(job.width) + ".");
+    return invalid("height and width must be multiples of " + number(pixels) + " pixels, found " + number(job.height) +
+                   " x " + number(job.width) + ".");
   if (latent.height % geometry.patch_h != 0 || latent.width % geometry.patch_w != 0)
-    return invalid("the joined latent of " + number(latent.height) + " x " + number(latent.width) + " does not divide into patches of " +
-                   number(geometry.patch_h) + " x " + number(geometry.patch_w) + "; change height or width.");
+    return invalid("the joined latent of " + number(latent.height) + " x " + number(latent.width) +
+                   " does not divide into patches of " + number(geometry.patch_h) + " x " + number(geometry.patch_w) +
+                   "; change height or width.");
   if (job.frame_chunk_size < 1 || job.action_per_frame < 1 || job.attn_window < 2)
     return invalid("frame_chunk_size and action_per_frame must be at least 1, attn_window at least 2.");
-  if (job.video_steps < 1 || job.action_steps < 1 || job.imagine_steps < 1) return invalid("step counts must be at least 1.");
+  if (job.video_steps < 1 || job.action_steps < 1 || job.imagine_steps < 1)
+    return invalid("step counts must be at least 1.");
   if (job.video_exec_step != -1 && (job.video_exec_step < 1 || job.video_exec_step > job.video_steps + 1))
-    return invalid("video_exec_step must be -1 or 1 .. num_inference_steps + 1, found " + number(job.video_exec_step) + ".");
-  if (job.snr_shift <= 0 || job.action_snr_shift <= 0) return invalid("snr_shift and action_snr_shift must be positive.");
+    return invalid("video_exec_step must be -1 or 1 .. num_inference_steps + 1, found " + number(job.video_exec_step) +
+                   ".");
+  if (job.snr_shift <= 0 || job.action_snr_shift <= 0)
+    return invalid("snr_shift and action_snr_shift must be positive.");
   if (job.guidance_scale <= 1 && job.action_guidance_scale > 1)
     return invalid("action_guidance_scale > 1 needs guidance_scale > 1 (there is no negative prompt otherwise).");
   return Status::good();
 }
 
 ActionScaler::ActionScaler(const JobConfig& job, std::int64_t action_dim)
-    : action_dim_(action_dim), channels_(job.used_channels), position_(static_cast<std::size_t>(action_dim), -1), q01_(job.q01) {
-  for (std::size_t i = 0; i < channels_.size(); ++i) position_[static_cast<std::size_t>(channels_[i])] = static_cast<std::int64_t>(i);
+    : action_dim_(action_dim),
+      channels_(job.used_channels),
+      position_(static_cast<std::size_t>(action_dim), -1),
+      q01_(job.q01) {
+  for (std::size_t i = 0; i < channels_.size(); ++i)
+    position_[static_cast<std::size_t>(channels_[i])] = static_cast<std::int64_t>(i);
   for (std::size_t c = 0; c < q01_.size(); ++c) span_.push_back(job.q99[c] - job.q01[c] + 1e-6f);
 }
 

@@ -1,5 +1,5 @@
-// The job: how one robot uses a checkpoint. Parsed and validated by the supervisor (src/policy/job.ts); check_job repeats what the engine's safety
-// depends on.
+// The job: how one robot uses a checkpoint. Parsed and validated by the supervisor (src/policy/job.ts); check_job
+// repeats what the engine's safety depends on.
 #pragma once
 
 #include <cstdint>
@@ -26,11 +26,11 @@ struct JobConfig {
   std::vector<std::int64_t> used_channels;  // [used] channel ids in the robot's order
   std::vector<float> q01, q99;              // [action_dim]
   std::int64_t attn_window = 30;
-  std::int64_t height = 0, width = 0;       // pixels of one camera (of the first one in the T shape)
-  std::int64_t frame_chunk_size = 4;        // K, latent frames per chunk
-  std::int64_t action_per_frame = 16;       // H
-  std::int64_t imagine_steps = 5;           // passes that imagine the executing actions' frames (predict_next)
-  std::int64_t text_rows = 512;             // text rows the network attends, padding included
+  std::int64_t height = 0, width = 0;  // pixels of one camera (of the first one in the T shape)
+  std::int64_t frame_chunk_size = 4;   // K, latent frames per chunk
+  std::int64_t action_per_frame = 16;  // H
+  std::int64_t imagine_steps = 5;      // passes that imagine the executing actions' frames (predict_next)
+  std::int64_t text_rows = 512;        // text rows the network attends, padding included
 
   [[nodiscard]] bool guided() const { return guidance_scale > 1 || action_guidance_scale > 1; }
 };
@@ -51,15 +51,17 @@ LatentSize latent_size(const JobConfig& job, const JobGeometry& geometry);
 // Errors: JOB_INVALID.
 Status check_job(const JobConfig& job, const JobGeometry& geometry);
 
-// Quantile normalisation of actions between the robot's [used, F, H] in physical units and the network's [action_dim, F, H].
+// Quantile normalisation of actions between the robot's [used, F, H] in physical units and the network's [action_dim,
+// F, H].
 class ActionScaler {
  public:
   ActionScaler(const JobConfig& job, std::int64_t action_dim);
 
-  // x' = 2 (x - q01) / (q99 - q01 + 1e-6) - 1 for every channel (absent ones from 0), float32; round_bf16 rounds the result. Unused channels are
-  // NOT zeroed here. physical: [used, count], normalised: [action_dim, count].
+  // x' = 2 (x - q01) / (q99 - q01 + 1e-6) - 1 for every channel (absent ones from 0), float32; round_bf16 rounds the
+  // result. Unused channels are NOT zeroed here. physical: [used, count], normalised: [action_dim, count].
   void normalise(const float* physical, std::int64_t count, bool round_bf16, float* normalised) const;
-  // The inverse for the used channels. Inputs are bfloat16 values when round_bf16: then x + 1 is rounded first, as the reference's tensors do.
+  // The inverse for the used channels. Inputs are bfloat16 values when round_bf16: then x + 1 is rounded first, as the
+  // reference's tensors do.
   void denormalise(const float* normalised, std::int64_t count, bool round_bf16, float* physical) const;
   // Sets the unused channels of [action_dim, count] to zero.
   void zero_unused(float* normalised, std::int64_t count) const;

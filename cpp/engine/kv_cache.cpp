@@ -29,8 +29,10 @@ Status KvCache::open(const KvCacheShape& shape, std::unique_ptr<KvCache>* out) {
   std::unique_ptr<KvCache> cache(new KvCache(shape));
   void* pool = std::calloc(static_cast<std::size_t>(shape.layers * shape.guidance_rows * 2), cache->plane_bytes_);
   if (pool == nullptr) {
-    return Status::error("OUT_OF_MEMORY", "The KV cache needs " + std::to_string(cache->size_bytes()) +
-                                              " bytes, which this system does not give. Use precision bf16, a smaller attn_window or no guidance.");
+    return Status::error(
+        "OUT_OF_MEMORY",
+        "The KV cache needs " + std::to_string(cache->size_bytes()) +
+            " bytes, which this system does not give. Use precision bf16, a smaller attn_window or no guidance.");
   }
   cache->pool_ = {static_cast<std::byte*>(pool), std::free};
   *out = std::move(cache);
@@ -72,13 +74,15 @@ void KvCache::clear() {
   std::fill(owned_.begin(), owned_.end(), false);
   owned_[0] = true;
   std::fill(states_[0].id.begin(), states_[0].id.end(), -1);
+  std::fill(states_[0].predicted.begin(), states_[0].predicted.end(), std::uint8_t{0});
   writing_ = false;
   write_slots_.clear();
   write_rows_.clear();
   attended_rows_.clear();
 }
 
-// Frees the `need` valid tokens with the lowest ids; among equal ids the lowest slots go first (the reference leaves that order open).
+// Frees the `need` valid tokens with the lowest ids; among equal ids the lowest slots go first (the reference leaves
+// that order open).
 void KvCache::evict(SlotState& state, std::int64_t need) {
   while (need > 0) {
     std::int32_t oldest = INT32_MAX;
@@ -111,15 +115,18 @@ bool KvCache::take_rows(std::int64_t count) {
 Status KvCache::begin_write(std::int64_t count, WriteKind kind) {
   assert(!writing_ && count > 0);
   if (count > shape_.capacity) {
-    return Status::error("CACHE_TOO_SMALL", "One write of " + std::to_string(count) + " tokens does not fit the KV cache of " +
-                                                std::to_string(shape_.capacity) + " slots. Commit fewer frames at once or raise attn_window.");
+    return Status::error("CACHE_TOO_SMALL", "One write of " + std::to_string(count) +
+                                                " tokens does not fit the KV cache of " +
+                                                std::to_string(shape_.capacity) +
+                                                " slots. Commit fewer frames at once or raise attn_window.");
   }
   SlotState& state = writable();
   const std::int64_t free = std::count(state.id.begin(), state.id.end(), -1);
   if (free < count) evict(state, count - free);
   if (!take_rows(count)) {
-    return Status::error("CACHE_TOO_SMALL", "Speculation needs " + std::to_string(count) + " more rows than the KV cache keeps spare (" +
-                                                std::to_string(shape_.headroom) + "). Roll back before appending more.");
+    return Status::error("CACHE_TOO_SMALL",
+                         "Speculation needs " + std::to_string(count) + " more rows than the KV cache keeps spare (" +
+                             std::to_string(shape_.headroom) + "). Roll back before appending more.");
   }
   const std::int32_t id = *std::max_element(state.id.begin(), state.id.end()) + 1;  // -1 + 1 = 0 when all are free
   write_slots_.clear();

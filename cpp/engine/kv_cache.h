@@ -1,9 +1,11 @@
-// The KV cache: a transaction log over a pool of token slots with the reference's exact semantics (docs/MODEL.md section 5).
+// The KV cache: a transaction log over a pool of token slots with the reference's exact semantics (docs/MODEL.md
+// section 5).
 //
-// Two numberings keep speculation free of copies. A *slot* is the reference's slot, 0 .. capacity-1: free slots are taken in ascending order,
-// and when too few are free the valid tokens with the lowest ids are evicted. A *row* is where a token's keys and values lie in memory; there are a
-// few more rows than slots, so that a write under a mark never overwrites what the marked state still needs. mark, rollback and release
-// only switch between tables of row numbers: O(1), whatever was appended or evicted in between.
+// Two numberings keep speculation free of copies. A *slot* is the reference's slot, 0 .. capacity-1: free slots are
+// taken in ascending order, and when too few are free the valid tokens with the lowest ids are evicted. A *row* is
+// where a token's keys and values lie in memory; there are a few more rows than slots, so that a write under a mark
+// never overwrites what the marked state still needs. mark, rollback and release only switch between tables of row
+// numbers: O(1), whatever was appended or evicted in between.
 #pragma once
 
 #include <cstdint>
@@ -15,7 +17,8 @@
 
 namespace premotor::engine {
 
-// The reference's update_cache: a temporary write is undone by end_write, a predicted one is dropped by clear_predicted, a committed one stays.
+// The reference's update_cache: a temporary write is undone by end_write, a predicted one is dropped by
+// clear_predicted, a committed one stays.
 enum class WriteKind : std::uint8_t { temporary = 0, predicted = 1, committed = 2 };
 
 struct KvCacheShape {
@@ -23,8 +26,8 @@ struct KvCacheShape {
   std::int64_t guidance_rows = 1;  // 2 with guidance: separate keys and values per row
   std::int64_t heads = 0;
   std::int64_t head_dim = 0;
-  std::int64_t capacity = 0;       // slots
-  std::int64_t headroom = 0;       // rows beyond capacity, for speculation
+  std::int64_t capacity = 0;  // slots
+  std::int64_t headroom = 0;  // rows beyond capacity, for speculation
   ops::Dtype dtype = ops::Dtype::f32;
 };
 
@@ -43,8 +46,9 @@ class KvCache {
   // Forgets everything, marks included.
   void clear();
 
-  // Takes `count` slots for one write and makes them valid under id = max(valid ids) + 1. Evicts first when too few are free; the eviction stays
-  // even if the write is temporary. Until end_write the new tokens are valid. Errors: CACHE_TOO_SMALL (count > capacity, or headroom used up).
+  // Takes `count` slots for one write and makes them valid under id = max(valid ids) + 1. Evicts first when too few are
+  // free; the eviction stays even if the write is temporary. Until end_write the new tokens are valid. Errors:
+  // CACHE_TOO_SMALL (count > capacity, or headroom used up).
   Status begin_write(std::int64_t count, WriteKind kind);
   // The rows of the write that is open, ascending slots: [count].
   [[nodiscard]] const std::vector<std::int32_t>& write_rows() const { return write_rows_; }
@@ -57,7 +61,8 @@ class KvCache {
   // Drops every predicted token.
   void clear_predicted();
 
-  // Opens a speculation. rollback returns to the state at the matching mark; release keeps the state and forgets the mark.
+  // Opens a speculation. rollback returns to the state at the matching mark; release keeps the state and forgets the
+  // mark.
   void mark();
   void rollback();
   void release();
@@ -89,7 +94,8 @@ class KvCache {
   KvCacheShape shape_;
   std::unique_ptr<std::byte, void (*)(void*)> pool_{nullptr, nullptr};
   std::size_t plane_bytes_ = 0;
-  // states_[i] is the state at mark i; a state is written only when it is owned (a mark shares the state below until the first change).
+  // states_[i] is the state at mark i; a state is written only when it is owned (a mark shares the state below until
+  // the first change).
   std::vector<SlotState> states_;
   std::vector<bool> owned_;
   int depth_ = 0;

@@ -32,7 +32,8 @@ void Rope::append(float f, float h, float w, RopeTable* out) const {
   add(w, space_base_);
 }
 
-void Rope::video(std::int64_t frame_start, std::int64_t frames, std::int64_t height, std::int64_t width, RopeTable* out) const {
+void Rope::video(std::int64_t frame_start, std::int64_t frames, std::int64_t height, std::int64_t width,
+                 RopeTable* out) const {
   out->cos.clear();
   out->sin.clear();
   for (std::int64_t f = 0; f < frames; ++f)
@@ -41,7 +42,8 @@ void Rope::video(std::int64_t frame_start, std::int64_t frames, std::int64_t hei
         append(static_cast<float>(frame_start + f), static_cast<float>(h), static_cast<float>(w), out);
 }
 
-void Rope::action(std::int64_t frame_start, std::int64_t frames, std::int64_t per_frame, bool round_positions, RopeTable* out) const {
+void Rope::action(std::int64_t frame_start, std::int64_t frames, std::int64_t per_frame, bool round_positions,
+                  RopeTable* out) const {
   out->cos.clear();
   out->sin.clear();
   for (std::int64_t f = 0; f < frames; ++f) {

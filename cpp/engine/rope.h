@@ -1,5 +1,5 @@
-// Rotary position embedding over (frame, height, width): docs/MODEL.md section 3. head_dim splits into three parts, height and width head_dim / 3
-// each and frame the rest; theta 10^4; float32 base frequencies and angles.
+// Rotary position embedding over (frame, height, width): docs/MODEL.md section 3. head_dim splits into three parts,
+// height and width head_dim / 3 each and frame the rest; theta 10^4; float32 base frequencies and angles.
 #pragma once
 
 #include <cstdint>
@@ -17,9 +17,12 @@ class Rope {
   explicit Rope(std::int64_t head_dim);
 
   // Tokens (f, h, w) of `frames` frames from `frame_start` on a grid of height x width patches, w fastest.
-  void video(std::int64_t frame_start, std::int64_t frames, std::int64_t height, std::int64_t width, RopeTable* out) const;
-  // Token j of frame f at (f + (j + 1) / (per_frame + 1), -1, -1); round_positions: the position is rounded to bfloat16 first.
-  void action(std::int64_t frame_start, std::int64_t frames, std::int64_t per_frame, bool round_positions, RopeTable* out) const;
+  void video(std::int64_t frame_start, std::int64_t frames, std::int64_t height, std::int64_t width,
+             RopeTable* out) const;
+  // Token j of frame f at (f + (j + 1) / (per_frame + 1), -1, -1); round_positions: the position is rounded to bfloat16
+  // first.
+  void action(std::int64_t frame_start, std::int64_t frames, std::int64_t per_frame, bool round_positions,
+              RopeTable* out) const;
 
  private:
   void append(float f, float h, float w, RopeTable* out) const;

@@ -8,12 +8,13 @@ namespace premotor::engine {
 Schedule make_schedule(std::int64_t steps, float shift) {
   assert(steps >= 1 && shift > 0);
   Schedule schedule;
-  // u is linspace(1, 0, N + 1) without its end. Like torch.linspace in float32, the first half counts up from the start and the second
-  // half down from the end.
+  // u is linspace(1, 0, N + 1) without its end. Like torch.linspace in float32, the first half counts up from the start
+  // and the second half down from the end.
   const float step = -1.0f / static_cast<float>(steps);
   const std::int64_t points = steps + 1;
   for (std::int64_t i = 0; i < steps; ++i) {
-    const float u = i < points / 2 ? 1.0f + step * static_cast<float>(i) : 0.0f - step * static_cast<float>(points - i - 1);
+    const float u =
+        i < points / 2 ? 1.0f + step * static_cast<float>(i) : 0.0f - step * static_cast<float>(points - i - 1);
     const float sigma = shift * u / (1.0f + (shift - 1.0f) * u);
     schedule.sigmas.push_back(sigma);
     schedule.timesteps.push_back(sigma * 1000.0f);

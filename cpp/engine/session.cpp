@@ -1,4 +1,5 @@
-// Opening a session, its episodes and its commits; prediction is in session_predict.cpp, pictures in session_observe.cpp.
+// Opening a session, its episodes and its commits; prediction is in session_predict.cpp, pictures in
+// session_observe.cpp.
 #include "engine/session.h"
 
 #include <algorithm>
@@ -22,20 +23,23 @@ Status Session::open(const SessionOptions& options, std::unique_ptr<Session>* ou
 Status Session::open_parts() {
   const ops::Rounding rounding = rounds() ? ops::Rounding::bf16 : ops::Rounding::none;
   ops_ = std::make_unique<ops::CpuOps>(options_.threads);
-  PREMOTOR_TRY(Transformer::open(options_.checkpoint + "/transformer", options_.precision, rounding, *ops_, &transformer_));
+  PREMOTOR_TRY(
+      Transformer::open(options_.checkpoint + "/transformer", options_.precision, rounding, *ops_, &transformer_));
   PREMOTOR_TRY(Vae::open(options_.checkpoint + "/vae", options_.precision, rounding, *ops_, &vae_));
   const TransformerConfig& config = transformer_->config();
   const VaeConfig& vae = vae_->config();
   if (vae.z_dim != config.in_channels || config.in_channels != config.out_channels)
-    return Status::error("CHECKPOINT_CONFIG", "The transformer's in_channels (" + std::to_string(config.in_channels) + "), out_channels (" +
-                                                  std::to_string(config.out_channels) + ") and the VAE's z_dim (" +
-                                                  std::to_string(vae.z_dim) + ") must be equal: the folders belong to different models.");
+    return Status::error("CHECKPOINT_CONFIG", "The transformer's in_channels (" + std::to_string(config.in_channels) +
+                                                  "), out_channels (" + std::to_string(config.out_channels) +
+                                                  ") and the VAE's z_dim (" + std::to_string(vae.z_dim) +
+                                                  ") must be equal: the folders belong to different models.");
   geometry_ = {config.action_dim, vae.scale_factor_spatial, config.patch_h, config.patch_w};
   PREMOTOR_TRY(check_job(job_, geometry_));
   latent_ = latent_size(job_, geometry_);
   scaler_ = std::make_unique<ActionScaler>(job_, config.action_dim);
   if (job_.tshape)
-    groups_ = {{"streaming_vae", 0, 1, job_.height, job_.width}, {"streaming_vae_half", 1, 2, job_.height / 2, job_.width / 2}};
+    groups_ = {{"streaming_vae", 0, 1, job_.height, job_.width},
+               {"streaming_vae_half", 1, 2, job_.height / 2, job_.width / 2}};
   else
     groups_ = {{"streaming_vae", 0, job_.cameras, job_.height, job_.width}};
   streams_.resize(static_cast<std::size_t>(job_.cameras));
@@ -47,7 +51,8 @@ Status Session::open_parts() {
   shape.heads = config.num_attention_heads;
   shape.head_dim = config.attention_head_dim;
   shape.capacity = (job_.attn_window / 2) * (video_tokens + action_tokens);
-  // predict_next keeps at most the executing and the next chunk beside the committed state, and one pass that is under way.
+  // predict_next keeps at most the executing and the next chunk beside the committed state, and one pass that is under
+  // way.
   shape.headroom = 2 * (video_tokens + action_tokens) + std::max(video_tokens, action_tokens);
   shape.dtype = options_.precision == WeightPrecision::bf16 ? ops::Dtype::bf16 : ops::Dtype::f32;
   return KvCache::open(shape, &cache_);
@@ -65,7 +70,8 @@ SessionInfo Session::info() const {
   info.parameters = transformer_->parameters();
   for (const std::string& name : transformer_->unread()) info.unused_tensors.push_back("transformer/" + name);
   for (const std::string& name : vae_->unread()) info.unused_tensors.push_back("vae/" + name);
-  const std::int64_t latent[4] = {transformer_->config().in_channels, job_.frame_chunk_size, latent_.height, latent_.width};
+  const std::int64_t latent[4] = {transformer_->config().in_channels, job_.frame_chunk_size, latent_.height,
+                                  latent_.width};
   const std::int64_t action[3] = {scaler_->used(), job_.frame_chunk_size, job_.action_per_frame};
   std::copy_n(latent, 4, info.latent_shape);
   std::copy_n(action, 3, info.action_shape);
@@ -86,11 +92,12 @@ Status Session::reset(std::span<const float> positive, std::span<const float> ne
     const std::span<const float> embeddings = row == 0 ? positive : negative;
     const std::int64_t count = std::ssize(embeddings) / dim;
     if (embeddings.empty() || std::ssize(embeddings) % dim != 0 || count > job_.text_rows)
-      return Status::error("TEXT_INVALID", "A prompt embedding must have 1 to " + std::to_string(job_.text_rows) + " rows of " +
-                                               std::to_string(dim) + " values, found " + std::to_string(embeddings.size()) +
-                                               " values. It was made for another checkpoint, or the negative one is missing.");
-    PREMOTOR_TRY(transformer_->project_text(embeddings.data(), count, job_.text_rows - count, cache_->shape().dtype, &cancel_,
-                                            &text_[row]));
+      return Status::error("TEXT_INVALID",
+                           "A prompt embedding must have 1 to " + std::to_string(job_.text_rows) + " rows of " +
+                               std::to_string(dim) + " values, found " + std::to_string(embeddings.size()) +
+                               " values. It was made for another checkpoint, or the negative one is missing.");
+    PREMOTOR_TRY(transformer_->project_text(embeddings.data(), count, job_.text_rows - count, cache_->shape().dtype,
+                                            &cancel_, &text_[row]));
   }
   episode_ = true;
   return Status::good();
@@ -99,20 +106,23 @@ Status Session::reset(std::span<const float> positive, std::span<const float> ne
 Status Session::commit(const CommitArgs& args, CommitResult* out) {
   if (!episode_) return Status::error("NO_EPISODE", "commit needs an episode: call reset with a prompt first.");
   if (frame_index_ == 0 && init_latent_.empty())
-    return Status::error("NO_EPISODE", "The first commit of an episode needs its first prediction: call predict with an observation.");
+    return Status::error(
+        "NO_EPISODE", "The first commit of an episode needs its first prediction: call predict with an observation.");
   const Stopwatch total;
   const std::int64_t channels = transformer_->config().in_channels, plane = latent_plane();
   const bool first = frame_index_ == 0;
   const std::int64_t seen = std::ssize(*args.moments) / vae_->config().scale_factor_temporal;
   const std::int64_t frames = seen + (first ? 1 : 0);
   if (frames < 1 || args.action_count != frames * job_.action_per_frame)
-    return Status::error("ACTIONS_INVALID", "commit got pictures for " + std::to_string(frames) + " latent frames, which take " +
+    return Status::error("ACTIONS_INVALID", "commit got pictures for " + std::to_string(frames) +
+                                                " latent frames, which take " +
                                                 std::to_string(frames * job_.action_per_frame) + " actions, but " +
                                                 std::to_string(args.action_count) + " actions.");
   const std::int64_t tokens = frames * std::max(video_tokens_per_frame(), job_.action_per_frame);
   if (tokens > cache_->shape().capacity)
-    return Status::error("CACHE_TOO_SMALL", "A commit of " + std::to_string(frames) + " latent frames writes " + std::to_string(tokens) +
-                                                " tokens at once, more than the KV cache's " + std::to_string(cache_->shape().capacity) +
+    return Status::error("CACHE_TOO_SMALL", "A commit of " + std::to_string(frames) + " latent frames writes " +
+                                                std::to_string(tokens) + " tokens at once, more than the KV cache's " +
+                                                std::to_string(cache_->shape().capacity) +
                                                 ". Commit fewer frames at once or raise attn_window.");
   std::vector<float> latents;
   std::int64_t encoded = 0;
@@ -147,7 +157,8 @@ Status Session::commit(const CommitArgs& args, CommitResult* out) {
   args.trace->add("state", {scaler_->used(), frames, job_.action_per_frame},
                   std::vector<float>(args.actions, args.actions + scaler_->used() * args.action_count));
   args.trace->add("video.input", {1, channels, frames, latent_.height, latent_.width}, std::move(video));
-  args.trace->add("action.input", {1, transformer_->config().action_dim, frames, job_.action_per_frame, 1}, std::move(action));
+  args.trace->add("action.input", {1, transformer_->config().action_dim, frames, job_.action_per_frame, 1},
+                  std::move(action));
   trace_cache(args.trace);
   return Status::good();
 }

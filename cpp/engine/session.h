@@ -1,5 +1,5 @@
-// A session: one checkpoint, one job, one robot's episode. Owns weights, KV cache, video encoder state and the order of passes (docs/MODEL.md
-// sections 4 to 7). One thread calls it at a time; cancel() may come from any thread.
+// A session: one checkpoint, one job, one robot's episode. Owns weights, KV cache, video encoder state and the order of
+// passes (docs/MODEL.md sections 4 to 7). One thread calls it at a time; cancel() may come from any thread.
 #pragma once
 
 #include <atomic>
@@ -45,12 +45,12 @@ struct Timing {
 using ProgressCallback = std::function<void(const char* stage, std::int64_t done, std::int64_t total)>;
 
 struct PredictArgs {
-  const Moment* observation = nullptr;   // needed by the first prediction of an episode
+  const Moment* observation = nullptr;  // needed by the first prediction of an episode
   std::uint64_t seed = 0;
-  const float* noise_video = nullptr;    // [C, K, h, w] or null: from the seed
-  const float* noise_action = nullptr;   // [action_dim, K, H] or null
-  const float* noise_imagined = nullptr; // predict_next: [C, K, h, w] or null
-  std::int64_t video_steps = 0;          // 0: the job's
+  const float* noise_video = nullptr;     // [C, K, h, w] or null: from the seed
+  const float* noise_action = nullptr;    // [action_dim, K, H] or null
+  const float* noise_imagined = nullptr;  // predict_next: [C, K, h, w] or null
+  std::int64_t video_steps = 0;           // 0: the job's
   std::int64_t action_steps = 0;
   Trace* trace = nullptr;
   ProgressCallback progress;
@@ -58,8 +58,8 @@ struct PredictArgs {
 
 struct CommitArgs {
   const std::vector<Moment>* moments = nullptr;
-  const float* actions = nullptr;        // [used, F, H] physical, F = frames that the moments make
-  std::int64_t action_count = 0;         // F * H
+  const float* actions = nullptr;  // [used, F, H] physical, F = frames that the moments make
+  std::int64_t action_count = 0;   // F * H
   Trace* trace = nullptr;
   ProgressCallback progress;
 };
@@ -97,28 +97,33 @@ class Session {
   [[nodiscard]] KvCounts cache_counts() const { return cache_->counts(); }
   [[nodiscard]] KvCache& cache() { return *cache_; }  // for tests
 
-  // Starts an episode. positive, negative: [count, text_dim] of the real tokens; negative is needed when the job is guided.
-  // Errors: TEXT_INVALID, ABORTED (no episode runs then).
+  // Starts an episode. positive, negative: [count, text_dim] of the real tokens; negative is needed when the job is
+  // guided. Errors: TEXT_INVALID, ABORTED (no episode runs then).
   Status reset(std::span<const float> positive, std::span<const float> negative);
 
-  // Errors: NO_EPISODE, OBS_REQUIRED, FRAME_INVALID, ABORTED, CACHE_TOO_SMALL. After an error the cache is as before the call.
+  // Errors: NO_EPISODE, OBS_REQUIRED, FRAME_INVALID, ABORTED, CACHE_TOO_SMALL. After an error the cache is as before
+  // the call.
   Status predict(const PredictArgs& args, ChunkResult* out);
 
-  // Errors: NO_EPISODE, FRAME_INVALID, ACTIONS_INVALID, CACHE_TOO_SMALL. Not cancellable: a half commit would lose the episode.
+  // Errors: NO_EPISODE, FRAME_INVALID, ACTIONS_INVALID, CACHE_TOO_SMALL. Not cancellable: a half commit would lose the
+  // episode.
   Status commit(const CommitArgs& args, CommitResult* out);
 
-  // Grounded asynchronous step (docs/MODEL.md section 7): commits what was seen and executed; then, on a marked cache, appends the actions being
-  // executed now, imagines their frames, predicts the chunk after them and rolls back. `executing`: [used, K, H] physical.
+  // Grounded asynchronous step (docs/MODEL.md section 7): commits what was seen and executed; then, on a marked cache,
+  // appends the actions being executed now, imagines their frames, predicts the chunk after them and rolls back.
+  // `executing`: [used, K, H] physical.
   Status predict_next(const CommitArgs& commit, const float* executing, const PredictArgs& args, ChunkResult* out);
 
   // latents [C, frames, h, w] normalised -> pictures [n, height, width, 3] in [0, 1]; shape: n, height, width, 3.
-  Status decode(std::span<const float> latents, std::int64_t frames, std::vector<float>* pictures, std::int64_t shape[4]);
+  Status decode(std::span<const float> latents, std::int64_t frames, std::vector<float>* pictures,
+                std::int64_t shape[4]);
 
   void cancel() { cancel_.store(true); }
   void clear_cancel() { cancel_.store(false); }
 
  private:
-  // The last action pass of a closed-loop chunk only writes cache entries that the next commit drops; it runs when something reads them.
+  // The last action pass of a closed-loop chunk only writes cache entries that the next commit drops; it runs when
+  // something reads them.
   struct PendingPass {
     std::vector<float> tokens;  // [frames * H, action_dim]
     std::vector<float> frame_timesteps;
@@ -132,7 +137,7 @@ class Session {
     const float* condition = nullptr;  // [C, h, w] latent of frame 0 of the episode, or null
     Schedule video, action;
     std::vector<float> video_loop, action_loop;
-    bool video_full = true;            // video_exec_step -1: the last pass does not step
+    bool video_full = true;  // video_exec_step -1: the last pass does not step
     LastAction last_action = LastAction::run;
     Trace* trace = nullptr;
     const ProgressCallback* progress = nullptr;
@@ -145,9 +150,10 @@ class Session {
 
   explicit Session(const SessionOptions& options);
   Status open_parts();
-  Status encode(const std::vector<Moment>& moments, Trace* trace, bool trace_vae, std::vector<float>* latents, std::int64_t* frames);
-  Status encode_camera(const std::vector<Moment>& moments, const CameraGroup& group, std::int64_t camera, std::vector<float>* pixels,
-                       std::vector<float>* moments_out, std::int64_t* frames);
+  Status encode(const std::vector<Moment>& moments, Trace* trace, bool trace_vae, std::vector<float>* latents,
+                std::int64_t* frames);
+  Status encode_camera(const std::vector<Moment>& moments, const CameraGroup& group, std::int64_t camera,
+                       std::vector<float>* pixels, std::vector<float>* moments_out, std::int64_t* frames);
   void place_latent(const std::vector<float>& mu, std::int64_t frames, const CameraGroup& group, std::int64_t camera,
                     std::vector<float>* latents) const;
   void trace_vae(Trace* trace, const CameraGroup& group, std::int64_t count, std::int64_t frames,
@@ -157,15 +163,17 @@ class Session {
   ChunkPlan plan_chunk(const PredictArgs& args, std::int64_t frame_start) const;
   Status denoise_video(const ChunkPlan& plan, std::vector<float>* x, Timing* timing);
   Status denoise_action(const ChunkPlan& plan, std::vector<float>* x, Timing* timing);
-  Status last_action_pass(const ChunkPlan& plan, const std::vector<float>& x, std::size_t step, float timestep, Timing* timing);
-  Status video_pass(const float* x, std::int64_t frames, std::int64_t frame_start, const std::vector<float>& frame_timesteps,
-                    WriteKind kind, std::int64_t guidance_rows, float* out);
-  Status action_pass(const float* x, std::int64_t frames, std::int64_t frame_start, const std::vector<float>& frame_timesteps,
-                     WriteKind kind, std::int64_t guidance_rows, float* out);
+  Status last_action_pass(const ChunkPlan& plan, const std::vector<float>& x, std::size_t step, float timestep,
+                          Timing* timing);
+  Status video_pass(const float* x, std::int64_t frames, std::int64_t frame_start,
+                    const std::vector<float>& frame_timesteps, WriteKind kind, std::int64_t guidance_rows, float* out);
+  Status action_pass(const float* x, std::int64_t frames, std::int64_t frame_start,
+                     const std::vector<float>& frame_timesteps, WriteKind kind, std::int64_t guidance_rows, float* out);
   Status run_pass(Pass& pass, WriteKind kind);
   void guide(const std::vector<float>& out, float scale, std::int64_t per_row, std::vector<float>* guided) const;
   void step(std::vector<float>* x, const std::vector<float>& velocity, float size) const;
-  void make_noise(const PredictArgs& args, std::int64_t frame_start, std::vector<float>* video, std::vector<float>* action) const;
+  void make_noise(const PredictArgs& args, std::int64_t frame_start, std::vector<float>* video,
+                  std::vector<float>* action) const;
   std::vector<float> frame_timesteps(std::int64_t frames, float timestep, bool first_is_clean) const;
   void finish_chunk(const std::vector<float>& video, std::vector<float> action, Trace* trace, ChunkResult* out) const;
   void trace_cache(Trace* trace);
@@ -191,12 +199,12 @@ class Session {
   // The episode.
   bool episode_ = false;
   std::int64_t frame_index_ = 0;
-  std::vector<float> init_latent_;  // [C, h, w], empty before the first observation
+  std::vector<float> init_latent_;       // [C, h, w], empty before the first observation
   std::vector<VaeStreamState> streams_;  // one per camera
   std::vector<TextKeysValues> text_;     // one per guidance row
   std::optional<PendingPass> pending_;
   RopeTable rope_table_;
-  std::vector<float> tokens_;            // [tokens, features] of the pass that runs
+  std::vector<float> tokens_;                                   // [tokens, features] of the pass that runs
   std::vector<std::pair<std::int32_t, std::int32_t>> written_;  // (slot, row) of this call's lasting writes, for traces
 };
 

@@ -1,4 +1,5 @@
-// Pictures in and out of a session: resize, video encoder, joined latents; and the decoder for imagined video (docs/MODEL.md section 6).
+// Pictures in and out of a session: resize, video encoder, joined latents; and the decoder for imagined video
+// (docs/MODEL.md section 6).
 #include <algorithm>
 
 #include "base/thread_pool.h"
@@ -7,7 +8,8 @@
 
 namespace premotor::engine {
 
-// Resizes and encodes one camera's pictures; its stream's state moves on. moments_out: [frames, h, w, 2 z], channels last.
+// Resizes and encodes one camera's pictures; its stream's state moves on. moments_out: [frames, h, w, 2 z], channels
+// last.
 Status Session::encode_camera(const std::vector<Moment>& moments, const CameraGroup& group, std::int64_t camera,
                               std::vector<float>* pixels, std::vector<float>* moments_out, std::int64_t* frames) {
   const std::int64_t picture = group.height * group.width * 3, count = std::ssize(moments);
@@ -28,13 +30,14 @@ Status Session::encode_camera(const std::vector<Moment>& moments, const CameraGr
 }
 
 // Puts one camera's normalised latent means into their place in the joined latents [C, frames, h, w].
-void Session::place_latent(const std::vector<float>& moments, std::int64_t frames, const CameraGroup& group, std::int64_t camera,
-                           std::vector<float>* latents) const {
+void Session::place_latent(const std::vector<float>& moments, std::int64_t frames, const CameraGroup& group,
+                           std::int64_t camera, std::vector<float>* latents) const {
   const std::int64_t channels = vae_->config().z_dim;
   const std::int64_t height = group.height / geometry_.spatial_factor, width = group.width / geometry_.spatial_factor;
   std::vector<float> normal(static_cast<std::size_t>(frames * height * width * channels));
   normalise_latents(vae_->config(), moments.data(), frames * height * width, rounding(), normal.data());
-  // The T shape has the half-size cameras on top, side by side, and the first camera below; otherwise cameras lie side by side.
+  // The T shape has the half-size cameras on top, side by side, and the first camera below; otherwise cameras lie side
+  // by side.
   const std::int64_t left = job_.tshape ? (camera == 0 ? 0 : (camera - 1) * width) : camera * width;
   const std::int64_t top = job_.tshape && camera == 0 ? latent_.height - height : 0;
   for (std::int64_t c = 0; c < channels; ++c)
@@ -60,17 +63,20 @@ Status Session::encode(const std::vector<Moment>& moments, Trace* trace, bool wi
     if (trace != nullptr && with_vae) trace_vae(trace, group, std::ssize(moments), *frames, pixels, encoded);
   }
   if (trace != nullptr)
-    trace->add("obs_latent", {1, vae_->config().z_dim, *frames, latent_.height, latent_.width}, std::vector<float>(*latents));
+    trace->add("obs_latent", {1, vae_->config().z_dim, *frames, latent_.height, latent_.width},
+               std::vector<float>(*latents));
   return Status::good();
 }
 
-Status Session::decode(std::span<const float> latents, std::int64_t frames, std::vector<float>* pictures, std::int64_t shape[4]) {
+Status Session::decode(std::span<const float> latents, std::int64_t frames, std::vector<float>* pictures,
+                       std::int64_t shape[4]) {
   const VaeConfig& vae = vae_->config();
   const std::int64_t plane = latent_plane();
   if (frames < 1 || std::ssize(latents) != vae.z_dim * frames * plane)
-    return Status::error("ARGUMENT_INVALID", "decode needs latents of " + std::to_string(vae.z_dim) + " channels x frames x " +
-                                                 std::to_string(latent_.height) + " x " + std::to_string(latent_.width) + ", found " +
-                                                 std::to_string(latents.size()) + " values for " + std::to_string(frames) + " frames.");
+    return Status::error("ARGUMENT_INVALID",
+                         "decode needs latents of " + std::to_string(vae.z_dim) + " channels x frames x " +
+                             std::to_string(latent_.height) + " x " + std::to_string(latent_.width) + ", found " +
+                             std::to_string(latents.size()) + " values for " + std::to_string(frames) + " frames.");
   std::vector<float> last(latents.size());  // [frames, h, w, C]
   for (std::int64_t c = 0; c < vae.z_dim; ++c)
     for (std::int64_t i = 0; i < frames * plane; ++i)

@@ -1,5 +1,5 @@
-// Prediction: denoising loops for video and actions over the KV cache, guidance, partial denoising, and the grounded asynchronous step
-// (docs/MODEL.md sections 4, 5 and 7).
+// Prediction: denoising loops for video and actions over the KV cache, guidance, partial denoising, and the grounded
+// asynchronous step (docs/MODEL.md sections 4, 5 and 7).
 #include <algorithm>
 
 #include "base/half.h"
@@ -33,9 +33,11 @@ Status Session::run_pass(Pass& pass, WriteKind kind) {
   return status;
 }
 
-// x: [C, frames, h, w] -> tokens [frames * patches, C * ph * pw], features in (c, ph, pw) order. out: [rows, tokens, C * ph * pw] in (ph, pw, c) order.
-Status Session::video_pass(const float* x, std::int64_t frames, std::int64_t frame_start, const std::vector<float>& frame_timesteps,
-                           WriteKind kind, std::int64_t guidance_rows, float* out) {
+// x: [C, frames, h, w] -> tokens [frames * patches, C * ph * pw], features in (c, ph, pw) order. out: [rows, tokens, C
+// * ph * pw] in (ph, pw, c) order.
+Status Session::video_pass(const float* x, std::int64_t frames, std::int64_t frame_start,
+                           const std::vector<float>& frame_timesteps, WriteKind kind, std::int64_t guidance_rows,
+                           float* out) {
   const std::int64_t channels = transformer_->config().in_channels, ph = geometry_.patch_h, pw = geometry_.patch_w;
   const std::int64_t grid_h = latent_.height / ph, grid_w = latent_.width / pw, plane = latent_plane();
   tokens_.resize(static_cast<std::size_t>(channels * frames * plane));
@@ -61,8 +63,9 @@ Status Session::video_pass(const float* x, std::int64_t frames, std::int64_t fra
 }
 
 // x: [action_dim, frames, H] -> tokens [frames * H, action_dim]. out: [rows, tokens, action_dim].
-Status Session::action_pass(const float* x, std::int64_t frames, std::int64_t frame_start, const std::vector<float>& frame_timesteps,
-                            WriteKind kind, std::int64_t guidance_rows, float* out) {
+Status Session::action_pass(const float* x, std::int64_t frames, std::int64_t frame_start,
+                            const std::vector<float>& frame_timesteps, WriteKind kind, std::int64_t guidance_rows,
+                            float* out) {
   const std::int64_t dim = transformer_->config().action_dim, count = frames * job_.action_per_frame;
   tokens_.resize(static_cast<std::size_t>(dim * count));
   for (std::int64_t i = 0; i < count; ++i)
@@ -80,7 +83,8 @@ Status Session::action_pass(const float* x, std::int64_t frames, std::int64_t fr
 }
 
 // guided = negative + scale * (positive - negative), or the positive row alone when scale <= 1. out: [rows, per_row].
-void Session::guide(const std::vector<float>& out, float scale, std::int64_t per_row, std::vector<float>* guided) const {
+void Session::guide(const std::vector<float>& out, float scale, std::int64_t per_row,
+                    std::vector<float>* guided) const {
   guided->assign(out.begin(), out.begin() + per_row);
   if (scale <= 1) return;
   for (std::int64_t i = 0; i < per_row; ++i) {
@@ -109,7 +113,8 @@ Session::ChunkPlan Session::plan_chunk(const PredictArgs& args, std::int64_t fra
   return plan;
 }
 
-void Session::make_noise(const PredictArgs& args, std::int64_t frame_start, std::vector<float>* video, std::vector<float>* action) const {
+void Session::make_noise(const PredictArgs& args, std::int64_t frame_start, std::vector<float>* video,
+                         std::vector<float>* action) const {
   const auto fill = [&](const float* given, NoiseStream stream, std::int64_t count, std::vector<float>* to) {
     to->resize(static_cast<std::size_t>(count));
     if (given != nullptr)
@@ -121,7 +126,8 @@ void Session::make_noise(const PredictArgs& args, std::int64_t frame_start, std:
   };
   const std::int64_t frames = job_.frame_chunk_size;
   fill(args.noise_video, NoiseStream::video, transformer_->config().in_channels * frames * latent_plane(), video);
-  fill(args.noise_action, NoiseStream::action, transformer_->config().action_dim * frames * job_.action_per_frame, action);
+  fill(args.noise_action, NoiseStream::action, transformer_->config().action_dim * frames * job_.action_per_frame,
+       action);
 }
 
 namespace {
@@ -142,7 +148,8 @@ void impose_first_frame(std::vector<float>* x, std::int64_t channels, std::int64
 // x: noise in, denoised latents out, [C, K, h, w].
 Status Session::denoise_video(const ChunkPlan& plan, std::vector<float>* x, Timing* timing) {
   const Stopwatch watch;
-  const std::int64_t channels = transformer_->config().in_channels, frames = job_.frame_chunk_size, plane = latent_plane();
+  const std::int64_t channels = transformer_->config().in_channels, frames = job_.frame_chunk_size,
+                     plane = latent_plane();
   const std::int64_t rows = cache_->shape().guidance_rows, per_row = channels * frames * plane;
   const std::int64_t ph = geometry_.patch_h, pw = geometry_.patch_w, grid_w = latent_.width / pw;
   const std::vector<std::int64_t> shape{1, channels, frames, latent_.height, latent_.width};
@@ -152,17 +159,20 @@ Status Session::denoise_video(const ChunkPlan& plan, std::vector<float>* x, Timi
     const std::string name = "video.s" + std::to_string(i);
     if (plan.condition != nullptr) impose_first_frame(x, channels, plane, plan.condition);
     const bool wanted = steps || plan.trace != nullptr;
-    PREMOTOR_TRY(video_pass(x->data(), frames, plan.frame_start, frame_timesteps(frames, plan.video_loop[i], plan.condition != nullptr),
+    PREMOTOR_TRY(video_pass(x->data(), frames, plan.frame_start,
+                            frame_timesteps(frames, plan.video_loop[i], plan.condition != nullptr),
                             last ? WriteKind::predicted : WriteKind::temporary, rows, wanted ? out.data() : nullptr));
     ++timing->video_passes;
-    if (plan.trace != nullptr) plan.trace->add(name + ".out", {rows, frames * plane, channels}, std::vector<float>(out));
+    if (plan.trace != nullptr)
+      plan.trace->add(name + ".out", {rows, frames * plane, channels}, std::vector<float>(out));
     if (steps) {
       guide(out, job_.guidance_scale, per_row, &guided);
       for (std::int64_t c = 0; c < channels; ++c)
         for (std::int64_t f = 0; f < frames; ++f)
           for (std::int64_t y = 0; y < latent_.height; ++y)
             for (std::int64_t xx = 0; xx < latent_.width; ++xx) {
-              const std::int64_t token = f * (plane / (ph * pw)) + y / ph * grid_w + xx / pw, part = y % ph * pw + xx % pw;
+              const std::int64_t token = f * (plane / (ph * pw)) + y / ph * grid_w + xx / pw,
+                                 part = y % ph * pw + xx % pw;
               velocity[static_cast<std::size_t>(((c * frames + f) * latent_.height + y) * latent_.width + xx)] =
                   guided[static_cast<std::size_t>((token * ph * pw + part) * channels + c)];
             }
@@ -173,16 +183,19 @@ Status Session::denoise_video(const ChunkPlan& plan, std::vector<float>* x, Timi
       plan.trace->add(name + ".pred", shape, std::vector<float>(velocity));
       plan.trace->add(name + ".x", shape, std::vector<float>(*x));
     }
-    if (*plan.progress) (*plan.progress)(plan.video_stage, static_cast<std::int64_t>(i) + 1, std::ssize(plan.video_loop));
+    if (*plan.progress)
+      (*plan.progress)(plan.video_stage, static_cast<std::int64_t>(i) + 1, std::ssize(plan.video_loop));
   }
   timing->video_ms += watch.elapsed_ms();
   return Status::good();
 }
 
-// The pass at t = 0 writes the predicted actions into the cache. Nothing reads them before the next commit drops them, unless another prediction
-// comes first: so it can wait. What it evicts is evicted now, as in the reference.
-Status Session::last_action_pass(const ChunkPlan& plan, const std::vector<float>& x, std::size_t step, float timestep, Timing* timing) {
-  const std::int64_t frames = job_.frame_chunk_size, dim = transformer_->config().action_dim, count = frames * job_.action_per_frame;
+// The pass at t = 0 writes the predicted actions into the cache. Nothing reads them before the next commit drops them,
+// unless another prediction comes first: so it can wait. What it evicts is evicted now, as in the reference.
+Status Session::last_action_pass(const ChunkPlan& plan, const std::vector<float>& x, std::size_t step, float timestep,
+                                 Timing* timing) {
+  const std::int64_t frames = job_.frame_chunk_size, dim = transformer_->config().action_dim,
+                     count = frames * job_.action_per_frame;
   const std::int64_t rows = cache_->shape().guidance_rows;
   const std::vector<float> timesteps = frame_timesteps(frames, timestep, plan.condition != nullptr);
   if (plan.last_action == LastAction::skip) return Status::good();
@@ -191,11 +204,13 @@ Status Session::last_action_pass(const ChunkPlan& plan, const std::vector<float>
     ++timing->action_passes;
     PREMOTOR_TRY(action_pass(x.data(), frames, plan.frame_start, timesteps, WriteKind::predicted, rows,
                              plan.trace != nullptr ? out.data() : nullptr));
-    if (plan.trace != nullptr) plan.trace->add("action.s" + std::to_string(step) + ".out", {rows, count, dim}, std::move(out));
+    if (plan.trace != nullptr)
+      plan.trace->add("action.s" + std::to_string(step) + ".out", {rows, count, dim}, std::move(out));
     return Status::good();
   }
   PREMOTOR_TRY(cache_->begin_write(count, WriteKind::predicted));
-  pending_ = PendingPass{std::vector<float>(x), timesteps, plan.frame_start, cache_->write_rows(), cache_->attended_rows()};
+  pending_ =
+      PendingPass{std::vector<float>(x), timesteps, plan.frame_start, cache_->write_rows(), cache_->attended_rows()};
   cache_->end_write();
   return Status::good();
 }
@@ -203,10 +218,12 @@ Status Session::last_action_pass(const ChunkPlan& plan, const std::vector<float>
 // x: noise in, denoised normalised actions out, [action_dim, K, H].
 Status Session::denoise_action(const ChunkPlan& plan, std::vector<float>* x, Timing* timing) {
   const Stopwatch watch;
-  const std::int64_t frames = job_.frame_chunk_size, per_frame = job_.action_per_frame, dim = transformer_->config().action_dim;
+  const std::int64_t frames = job_.frame_chunk_size, per_frame = job_.action_per_frame,
+                     dim = transformer_->config().action_dim;
   const std::int64_t count = frames * per_frame, per_row = dim * count;
   // The second guidance row of a denoising pass is read only when actions are guided; a trace shows it all the same.
-  const std::int64_t all = cache_->shape().guidance_rows, rows = job_.action_guidance_scale > 1 || plan.trace != nullptr ? all : 1;
+  const std::int64_t all = cache_->shape().guidance_rows,
+                     rows = job_.action_guidance_scale > 1 || plan.trace != nullptr ? all : 1;
   const std::vector<std::int64_t> shape{1, dim, frames, per_frame, 1};
   std::vector<float> out(static_cast<std::size_t>(rows * per_row)), guided, velocity(static_cast<std::size_t>(per_row));
   for (std::size_t i = 0; i < plan.action_loop.size(); ++i) {
@@ -218,8 +235,8 @@ Status Session::denoise_action(const ChunkPlan& plan, std::vector<float>* x, Tim
       PREMOTOR_TRY(last_action_pass(plan, *x, i, plan.action_loop[i], timing));
     } else {
       PREMOTOR_TRY(action_pass(x->data(), frames, plan.frame_start,
-                               frame_timesteps(frames, plan.action_loop[i], plan.condition != nullptr), WriteKind::temporary, rows,
-                               out.data()));
+                               frame_timesteps(frames, plan.action_loop[i], plan.condition != nullptr),
+                               WriteKind::temporary, rows, out.data()));
       ++timing->action_passes;
       guide(out, job_.action_guidance_scale, per_row, &guided);
       for (std::int64_t c = 0; c < dim; ++c)
@@ -242,8 +259,8 @@ Status Session::denoise_action(const ChunkPlan& plan, std::vector<float>* x, Tim
 Status Session::run_pending() {
   if (!pending_) return Status::good();
   const PendingPass& waiting = *pending_;
-  transformer_->rope().action(waiting.frame_start, job_.frame_chunk_size, job_.action_per_frame, rounds() && job_.input_cast,
-                              &rope_table_);
+  transformer_->rope().action(waiting.frame_start, job_.frame_chunk_size, job_.action_per_frame,
+                              rounds() && job_.input_cast, &rope_table_);
   const std::int64_t dim = transformer_->config().action_dim, count = job_.frame_chunk_size * job_.action_per_frame;
   tokens_.resize(static_cast<std::size_t>(dim * count));
   for (std::int64_t i = 0; i < count; ++i)
@@ -267,7 +284,8 @@ Status Session::run_pending() {
   return Status::good();
 }
 
-void Session::finish_chunk(const std::vector<float>& video, std::vector<float> action, Trace* trace, ChunkResult* out) const {
+void Session::finish_chunk(const std::vector<float>& video, std::vector<float> action, Trace* trace,
+                           ChunkResult* out) const {
   const std::int64_t frames = job_.frame_chunk_size, per_frame = job_.action_per_frame, count = frames * per_frame;
   scaler_->zero_unused(action.data(), count);
   out->actions.resize(static_cast<std::size_t>(scaler_->used() * count));
@@ -275,16 +293,19 @@ void Session::finish_chunk(const std::vector<float>& video, std::vector<float> a
   out->latents = video;
   if (trace == nullptr) return;
   trace->add("action.final_norm", {1, transformer_->config().action_dim, frames, per_frame, 1}, std::move(action));
-  trace->add("latents", {1, transformer_->config().in_channels, frames, latent_.height, latent_.width}, std::vector<float>(video));
+  trace->add("latents", {1, transformer_->config().in_channels, frames, latent_.height, latent_.width},
+             std::vector<float>(video));
   trace->add("action", {scaler_->used(), frames, per_frame}, std::vector<float>(out->actions));
 }
 
 Status Session::predict(const PredictArgs& args, ChunkResult* out) {
   if (!episode_) return Status::error("NO_EPISODE", "predict needs an episode: call reset with a prompt first.");
   if (frame_index_ == 0 && args.observation == nullptr && init_latent_.empty())
-    return Status::error("OBS_REQUIRED", "The first prediction of an episode needs an observation: one picture per camera.");
+    return Status::error("OBS_REQUIRED",
+                         "The first prediction of an episode needs an observation: one picture per camera.");
   PREMOTOR_TRY(run_pending());
-  // A failed or stopped prediction leaves no trace: the cache rolls back, and so does what the first observation changed.
+  // A failed or stopped prediction leaves no trace: the cache rolls back, and so does what the first observation
+  // changed.
   std::vector<float> saved_latent;
   std::vector<VaeStreamState> saved_streams;
   if (frame_index_ == 0) saved_latent = init_latent_, saved_streams = streams_;
@@ -323,7 +344,8 @@ Status Session::predict_checked(const PredictArgs& args, ChunkResult* out) {
     trace_schedules(plan);
     args.trace->add("noise.video", {1, transformer_->config().in_channels, frames, latent_.height, latent_.width},
                     std::vector<float>(video));
-    args.trace->add("noise.action", {1, transformer_->config().action_dim, frames, job_.action_per_frame, 1}, std::vector<float>(action));
+    args.trace->add("noise.action", {1, transformer_->config().action_dim, frames, job_.action_per_frame, 1},
+                    std::vector<float>(action));
   }
   PREMOTOR_TRY(denoise_video(plan, &video, &out->timing));
   PREMOTOR_TRY(denoise_action(plan, &action, &out->timing));
@@ -335,7 +357,8 @@ Status Session::predict_checked(const PredictArgs& args, ChunkResult* out) {
   return Status::good();
 }
 
-Status Session::predict_next(const CommitArgs& committed, const float* executing, const PredictArgs& args, ChunkResult* out) {
+Status Session::predict_next(const CommitArgs& committed, const float* executing, const PredictArgs& args,
+                             ChunkResult* out) {
   const Stopwatch total;
   CommitResult result;
   PREMOTOR_TRY(commit(committed, &result));
@@ -347,15 +370,18 @@ Status Session::predict_next(const CommitArgs& committed, const float* executing
   return status;
 }
 
-// On a marked cache: the executing actions, the frames they will cause, and the chunk after them. The caller rolls back.
+// On a marked cache: the executing actions, the frames they will cause, and the chunk after them. The caller rolls
+// back.
 Status Session::imagine(const float* executing, const PredictArgs& args, ChunkResult* out) {
   const Stopwatch watch;
-  const std::int64_t frames = job_.frame_chunk_size, count = frames * job_.action_per_frame, rows = cache_->shape().guidance_rows;
+  const std::int64_t frames = job_.frame_chunk_size, count = frames * job_.action_per_frame,
+                     rows = cache_->shape().guidance_rows;
   const std::int64_t dim = transformer_->config().action_dim;
   std::vector<float> action(static_cast<std::size_t>(dim * count)), video, unused;
   scaler_->normalise(executing, count, rounds(), action.data());
   scaler_->zero_unused(action.data(), count);
-  PREMOTOR_TRY(action_pass(action.data(), frames, frame_index_, frame_timesteps(frames, 0.0f, false), WriteKind::predicted, rows, nullptr));
+  PREMOTOR_TRY(action_pass(action.data(), frames, frame_index_, frame_timesteps(frames, 0.0f, false),
+                           WriteKind::predicted, rows, nullptr));
   PredictArgs dream;
   dream.seed = args.seed;
   dream.video_steps = job_.imagine_steps;
@@ -368,14 +394,16 @@ Status Session::imagine(const float* executing, const PredictArgs& args, ChunkRe
   if (args.noise_imagined != nullptr)
     std::copy_n(args.noise_imagined, video.size(), video.begin());
   else
-    standard_normal(args.seed, NoiseStream::imagined, static_cast<std::uint32_t>(frame_index_), video.data(), std::ssize(video));
+    standard_normal(args.seed, NoiseStream::imagined, static_cast<std::uint32_t>(frame_index_), video.data(),
+                    std::ssize(video));
   if (rounds())
     for (float& value : video) value = round_to_bf16(value);
   Timing imagined;
   PREMOTOR_TRY(denoise_video(plan, &video, &imagined));
   out->timing.imagine_ms = watch.elapsed_ms();
   if (args.trace != nullptr)
-    args.trace->add("imagined", {1, transformer_->config().in_channels, frames, latent_.height, latent_.width}, std::vector<float>(video));
+    args.trace->add("imagined", {1, transformer_->config().in_channels, frames, latent_.height, latent_.width},
+                    std::vector<float>(video));
   const std::int64_t start = frame_index_ + frames;
   ChunkPlan next = plan_chunk(args, start);
   next.last_action = args.trace != nullptr ? LastAction::run : LastAction::skip;

@@ -9,7 +9,8 @@ namespace premotor::engine {
 namespace {
 
 // Channels-last [count, height, width, channels] -> [channels, count, height, width], appended to `out`.
-void append_channels_first(const float* from, std::int64_t count, std::int64_t plane, std::int64_t channels, std::vector<float>* out) {
+void append_channels_first(const float* from, std::int64_t count, std::int64_t plane, std::int64_t channels,
+                           std::vector<float>* out) {
   for (std::int64_t c = 0; c < channels; ++c)
     for (std::int64_t i = 0; i < count * plane; ++i) out->push_back(from[i * channels + c]);
 }
@@ -17,12 +18,15 @@ void append_channels_first(const float* from, std::int64_t count, std::int64_t p
 }  // namespace
 
 void Session::trace_vae(Trace* trace, const CameraGroup& group, std::int64_t count, std::int64_t frames,
-                        const std::vector<std::vector<float>>& pixels, const std::vector<std::vector<float>>& moments) const {
+                        const std::vector<std::vector<float>>& pixels,
+                        const std::vector<std::vector<float>>& moments) const {
   const std::int64_t height = group.height / geometry_.spatial_factor, width = group.width / geometry_.spatial_factor;
   const std::int64_t channels = 2 * vae_->config().z_dim;
   std::vector<float> seen, encoded;
-  for (const std::vector<float>& camera : pixels) append_channels_first(camera.data(), count, group.height * group.width, 3, &seen);
-  for (const std::vector<float>& camera : moments) append_channels_first(camera.data(), frames, height * width, channels, &encoded);
+  for (const std::vector<float>& camera : pixels)
+    append_channels_first(camera.data(), count, group.height * group.width, 3, &seen);
+  for (const std::vector<float>& camera : moments)
+    append_channels_first(camera.data(), frames, height * width, channels, &encoded);
   trace->add(group.trace_name + ".pixels", {group.count, 3, count, group.height, group.width}, std::move(seen));
   trace->add(group.trace_name + ".moments", {group.count, channels, frames, height, width}, std::move(encoded));
 }
@@ -38,13 +42,15 @@ void Session::trace_schedules(const ChunkPlan& plan) const {
   add("action", plan.action, plan.action_loop);
 }
 
-// State of the cache over all slots, and the keys and values of this call's writes that are still valid; first and last layer.
+// State of the cache over all slots, and the keys and values of this call's writes that are still valid; first and last
+// layer.
 void Session::trace_cache(Trace* trace) {
   const KvCacheShape& shape = cache_->shape();
   const KvCache::SlotState& slots = cache_->slots();
   std::vector<std::pair<std::int32_t, std::int32_t>> kept;  // (slot, row), ascending slots
   for (const auto& [slot, row] : written_)
-    if (slots.id[static_cast<std::size_t>(slot)] >= 0 && slots.row[static_cast<std::size_t>(slot)] == row) kept.emplace_back(slot, row);
+    if (slots.id[static_cast<std::size_t>(slot)] >= 0 && slots.row[static_cast<std::size_t>(slot)] == row)
+      kept.emplace_back(slot, row);
   std::sort(kept.begin(), kept.end());
   const std::vector<std::int64_t> all{shape.capacity};
   for (const std::int64_t layer : {std::int64_t{0}, shape.layers - 1}) {
@@ -67,12 +73,14 @@ void Session::trace_cache(Trace* trace) {
           for (std::int64_t head = 0; head < shape.heads; ++head) {
             const std::int64_t at = (head * cache_->rows() + row) * shape.head_dim;
             for (std::int64_t d = at; d < at + shape.head_dim; ++d)
-              values.push_back(shape.dtype == ops::Dtype::f32 ? static_cast<const float*>(plane)[d]
-                                                              : bf16_to_f32(static_cast<const std::uint16_t*>(plane)[d]));
+              values.push_back(shape.dtype == ops::Dtype::f32
+                                   ? static_cast<const float*>(plane)[d]
+                                   : bf16_to_f32(static_cast<const std::uint16_t*>(plane)[d]));
           }
         }
       }
-      trace->add(prefix + (key ? "k" : "v"), {shape.guidance_rows, std::ssize(kept), shape.heads, shape.head_dim}, std::move(values));
+      trace->add(prefix + (key ? "k" : "v"), {shape.guidance_rows, std::ssize(kept), shape.heads, shape.head_dim},
+                 std::move(values));
     }
     if (shape.layers == 1) break;
   }

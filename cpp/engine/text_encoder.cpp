@@ -14,6 +14,7 @@
 
 #include "base/half.h"
 #include "base/thread_pool.h"
+#include "engine/expected.h"
 #include "engine/safetensors.h"
 
 namespace premotor::engine {
@@ -23,72 +24,7 @@ namespace {
 // Rows of a sequence handed to a thread at once.
 constexpr std::int64_t row_grain = 4;
 
-struct ExpectedTensor {
-  std::string name;
-  std::vector<std::int64_t> shape;
-};
-
-std::string shown(const std::vector<std::int64_t>& shape) {
-  std::string text = "[";
-  for (std::size_t i = 0; i < shape.size(); ++i) text += (i == 0 ? "" : ", ") + std::to_string(shape[i]);
-  return text + "]";
-}
-
 std::string layer_prefix(std::int64_t layer) { return "encoder.block." + std::to_string(layer) + ".layer."; }
-
-// Every tensor that the encoder reads but the embedding, whose name has two forms.
-std::vector<ExpectedTensor> expected_tensors(const TextEncoderConfig& c) {
-  const std::int64_t inner = c.num_heads * c.d_kv;
-  std::vector<ExpectedTensor> list;
-  for (std::int64_t layer = 0; layer < c.num_layers; ++layer) {
-    const std::string attention = layer_prefix(layer) + "0.";
-    const std::string feed_forward = layer_prefix(layer) + "1.";
-    for (const char* name : {"q", "k", "v"})
-      list.push_back({attention + "SelfAttention." + name + ".weight", {inner, c.d_model}});
-    list.push_back({attention + "SelfAttention.o.weight", {c.d_model, inner}});
-    list.push_back(
-        {attention + "SelfAttention.relative_attention_bias.weight", {c.relative_attention_num_buckets, c.num_heads}});
-    list.push_back({attention + "layer_norm.weight", {c.d_model}});
-    list.push_back({feed_forward + "DenseReluDense.wi_0.weight", {c.d_ff, c.d_model}});
-    list.push_back({feed_forward + "DenseReluDense.wi_1.weight", {c.d_ff, c.d_model}});
-    list.push_back({feed_forward + "DenseReluDense.wo.weight", {c.d_model, c.d_ff}});
-    list.push_back({feed_forward + "layer_norm.weight", {c.d_model}});
-  }
-  list.push_back({"encoder.final_layer_norm.weight", {c.d_model}});
-  return list;
-}
-
-Status tensor_problem(const char* code, const TensorStore& store, const ExpectedTensor& wanted,
-                      const StoredTensor* tensor, std::string expected, std::string found) {
-  const std::string file =
-      tensor != nullptr ? store.file_of(*tensor) : (store.files().empty() ? "(no file)" : store.files()[0].path());
-  Status status = Status::error(code, file + ", tensor " + wanted.name + ": expected " + expected + ", found " + found +
-                                          ". The weights do not fit the text encoder's config.json; take both from " +
-                                          "the same checkpoint.");
-  status.file = file;
-  status.tensor = wanted.name;
-  status.expected = std::move(expected);
-  status.found = std::move(found);
-  return status;
-}
-
-// Presence, shape and dtype, without touching the data.
-Status check_tensor(const TensorStore& store, const ExpectedTensor& wanted) {
-  const StoredTensor* tensor = store.find(wanted.name);
-  if (tensor == nullptr) {
-    return tensor_problem("CHECKPOINT_MISSING_TENSOR", store, wanted, nullptr,
-                          "a float tensor of shape " + shown(wanted.shape), "none");
-  }
-  if (tensor->shape != wanted.shape) {
-    return tensor_problem("CHECKPOINT_SHAPE", store, wanted, tensor, "shape " + shown(wanted.shape),
-                          shown(tensor->shape));
-  }
-  const bool is_float =
-      tensor->dtype == StoredDtype::f32 || tensor->dtype == StoredDtype::f16 || tensor->dtype == StoredDtype::bf16;
-  if (!is_float)
-    return tensor_problem("CHECKPOINT_DTYPE", store, wanted, tensor, "F32, F16 or BF16", name_of(tensor->dtype));
-  return Status::good();
-}
 
 float rounded(float value, bool to_bf16) { return to_bf16 ? round_to_bf16(value) : value; }
 
@@ -244,22 +180,16 @@ struct TextEncoder::Impl {
 };
 
 Status TextEncoder::Impl::check_tensors() {
-  std::vector<ExpectedTensor> wanted = expected_tensors(config);
   // Both names exist in the wild: transformers writes the tied table under the first and accepts the second.
-  const char* const tied = "shared.weight";
-  const char* const own = "encoder.embed_tokens.weight";
-  wanted.push_back(
-      {store.find(tied) == nullptr && store.find(own) != nullptr ? own : tied, {config.vocab_size, config.d_model}});
-  std::vector<std::string> names;
-  for (const ExpectedTensor& tensor : wanted) {
-    PREMOTOR_TRY(check_tensor(store, tensor));
-    names.push_back(tensor.name);
+  const std::string tied = "shared.weight";
+  const std::string own = "encoder.embed_tokens.weight";
+  const std::string& table = store.find(tied) == nullptr && store.find(own) != nullptr ? own : tied;
+  WeightReader reader(store, precision);
+  for (const ExpectedTensor& tensor : expected_text_encoder(config)) {
+    if (!tensor.vestigial) PREMOTOR_TRY(reader.check(tensor.name == tied ? table : tensor.name, tensor.shape));
   }
-  embedding = store.find(wanted.back().name);
-  std::sort(names.begin(), names.end());
-  for (const StoredTensor& tensor : store.tensors()) {
-    if (!std::binary_search(names.begin(), names.end(), tensor.name)) unread.push_back(tensor.name);
-  }
+  embedding = store.find(table);
+  unread = reader.unread();
   return Status::good();
 }
 

@@ -9,7 +9,8 @@
 namespace premotor::engine {
 namespace {
 
-constexpr std::size_t kConditioningMax = 512;  // distinct timesteps kept per modality; a schedule has at most a few dozen
+constexpr std::size_t kConditioningMax =
+    512;  // distinct timesteps kept per modality; a schedule has at most a few dozen
 
 // Sinusoid of diffusers' Timesteps(flip_sin_to_cos = true, downscale_freq_shift = 0): cosines first, float32.
 std::vector<float> timestep_sinusoid(float timestep, std::int64_t dim) {
@@ -47,8 +48,8 @@ void Transformer::linear(const Linear& layer, const float* x, std::int64_t rows,
   ops_.linear(x, rows, layer.weight.cols, layer.weight, layer.bias.data(), act, rounding_, y, layer.weight.rows);
 }
 
-Status Transformer::project_text(const float* embeddings, std::int64_t count, std::int64_t padded_rows, ops::Dtype dtype,
-                                 const std::atomic<bool>* cancel, TextKeysValues* out) {
+Status Transformer::project_text(const float* embeddings, std::int64_t count, std::int64_t padded_rows,
+                                 ops::Dtype dtype, const std::atomic<bool>* cancel, TextKeysValues* out) {
   assert(count + padded_rows >= 1);
   out->rows = count + (padded_rows > 0 ? 1 : 0);
   out->last_weight = static_cast<float>(std::max<std::int64_t>(padded_rows, 1));
@@ -72,8 +73,10 @@ Status Transformer::project_text(const float* embeddings, std::int64_t count, st
   return Status::good();
 }
 
-void Transformer::project_text_layer(const BlockWeights& block, const std::vector<float>& rows, std::byte* k, TextKeysValues* out) {
-  const std::int64_t inner = config_.inner_dim(), heads = config_.num_attention_heads, head_dim = config_.attention_head_dim;
+void Transformer::project_text_layer(const BlockWeights& block, const std::vector<float>& rows, std::byte* k,
+                                     TextKeysValues* out) {
+  const std::int64_t inner = config_.inner_dim(), heads = config_.num_attention_heads,
+                     head_dim = config_.attention_head_dim;
   std::vector<std::int32_t> slots(static_cast<std::size_t>(out->rows));
   for (std::size_t i = 0; i < slots.size(); ++i) slots[i] = static_cast<std::int32_t>(i);
   std::vector<float> projected(static_cast<std::size_t>(out->rows * inner));
@@ -123,8 +126,10 @@ void Transformer::build_row_map(const Pass& pass, std::vector<float>* distinct) 
   }
 }
 
-// scale_shift_table + projection for each distinct timestep: [distinct, 6, width], float32 even in a bfloat16 deployment.
-void Transformer::block_modulation(const BlockWeights& block, const std::vector<const Conditioning*>& conditions, std::int64_t width) {
+// scale_shift_table + projection for each distinct timestep: [distinct, 6, width], float32 even in a bfloat16
+// deployment.
+void Transformer::block_modulation(const BlockWeights& block, const std::vector<const Conditioning*>& conditions,
+                                   std::int64_t width) {
   grow(scratch_.modulation, std::ssize(conditions) * 6 * width);
   for (std::size_t i = 0; i < conditions.size(); ++i) {
     float* to = scratch_.modulation.data() + static_cast<std::int64_t>(i) * 6 * width;
@@ -142,7 +147,8 @@ void Transformer::embed(const Pass& pass, const StreamWeights& stream, std::int6
 Status Transformer::forward(const Pass& pass) {
   const StreamWeights& stream = streams_[static_cast<int>(pass.modality)];
   const std::int64_t tokens = pass.frames * pass.tokens_per_frame, rows = pass.guidance_rows * tokens;
-  assert(std::ssize(*pass.write_rows) == tokens && std::ssize(pass.rope->cos) == tokens * (config_.attention_head_dim / 2));
+  assert(std::ssize(*pass.write_rows) == tokens &&
+         std::ssize(pass.rope->cos) == tokens * (config_.attention_head_dim / 2));
   scratch_.fit(rows, stream.width, config_.inner_dim(), stream.ffn_dim);
   std::vector<float> distinct;
   build_row_map(pass, &distinct);
@@ -164,13 +170,14 @@ Status Transformer::forward(const Pass& pass) {
   return Status::good();
 }
 
-void Transformer::self_attention(const Pass& pass, const StreamWeights& stream, const BlockWeights& block, std::int64_t layer) {
+void Transformer::self_attention(const Pass& pass, const StreamWeights& stream, const BlockWeights& block,
+                                 std::int64_t layer) {
   const std::int64_t tokens = pass.frames * pass.tokens_per_frame, rows = pass.guidance_rows * tokens;
   const std::int64_t width = stream.width, inner = config_.inner_dim(), heads = config_.num_attention_heads,
                      head_dim = config_.attention_head_dim;
   const float* modulation = scratch_.modulation.data();  // shift, scale, gate of attention first
-  ops_.layer_norm({scratch_.hidden.data(), rows, width, config_.eps, nullptr, nullptr, modulation + width, modulation, 6 * width,
-                   scratch_.row_map.data(), rounding_, scratch_.normed.data()});
+  ops_.layer_norm({scratch_.hidden.data(), rows, width, config_.eps, nullptr, nullptr, modulation + width, modulation,
+                   6 * width, scratch_.row_map.data(), rounding_, scratch_.normed.data()});
   linear(block.self.q, scratch_.normed.data(), rows, ops::Activation::none, scratch_.q.data());
   linear(block.self.k, scratch_.normed.data(), rows, ops::Activation::none, scratch_.k.data());
   linear(block.self.v, scratch_.normed.data(), rows, ops::Activation::none, scratch_.v.data());
@@ -186,11 +193,13 @@ void Transformer::self_attention(const Pass& pass, const StreamWeights& stream, 
     ops_.rope(q, tokens, heads, head_dim, inner, pass.rope->cos.data(), pass.rope->sin.data(), rounding_);
     ops_.rope(k, tokens, heads, head_dim, inner, pass.rope->cos.data(), pass.rope->sin.data(), rounding_);
     const ops::Dtype dtype = cache.shape().dtype;
-    ops_.store_kv(k, tokens, heads, head_dim, inner, cache.keys(layer, row), dtype, cache.rows(), pass.write_rows->data());
-    ops_.store_kv(v, tokens, heads, head_dim, inner, cache.values(layer, row), dtype, cache.rows(), pass.write_rows->data());
+    ops_.store_kv(k, tokens, heads, head_dim, inner, cache.keys(layer, row), dtype, cache.rows(),
+                  pass.write_rows->data());
+    ops_.store_kv(v, tokens, heads, head_dim, inner, cache.values(layer, row), dtype, cache.rows(),
+                  pass.write_rows->data());
     if (!wanted) continue;
-    const ops::KeyValueView view{cache.keys(layer, row), cache.values(layer, row), dtype, cache.rows(), pass.attended_rows->data(),
-                                 std::ssize(*pass.attended_rows), 1.0f};
+    const ops::KeyValueView view{cache.keys(layer, row),     cache.values(layer, row),        dtype, cache.rows(),
+                                 pass.attended_rows->data(), std::ssize(*pass.attended_rows), 1.0f};
     ops_.attention(q, tokens, heads, head_dim, inner, view, scale, rounding_, q, inner);
   }
   if (!wanted) return;
@@ -199,14 +208,15 @@ void Transformer::self_attention(const Pass& pass, const StreamWeights& stream, 
                  scratch_.row_map.data(), rounding_);
 }
 
-void Transformer::cross_attention(const Pass& pass, const StreamWeights& stream, const BlockWeights& block, std::int64_t layer) {
+void Transformer::cross_attention(const Pass& pass, const StreamWeights& stream, const BlockWeights& block,
+                                  std::int64_t layer) {
   const std::int64_t tokens = pass.frames * pass.tokens_per_frame, rows = pass.guidance_rows * tokens;
   const std::int64_t width = stream.width, inner = config_.inner_dim(), heads = config_.num_attention_heads,
                      head_dim = config_.attention_head_dim;
   const float* input = scratch_.hidden.data();
   if (!block.norm2_weight.empty()) {
-    ops_.layer_norm({input, rows, width, config_.eps, block.norm2_weight.data(), block.norm2_bias.data(), nullptr, nullptr, 0, nullptr,
-                     rounding_, scratch_.normed.data()});
+    ops_.layer_norm({input, rows, width, config_.eps, block.norm2_weight.data(), block.norm2_bias.data(), nullptr,
+                     nullptr, 0, nullptr, rounding_, scratch_.normed.data()});
     input = scratch_.normed.data();
   }
   linear(block.cross.q, input, rows, ops::Activation::none, scratch_.q.data());
@@ -228,17 +238,18 @@ void Transformer::cross_attention(const Pass& pass, const StreamWeights& stream,
 void Transformer::feed_forward(const StreamWeights& stream, const BlockWeights& block, std::int64_t rows) {
   const std::int64_t width = stream.width;
   const float* modulation = scratch_.modulation.data() + 3 * width;  // shift, scale, gate of the feed-forward part
-  ops_.layer_norm({scratch_.hidden.data(), rows, width, config_.eps, nullptr, nullptr, modulation + width, modulation, 6 * width,
-                   scratch_.row_map.data(), rounding_, scratch_.normed.data()});
+  ops_.layer_norm({scratch_.hidden.data(), rows, width, config_.eps, nullptr, nullptr, modulation + width, modulation,
+                   6 * width, scratch_.row_map.data(), rounding_, scratch_.normed.data()});
   linear(block.ffn_up, scratch_.normed.data(), rows, ops::Activation::gelu_tanh, scratch_.up.data());
   linear(block.ffn_down, scratch_.up.data(), rows, ops::Activation::none, scratch_.attended.data());
   ops_.add_gated(scratch_.hidden.data(), scratch_.attended.data(), rows, width, modulation + 2 * width, 6 * width,
                  scratch_.row_map.data(), rounding_);
 }
 
-// Final norm with shift and scale from the table plus temb (added, and 1 + scale taken, in bfloat16 in a bfloat16 deployment), then the head.
-void Transformer::finish(const Pass& pass, const StreamWeights& stream, const std::vector<const Conditioning*>& conditions,
-                         std::int64_t rows) {
+// Final norm with shift and scale from the table plus temb (added, and 1 + scale taken, in bfloat16 in a bfloat16
+// deployment), then the head.
+void Transformer::finish(const Pass& pass, const StreamWeights& stream,
+                         const std::vector<const Conditioning*>& conditions, std::int64_t rows) {
   const std::int64_t width = stream.width;
   grow(scratch_.last_modulation, std::ssize(conditions) * 2 * width);
   for (std::size_t i = 0; i < conditions.size(); ++i) {
@@ -252,8 +263,9 @@ void Transformer::finish(const Pass& pass, const StreamWeights& stream, const st
       scale[c] = round_to_bf16(1.0f + round_to_bf16(scale[c])) - 1.0f;
     }
   }
-  ops_.layer_norm({scratch_.hidden.data(), rows, width, config_.eps, nullptr, nullptr, scratch_.last_modulation.data() + width,
-                   scratch_.last_modulation.data(), 2 * width, scratch_.row_map.data(), rounding_, scratch_.normed.data()});
+  ops_.layer_norm({scratch_.hidden.data(), rows, width, config_.eps, nullptr, nullptr,
+                   scratch_.last_modulation.data() + width, scratch_.last_modulation.data(), 2 * width,
+                   scratch_.row_map.data(), rounding_, scratch_.normed.data()});
   linear(stream.head, scratch_.normed.data(), rows, ops::Activation::none, pass.out);
 }
 

@@ -1,7 +1,9 @@
-// The causal video-action transformer: weights, text keys and values, and one forward pass over the KV cache (docs/MODEL.md sections 3 and 8).
+// The causal video-action transformer: weights, text keys and values, and one forward pass over the KV cache
+// (docs/MODEL.md sections 3 and 8).
 //
-// Video and action tokens are two *streams*. In the released (shared) form both run through the same blocks and differ in embedder, time embedder and
-// head; in the mixture-of-transformers form each stream has blocks of its own width, and all meet in one self-attention of the video width.
+// Video and action tokens are two *streams*. In the released (shared) form both run through the same blocks and differ
+// in embedder, time embedder and head; in the mixture-of-transformers form each stream has blocks of its own width, and
+// all meet in one self-attention of the video width.
 #pragma once
 
 #include <atomic>
@@ -27,7 +29,7 @@ struct Linear {
 };
 
 struct AttentionWeights {
-  Linear q, k, v, out;               // q, k, v: [inner, width]; out: [width, inner]
+  Linear q, k, v, out;                // q, k, v: [inner, width]; out: [width, inner]
   std::vector<float> norm_q, norm_k;  // [inner]
 };
 
@@ -47,8 +49,8 @@ struct TimeEmbedder {
 struct StreamWeights {
   std::int64_t width = 0;
   std::int64_t ffn_dim = 0;
-  Linear embed;                          // [width, features]
-  Linear head;                           // [out features, width]
+  Linear embed;  // [width, features]
+  Linear head;   // [out features, width]
   TimeEmbedder time;
   std::vector<float> scale_shift_table;  // [2, width]
   std::vector<BlockWeights> own_blocks;  // mot: [layers]; shared form: the action stream's is empty
@@ -57,8 +59,8 @@ struct StreamWeights {
 
 // Text keys and values of one guidance row, all layers; computed once per prompt.
 struct TextKeysValues {
-  std::int64_t rows = 0;        // real tokens, plus one that stands for all padded rows
-  float last_weight = 1.0f;     // how many rows the last one stands for
+  std::int64_t rows = 0;     // real tokens, plus one that stands for all padded rows
+  float last_weight = 1.0f;  // how many rows the last one stands for
   ops::Dtype dtype = ops::Dtype::f32;
   std::vector<std::byte> data;  // [stream][layer][k, v][head, rows, head_dim]
   std::int64_t streams = 1;
@@ -67,17 +69,18 @@ struct TextKeysValues {
 // One forward pass of one modality for all guidance rows.
 struct Pass {
   Modality modality = Modality::video;
-  const float* x = nullptr;                // [tokens, features], the same for every guidance row
+  const float* x = nullptr;  // [tokens, features], the same for every guidance row
   std::int64_t frames = 0;
   std::int64_t tokens_per_frame = 0;
-  const float* frame_timesteps = nullptr;  // [frames]
-  const RopeTable* rope = nullptr;         // [tokens]
-  std::int64_t guidance_rows = 1;          // how many of the cache's rows to run: 1 or all
+  const float* frame_timesteps = nullptr;             // [frames]
+  const RopeTable* rope = nullptr;                    // [tokens]
+  std::int64_t guidance_rows = 1;                     // how many of the cache's rows to run: 1 or all
   const std::vector<TextKeysValues>* text = nullptr;  // [guidance rows]
   KvCache* cache = nullptr;
-  const std::vector<std::int32_t>* write_rows = nullptr;     // [tokens] cache rows that receive this pass's keys and values
+  const std::vector<std::int32_t>* write_rows =
+      nullptr;  // [tokens] cache rows that receive this pass's keys and values
   const std::vector<std::int32_t>* attended_rows = nullptr;  // cache rows to attend, write_rows included
-  float* out = nullptr;                    // [guidance rows, tokens, out features]; null: only the cache is wanted
+  float* out = nullptr;  // [guidance rows, tokens, out features]; null: only the cache is wanted
   const std::atomic<bool>* cancel = nullptr;
 };
 
@@ -93,7 +96,8 @@ class Transformer {
   [[nodiscard]] std::int64_t parameters() const { return parameters_; }
   [[nodiscard]] const std::vector<std::string>& unread() const { return unread_; }
 
-  // Projects one prompt: embeddings [count, text_dim] of the real tokens; `padded_rows` further rows are zero in the reference.
+  // Projects one prompt: embeddings [count, text_dim] of the real tokens; `padded_rows` further rows are zero in the
+  // reference.
   Status project_text(const float* embeddings, std::int64_t count, std::int64_t padded_rows, ops::Dtype dtype,
                       const std::atomic<bool>* cancel, TextKeysValues* out);
 
@@ -118,10 +122,13 @@ class Transformer {
 
   Transformer(TransformerConfig config, ops::Rounding rounding, ops::Ops& ops);
   Status read(const std::string& folder, WeightPrecision precision);
-  Status read_attention(WeightReader& reader, const std::string& prefix, std::int64_t width, std::int64_t key_width, AttentionWeights* out);
-  Status read_block(WeightReader& reader, const std::string& prefix, std::int64_t width, std::int64_t ffn, BlockWeights* out);
+  Status read_attention(WeightReader& reader, const std::string& prefix, std::int64_t width, std::int64_t key_width,
+                        AttentionWeights* out);
+  Status read_block(WeightReader& reader, const std::string& prefix, std::int64_t width, std::int64_t ffn,
+                    BlockWeights* out);
   Status read_stream(WeightReader& reader, Modality modality, StreamWeights* out);
-  Status read_linear(WeightReader& reader, const std::string& prefix, std::int64_t rows, std::int64_t cols, Linear* out);
+  Status read_linear(WeightReader& reader, const std::string& prefix, std::int64_t rows, std::int64_t cols,
+                     Linear* out);
   Status read_text_embedder(WeightReader& reader);
 
   void linear(const Linear& layer, const float* x, std::int64_t rows, ops::Activation act, float* y);
@@ -129,11 +136,13 @@ class Transformer {
   const Conditioning& condition(Modality modality, float timestep);
   void embed(const Pass& pass, const StreamWeights& stream, std::int64_t rows);
   void build_row_map(const Pass& pass, std::vector<float>* distinct);
-  void block_modulation(const BlockWeights& block, const std::vector<const Conditioning*>& conditions, std::int64_t width);
+  void block_modulation(const BlockWeights& block, const std::vector<const Conditioning*>& conditions,
+                        std::int64_t width);
   void self_attention(const Pass& pass, const StreamWeights& stream, const BlockWeights& block, std::int64_t layer);
   void cross_attention(const Pass& pass, const StreamWeights& stream, const BlockWeights& block, std::int64_t layer);
   void feed_forward(const StreamWeights& stream, const BlockWeights& block, std::int64_t rows);
-  void finish(const Pass& pass, const StreamWeights& stream, const std::vector<const Conditioning*>& conditions, std::int64_t rows);
+  void finish(const Pass& pass, const StreamWeights& stream, const std::vector<const Conditioning*>& conditions,
+              std::int64_t rows);
 
   TransformerConfig config_;
   ops::Rounding rounding_;

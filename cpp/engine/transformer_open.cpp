@@ -1,4 +1,5 @@
-// Reading the transformer's weights: names and shapes of docs/MODEL.md sections 2 (shared form) and 8 (mixture of transformers).
+// Reading the transformer's weights: names and shapes of docs/MODEL.md sections 2 (shared form) and 8 (mixture of
+// transformers).
 #include <utility>
 
 #include "engine/transformer.h"
@@ -39,13 +40,15 @@ Status Transformer::read_stream(WeightReader& reader, Modality modality, StreamW
   out->ffn_dim = separate ? config_.action_ffn_dim : config_.ffn_dim;
   const std::int64_t features_in = action ? config_.action_dim : config_.in_channels * config_.patch_volume();
   const std::int64_t features_out = action ? config_.action_dim : config_.out_channels * config_.patch_volume();
-  PREMOTOR_TRY(read_linear(reader, action ? "action_embedder" : "patch_embedding_mlp", out->width, features_in, &out->embed));
+  PREMOTOR_TRY(
+      read_linear(reader, action ? "action_embedder" : "patch_embedding_mlp", out->width, features_in, &out->embed));
   PREMOTOR_TRY(read_linear(reader, action ? "action_proj_out" : "proj_out", features_out, out->width, &out->head));
   const std::string time = action ? "condition_embedder_action." : "condition_embedder.";
   PREMOTOR_TRY(read_linear(reader, time + "time_embedder.linear_1", out->width, config_.freq_dim, &out->time.linear_1));
   PREMOTOR_TRY(read_linear(reader, time + "time_embedder.linear_2", out->width, out->width, &out->time.linear_2));
   PREMOTOR_TRY(read_linear(reader, time + "time_proj", 6 * out->width, out->width, &out->time.time_proj));
-  PREMOTOR_TRY(reader.floats(separate ? "action_scale_shift_table" : "scale_shift_table", {1, 2, out->width}, &out->scale_shift_table));
+  PREMOTOR_TRY(reader.floats(separate ? "action_scale_shift_table" : "scale_shift_table", {1, 2, out->width},
+                             &out->scale_shift_table));
   if (action && !separate) {
     out->blocks = streams_[0].blocks;
     return Status::good();
@@ -53,13 +56,15 @@ Status Transformer::read_stream(WeightReader& reader, Modality modality, StreamW
   out->own_blocks.resize(static_cast<std::size_t>(config_.num_layers));
   for (std::int64_t layer = 0; layer < config_.num_layers; ++layer) {
     const std::string prefix = (action ? "action_blocks." : "blocks.") + std::to_string(layer) + ".";
-    PREMOTOR_TRY(read_block(reader, prefix, out->width, out->ffn_dim, &out->own_blocks[static_cast<std::size_t>(layer)]));
+    PREMOTOR_TRY(
+        read_block(reader, prefix, out->width, out->ffn_dim, &out->own_blocks[static_cast<std::size_t>(layer)]));
   }
   out->blocks = &out->own_blocks;
   return Status::good();
 }
 
-Status Transformer::read_block(WeightReader& reader, const std::string& prefix, std::int64_t width, std::int64_t ffn, BlockWeights* out) {
+Status Transformer::read_block(WeightReader& reader, const std::string& prefix, std::int64_t width, std::int64_t ffn,
+                               BlockWeights* out) {
   PREMOTOR_TRY(read_attention(reader, prefix + "attn1.", width, width, &out->self));
   PREMOTOR_TRY(read_attention(reader, prefix + "attn2.", width, config_.inner_dim(), &out->cross));
   if (config_.cross_attn_norm) {
@@ -71,8 +76,8 @@ Status Transformer::read_block(WeightReader& reader, const std::string& prefix, 
   return reader.floats(prefix + "scale_shift_table", {1, 6, width}, &out->scale_shift_table);
 }
 
-Status Transformer::read_attention(WeightReader& reader, const std::string& prefix, std::int64_t width, std::int64_t key_width,
-                                   AttentionWeights* out) {
+Status Transformer::read_attention(WeightReader& reader, const std::string& prefix, std::int64_t width,
+                                   std::int64_t key_width, AttentionWeights* out) {
   const std::int64_t inner = config_.inner_dim();
   PREMOTOR_TRY(read_linear(reader, prefix + "to_q", inner, width, &out->q));
   PREMOTOR_TRY(read_linear(reader, prefix + "to_k", inner, key_width, &out->k));
@@ -82,7 +87,8 @@ Status Transformer::read_attention(WeightReader& reader, const std::string& pref
   return reader.floats(prefix + "norm_k.weight", {inner}, &out->norm_k);
 }
 
-Status Transformer::read_linear(WeightReader& reader, const std::string& prefix, std::int64_t rows, std::int64_t cols, Linear* out) {
+Status Transformer::read_linear(WeightReader& reader, const std::string& prefix, std::int64_t rows, std::int64_t cols,
+                                Linear* out) {
   PREMOTOR_TRY(reader.matrix(prefix + ".weight", rows, cols, &out->weight));
   return reader.floats(prefix + ".bias", {rows}, &out->bias);
 }

@@ -36,6 +36,12 @@ class WeightReader {
   // ops::Conv3d.
   Status convolution(const std::string& name, const std::vector<std::int64_t>& shape, ops::Matrix* out);
 
+  // Presence, shape and dtype alone: reads and converts nothing.
+  Status check(const std::string& name, const std::vector<std::int64_t>& shape) {
+    const StoredTensor* tensor = nullptr;
+    return fetch(name, shape, &tensor);
+  }
+
   // Moves the converted copies to the caller, who must keep them alive as long as the matrices.
   std::vector<std::unique_ptr<std::byte[]>> take_buffers() { return std::move(buffers_); }
 

@@ -18,6 +18,10 @@ export interface TransformerConfig {
   readonly num_layers: number;
   readonly cross_attn_norm: boolean;
   readonly eps: number;
+  /** 'mot': actions have blocks of their own, of the two sizes below (docs/MOT.md). Default: 'shared'. */
+  readonly architecture?: 'shared' | 'mot';
+  readonly action_inner_dim?: number;
+  readonly action_ffn_dim?: number;
 }
 
 export interface VaeConfig {
@@ -88,35 +92,51 @@ class Layout {
 export function transformerTensors(config: TransformerConfig, dtype: StoredDtype, vestigial = false): InitialTensor[] {
   const layout = new Layout(dtype);
   const width = config.num_attention_heads * config.attention_head_dim;
+  const mot = config.architecture === 'mot';
+  const actionWidth = mot ? (config.action_inner_dim ?? width) : width;
   const patch = config.patch_size.reduce((product, size) => product * size, 1);
   if (vestigial) layout.convolution('patch_embedding', width, config.in_channels, config.patch_size);
   layout.linear('patch_embedding_mlp', width, config.in_channels * patch);
-  layout.linear('action_embedder', width, config.action_dim);
-  for (const name of ['condition_embedder', 'condition_embedder_action']) {
-    layout.linear(`${name}.time_embedder.linear_1`, width, config.freq_dim);
-    layout.linear(`${name}.time_embedder.linear_2`, width, width);
-    layout.linear(`${name}.time_proj`, 6 * width, width);
-    layout.linear(`${name}.text_embedder.linear_1`, width, config.text_dim);
-    layout.linear(`${name}.text_embedder.linear_2`, width, width);
-  }
-  for (let block = 0; block < config.num_layers; block++) transformerBlock(layout, `blocks.${block}`, width, config);
+  layout.linear('action_embedder', actionWidth, config.action_dim);
+  conditionEmbedder(layout, 'condition_embedder', width, config);
+  conditionEmbedder(layout, 'condition_embedder_action', actionWidth, config);
+  for (let block = 0; block < config.num_layers; block++) transformerBlock(layout, `blocks.${block}`, config, width, config.ffn_dim);
   layout.linear('proj_out', config.out_channels * patch, width);
-  layout.linear('action_proj_out', config.action_dim, width);
+  layout.linear('action_proj_out', config.action_dim, actionWidth);
   layout.add('scale_shift_table', [1, 2, width], 1 / Math.sqrt(width));
+  if (!mot) return layout.tensors;
+  const ffn = config.action_ffn_dim ?? config.ffn_dim;
+  for (let block = 0; block < config.num_layers; block++) transformerBlock(layout, `action_blocks.${block}`, config, actionWidth, ffn);
+  layout.add('action_scale_shift_table', [1, 2, actionWidth], 1 / Math.sqrt(actionWidth));
   return layout.tensors;
 }
 
-function transformerBlock(layout: Layout, name: string, width: number, config: TransformerConfig): void {
-  for (const attention of ['attn1', 'attn2']) {
-    for (const matrix of ['to_q', 'to_k', 'to_v', 'to_out.0']) layout.linear(`${name}.${attention}.${matrix}`, width, width);
-    for (const norm of ['norm_q', 'norm_k']) layout.norm(`${name}.${attention}.${norm}.weight`, [width]);
+function conditionEmbedder(layout: Layout, name: string, width: number, config: TransformerConfig): void {
+  layout.linear(`${name}.time_embedder.linear_1`, width, config.freq_dim);
+  layout.linear(`${name}.time_embedder.linear_2`, width, width);
+  layout.linear(`${name}.time_proj`, 6 * width, width);
+  layout.linear(`${name}.text_embedder.linear_1`, width, config.text_dim);
+  layout.linear(`${name}.text_embedder.linear_2`, width, width);
+}
+
+/** Attention always has the video width, whatever the width of the block's tokens: both kinds of tokens meet in it. Text has the video width too. */
+function transformerBlock(layout: Layout, name: string, config: TransformerConfig, width: number, ffn: number): void {
+  const inner = config.num_attention_heads * config.attention_head_dim;
+  for (const [attention, keyWidth] of [
+    ['attn1', width],
+    ['attn2', inner],
+  ] as const) {
+    layout.linear(`${name}.${attention}.to_q`, inner, width);
+    for (const matrix of ['to_k', 'to_v']) layout.linear(`${name}.${attention}.${matrix}`, inner, keyWidth);
+    layout.linear(`${name}.${attention}.to_out.0`, width, inner);
+    for (const norm of ['norm_q', 'norm_k']) layout.norm(`${name}.${attention}.${norm}.weight`, [inner]);
   }
   if (config.cross_attn_norm) {
     layout.norm(`${name}.norm2.weight`, [width]);
     layout.add(`${name}.norm2.bias`, [width], BIAS_STD);
   }
-  layout.linear(`${name}.ffn.net.0.proj`, config.ffn_dim, width);
-  layout.linear(`${name}.ffn.net.2`, width, config.ffn_dim);
+  layout.linear(`${name}.ffn.net.0.proj`, ffn, width);
+  layout.linear(`${name}.ffn.net.2`, width, ffn);
   layout.add(`${name}.scale_shift_table`, [1, 6, width], 1 / Math.sqrt(width));
 }
 

@@ -115,6 +115,10 @@ function checkTransformer(config: TransformerConfig): void {
     throw invalid('an even attention_head_dim whose third, rounded down, is even too (rotary position pairs)', String(config.attention_head_dim));
   }
   if (config.freq_dim % 2 !== 0) throw invalid('an even freq_dim', String(config.freq_dim));
+  const { architecture, action_inner_dim: width, action_ffn_dim: ffn } = config;
+  if (architecture === 'mot' && (width === undefined || ffn === undefined)) {
+    throw invalid('action_inner_dim and action_ffn_dim beside architecture "mot"', `${width ?? 'none'} and ${ffn ?? 'none'}`);
+  }
 }
 
 function checkVae(config: VaeConfig): void {

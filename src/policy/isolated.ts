@@ -126,7 +126,7 @@ class EngineChannel {
       this.#child.send(request, () => undefined);
     } catch (cause) {
       const found = (cause as Error).message;
-      const message = `The arguments cannot be sent to the engine process: expected plain data, found that ${found} Pass what docs/CONTRACT.md lists.`;
+      const message = `The arguments cannot go to the engine process: expected plain data, found that ${found} Pass what docs/CONTRACT.md lists.`;
       throw new PremotorError('ARGUMENT_INVALID', message, { field: 'options', expected: 'plain data', found, cause });
     }
   }

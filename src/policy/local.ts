@@ -5,6 +5,7 @@
 import { PremotorError } from '../errors.js';
 import { callNative, type NativeChunk, type NativeEmbedding, type NativeEngine, type NativeTensor } from '../native.js';
 import type { PromptEmbedding } from '../text/embeddings.js';
+import { TEXT_TOKENS_MAX } from '../text/tokenizer.js';
 import type {
   CacheState,
   Chunk,
@@ -27,9 +28,6 @@ import type {
 import { aborted, Gate } from './gate.js';
 import { toTensor, toVideo } from './tensor.js';
 import * as check from './validate.js';
-
-/** Rows of the text window of the model; a shorter prompt is followed by zero rows. */
-const TEXT_ROWS = 512;
 
 /** Where embeddings come from: the text encoder, a cache, or files that came with the checkpoint. */
 export interface TextProvider {
@@ -95,8 +93,8 @@ export class LocalPolicy implements Policy {
   predict(options: PredictOptions = {}): Promise<Chunk> {
     return this.#call('predict', options, options?.signal, async (signal) => {
       const episode = this.#need('predict');
-      const sampling = this.#sampling(options, false);
       const frames = this.#firstObservation(options, episode);
+      const sampling = this.#sampling(options, false);
       const chunk = await this.#compute('predict', signal, () => this.#engine.predict({ ...sampling, ...(frames === undefined ? {} : { frames }) }));
       episode.observed = true;
       return this.#chunk(chunk);
@@ -242,10 +240,10 @@ export class LocalPolicy implements Policy {
     ] as const) {
       if (text === null) continue;
       const width = text.rows.length / text.count;
-      trace.set(`token_ids_${suffix}`, { dtype: 'int32', shape: [1, TEXT_ROWS], data: padded(new Int32Array(TEXT_ROWS), text.ids) });
-      trace.set(`token_mask_${suffix}`, { dtype: 'uint8', shape: [1, TEXT_ROWS], data: padded(new Uint8Array(TEXT_ROWS), text.mask) });
-      const embeds = padded(new Float32Array(TEXT_ROWS * width), text.rows);
-      trace.set(`prompt_embeds_${suffix}`, { dtype: 'float32', shape: [1, TEXT_ROWS, width], data: embeds });
+      trace.set(`token_ids_${suffix}`, { dtype: 'int32', shape: [1, TEXT_TOKENS_MAX], data: padded(new Int32Array(TEXT_TOKENS_MAX), text.ids) });
+      trace.set(`token_mask_${suffix}`, { dtype: 'uint8', shape: [1, TEXT_TOKENS_MAX], data: padded(new Uint8Array(TEXT_TOKENS_MAX), text.mask) });
+      const embeds = padded(new Float32Array(TEXT_TOKENS_MAX * width), text.rows);
+      trace.set(`prompt_embeds_${suffix}`, { dtype: 'float32', shape: [1, TEXT_TOKENS_MAX, width], data: embeds });
     }
     return trace;
   }

@@ -94,9 +94,12 @@ inline premotor::engine::JobConfig read_job(const premotor::JsonValue& json) {
   job.action_steps = json.find("action_num_inference_steps")->integer();
   job.snr_shift = static_cast<float>(number(json, "snr_shift"));
   job.action_snr_shift = static_cast<float>(number(json, "action_snr_shift"));
-  for (const premotor::JsonValue& id : json.find("used_action_channel_ids")->items()) job.used_channels.push_back(id.integer());
-  for (const premotor::JsonValue& q : json.find("norm_stat")->find("q01")->items()) job.q01.push_back(static_cast<float>(q.number()));
-  for (const premotor::JsonValue& q : json.find("norm_stat")->find("q99")->items()) job.q99.push_back(static_cast<float>(q.number()));
+  for (const premotor::JsonValue& id : json.find("used_action_channel_ids")->items())
+    job.used_channels.push_back(id.integer());
+  for (const premotor::JsonValue& q : json.find("norm_stat")->find("q01")->items())
+    job.q01.push_back(static_cast<float>(q.number()));
+  for (const premotor::JsonValue& q : json.find("norm_stat")->find("q99")->items())
+    job.q99.push_back(static_cast<float>(q.number()));
   job.attn_window = json.find("attn_window")->integer();
   job.height = json.find("height")->integer();
   job.width = json.find("width")->integer();

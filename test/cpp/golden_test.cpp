@@ -1,5 +1,6 @@
-// Every recorded call of every golden case through the native session: each traced tensor, and the KV cache slot by slot. The prompt embeddings come
-// from the trace here; the text encoder has its own test. Also built with the sanitizers (npm run test:sanitize).
+// Every recorded call of every golden case through the native session: each traced tensor, and the KV cache slot by
+// slot. The prompt embeddings come from the trace here; the text encoder has its own test. Also built with the
+// sanitizers (npm run test:sanitize).
 #include <map>
 #include <memory>
 #include <set>
@@ -14,11 +15,11 @@ using namespace premotor::engine;
 namespace {
 
 struct Case {
-  std::string name;        // folder
-  std::string trace;       // trace or trace_nocast
+  std::string name;   // folder
+  std::string trace;  // trace or trace_nocast
   bool input_cast = true;
   bool bf16 = false;
-  double limit = 1e-4;     // relative RMS; the noise floor is near 1e-6, deliberate mistakes start at 7e-3
+  double limit = 1e-4;  // relative RMS; the noise floor is near 1e-6, deliberate mistakes start at 7e-3
 };
 
 class Runner {
@@ -55,7 +56,8 @@ class Runner {
       if (kind != "reset") compare(call, prefix, trace, where);
       if (kind == "infer" || kind == "kv") compare_counts(call, where);
     }
-    for (const auto& [kind, worst] : worst_) tap::note(info_.name + " worst relative RMS of " + kind + ": " + std::to_string(worst * 1e6) + "e-6");
+    for (const auto& [kind, worst] : worst_)
+      tap::note(info_.name + " worst relative RMS of " + kind + ": " + std::to_string(worst * 1e6) + "e-6");
   }
 
  private:
@@ -85,7 +87,8 @@ class Runner {
 
   Status infer(const JsonValue& call, const std::string& prefix, Trace* trace) {
     const std::vector<Moment> seen = moments(prefix);
-    const std::vector<float> video = golden::floats(store_, prefix + "noise.video"), action = golden::floats(store_, prefix + "noise.action");
+    const std::vector<float> video = golden::floats(store_, prefix + "noise.video"),
+                             action = golden::floats(store_, prefix + "noise.action");
     PredictArgs args;
     args.observation = seen.empty() ? nullptr : &seen[0];
     args.noise_video = video.data();
@@ -149,15 +152,18 @@ class Runner {
     for (const JsonValue& item : json_.find("sched_tensors")->items()) {
       const TraceTensor* found = trace.find(item.string());
       if (found != nullptr)
-        tap::ok(golden::relative_rms(std::get<std::vector<float>>(found->data), golden::floats(store_, item.string())) < 1e-6,
+        tap::ok(golden::relative_rms(std::get<std::vector<float>>(found->data), golden::floats(store_, item.string())) <
+                    1e-6,
                 where + " " + item.string());
     }
   }
 
   // Slot tables are compared where the reference's mask is set; elsewhere they mean nothing.
-  void compare_integers(const TraceTensor& found, const std::string& prefix, const std::string& name, const std::string& where) {
+  void compare_integers(const TraceTensor& found, const std::string& prefix, const std::string& name,
+                        const std::string& where) {
     if (name.ends_with(".slots")) {
-      tap::ok(std::get<std::vector<std::int32_t>>(found.data) == golden::integers<std::int32_t>(store_, prefix + name), where + " " + name);
+      tap::ok(std::get<std::vector<std::int32_t>>(found.data) == golden::integers<std::int32_t>(store_, prefix + name),
+              where + " " + name);
       return;
     }
     const std::string layer = name.substr(0, name.rfind('.') + 1);
@@ -165,7 +171,8 @@ class Runner {
     bool same = true;
     if (const auto* bytes = std::get_if<std::vector<std::uint8_t>>(&found.data)) {
       const auto expected = golden::integers<std::uint8_t>(store_, prefix + name);
-      for (std::size_t i = 0; i < mask.size(); ++i) same = same && (!(mask[i] || name.ends_with("mask")) || (*bytes)[i] == expected[i]);
+      for (std::size_t i = 0; i < mask.size(); ++i)
+        same = same && (!(mask[i] || name.ends_with("mask")) || (*bytes)[i] == expected[i]);
     } else {
       const auto& ids = std::get<std::vector<std::int32_t>>(found.data);
       const auto expected = golden::integers<std::int32_t>(store_, prefix + name);
@@ -202,11 +209,11 @@ class Runner {
 
 int main(int count, char** arguments) {
   const std::set<std::string> only(arguments + 1, arguments + count);
-  // The deployed bfloat16 numerics round at every operation, so two faithful implementations differ by a few 1e-3; the reference in float32 arithmetic is
-  // 0.5 to 1.5e-2 away from itself in bfloat16.
-  const Case cases[] = {{"franka_tiny", "trace"},          {"robotwin_tiny", "trace"},
-                        {"nocfg_partial", "trace"},        {"i2va_tiny", "trace"},
-                        {"bf16", "trace", true, true, 2e-2}, {"bf16", "trace_nocast", false, true, 2e-2}};
+  // The deployed bfloat16 numerics round at every operation, so two faithful implementations differ by a few 1e-3; the
+  // reference in float32 arithmetic is 0.5 to 1.5e-2 away from itself in bfloat16.
+  const Case cases[] = {
+      {"franka_tiny", "trace"}, {"robotwin_tiny", "trace"},          {"nocfg_partial", "trace"},
+      {"i2va_tiny", "trace"},   {"bf16", "trace", true, true, 2e-2}, {"bf16", "trace_nocast", false, true, 2e-2}};
   for (const Case& each : cases)
     if (only.empty() || only.contains(each.name)) Runner(each).run();
   return tap::finish();

@@ -1,5 +1,5 @@
-// The KV cache against the reference's recorded bookkeeping (units/kv_bookkeeping.json), and against a simple model under random interleavings
-// of writes, evictions, drops, marks, rollbacks and releases.
+// The KV cache against the reference's recorded bookkeeping (units/kv_bookkeeping.json), and against a simple model
+// under random interleavings of writes, evictions, drops, marks, rollbacks and releases.
 #include <algorithm>
 #include <map>
 #include <memory>
@@ -32,7 +32,8 @@ WriteKind kind_of(std::int64_t update) {
 
 std::vector<std::int32_t> integers(const JsonValue& array) {
   std::vector<std::int32_t> values;
-  for (const JsonValue& item : array.items()) values.push_back(item.is_null() ? -1 : static_cast<std::int32_t>(item.integer()));
+  for (const JsonValue& item : array.items())
+    values.push_back(item.is_null() ? -1 : static_cast<std::int32_t>(item.integer()));
   return values;
 }
 
@@ -41,7 +42,8 @@ std::vector<std::int32_t> attended_slots(const KvCache& cache) {
   std::vector<std::int32_t> slots;
   const KvCache::SlotState& state = cache.slots();
   for (std::size_t slot = 0; slot < state.id.size(); ++slot)
-    if (state.id[slot] >= 0 && std::count(cache.attended_rows().begin(), cache.attended_rows().end(), state.row[slot]) == 1)
+    if (state.id[slot] >= 0 &&
+        std::count(cache.attended_rows().begin(), cache.attended_rows().end(), state.row[slot]) == 1)
       slots.push_back(static_cast<std::int32_t>(slot));
   return slots;
 }
@@ -80,7 +82,8 @@ void test_reference_sequences() {
   }
 }
 
-// The model: tokens as plain records, marks as copies. Each token's value (a serial number written into the pool) must survive speculation.
+// The model: tokens as plain records, marks as copies. Each token's value (a serial number written into the pool) must
+// survive speculation.
 struct Token {
   std::int32_t id;
   bool predicted;
@@ -89,7 +92,8 @@ struct Token {
 
 class Pair {
  public:
-  Pair(std::int64_t capacity, std::int64_t headroom) : cache_(make(capacity, headroom)), capacity_(static_cast<std::size_t>(capacity)) {}
+  Pair(std::int64_t capacity, std::int64_t headroom)
+      : cache_(make(capacity, headroom)), capacity_(static_cast<std::size_t>(capacity)) {}
 
   bool write(std::size_t count, WriteKind kind) {
     if (!cache_->begin_write(static_cast<std::int64_t>(count), kind).ok()) return false;
@@ -136,18 +140,22 @@ class Pair {
       ++valid;
       const float value = static_cast<const float*>(cache_->keys(0, 0))[state.row[slot]];
       const auto at = expected.find(value);
-      if (at == expected.end() || at->second.id != state.id[slot] || at->second.predicted != (state.predicted[slot] != 0)) return false;
+      if (at == expected.end() || at->second.id != state.id[slot] ||
+          at->second.predicted != (state.predicted[slot] != 0))
+        return false;
     }
     return valid == expected.size() && static_cast<std::size_t>(cache_->counts().valid) == valid;
   }
 
  private:
-  // Whole groups leave first; a group that leaves in part loses the tokens in its lowest slots, which the cache is asked for.
+  // Whole groups leave first; a group that leaves in part loses the tokens in its lowest slots, which the cache is
+  // asked for.
   void evict(std::size_t need) {
     std::vector<Token>& tokens = model_.back();
     while (need > 0) {
       const std::int32_t id = tokens.front().id;
-      const auto group = static_cast<std::size_t>(std::count_if(tokens.begin(), tokens.end(), [&](const Token& t) { return t.id == id; }));
+      const auto group = static_cast<std::size_t>(
+          std::count_if(tokens.begin(), tokens.end(), [&](const Token& t) { return t.id == id; }));
       if (group > need) {
         std::erase_if(tokens, [&](const Token& t) { return t.id == id && !still_there(t.value); });
         return;
@@ -159,7 +167,9 @@ class Pair {
   bool still_there(float value) {
     const KvCache::SlotState& state = cache_->slots();
     for (std::size_t slot = 0; slot < state.id.size(); ++slot) {
-      if (state.id[slot] < 0 || std::count(cache_->write_rows().begin(), cache_->write_rows().end(), state.row[slot]) > 0) continue;
+      if (state.id[slot] < 0 ||
+          std::count(cache_->write_rows().begin(), cache_->write_rows().end(), state.row[slot]) > 0)
+        continue;
       if (static_cast<const float*>(cache_->keys(0, 0))[state.row[slot]] == value) return true;
     }
     return false;
@@ -183,10 +193,18 @@ void test_random_interleavings() {
     Pair pair(capacity, 400);
     for (int step = 0; step < 50 && agreed; ++step, ++operations) {
       switch (below(8)) {
-        case 0: pair.clear_predicted(); break;
-        case 1: if (pair.marks() < static_cast<std::size_t>(KvCache::kMarksMax)) pair.mark(); break;
-        case 2: if (pair.marks() > 0) pair.rollback(); break;
-        case 3: if (pair.marks() > 0) pair.release(); break;
+        case 0:
+          pair.clear_predicted();
+          break;
+        case 1:
+          if (pair.marks() < static_cast<std::size_t>(KvCache::kMarksMax)) pair.mark();
+          break;
+        case 2:
+          if (pair.marks() > 0) pair.rollback();
+          break;
+        case 3:
+          if (pair.marks() > 0) pair.release();
+          break;
         default: {
           const std::size_t count = 1 + below(static_cast<std::uint32_t>(capacity));
           evicting += count * 3 > static_cast<std::size_t>(capacity) ? 1 : 0;
@@ -208,7 +226,8 @@ void test_limits() {
   cache->end_write();
   cache->mark();
   status = cache->begin_write(1, WriteKind::predicted);
-  tap::equal(std::string(status.code), std::string("CACHE_TOO_SMALL"), "speculation without spare rows is refused, not overwritten");
+  tap::equal(std::string(status.code), std::string("CACHE_TOO_SMALL"),
+             "speculation without spare rows is refused, not overwritten");
   cache->rollback();
   tap::equal(cache->counts().valid, std::int64_t{8}, "and the marked state is whole after the rollback");
 }

@@ -1,4 +1,5 @@
-// Every instruction set's kernels and every operation against a plain double-precision oracle, on sizes that do not fit any register tile.
+// Every instruction set's kernels and every operation against a plain double-precision oracle, on sizes that do not fit
+// any register tile.
 #include <algorithm>
 #include <cmath>
 #include <random>
@@ -33,12 +34,14 @@ std::vector<std::uint16_t> to_bf16(std::vector<float>* values) {
 
 double activate(double x, Activation act) {
   if (act == Activation::silu) return x / (1.0 + std::exp(-x));
-  if (act == Activation::gelu_tanh) return 0.5 * x * (1.0 + std::tanh(std::sqrt(2.0 / M_PI) * (x + 0.044715 * x * x * x)));
+  if (act == Activation::gelu_tanh)
+    return 0.5 * x * (1.0 + std::tanh(std::sqrt(2.0 / M_PI) * (x + 0.044715 * x * x * x)));
   return x;
 }
 
 void test_linear(CpuOps& ops, const std::string& isa) {
-  for (const auto& [m, n, k] : {std::tuple<std::int64_t, std::int64_t, std::int64_t>{1, 1, 1}, {7, 13, 26}, {50, 101, 67}, {3, 192, 128}}) {
+  for (const auto& [m, n, k] :
+       {std::tuple<std::int64_t, std::int64_t, std::int64_t>{1, 1, 1}, {7, 13, 26}, {50, 101, 67}, {3, 192, 128}}) {
     for (const Dtype dtype : {Dtype::f32, Dtype::bf16}) {
       for (const Activation act : {Activation::none, Activation::gelu_tanh, Activation::silu}) {
         const std::vector<float> x = random_values(m * k), bias = random_values(n);
@@ -49,10 +52,13 @@ void test_linear(CpuOps& ops, const std::string& isa) {
         for (std::int64_t i = 0; i < m; ++i)
           for (std::int64_t j = 0; j < n; ++j) {
             double sum = bias[static_cast<std::size_t>(j)];
-            for (std::int64_t p = 0; p < k; ++p) sum += static_cast<double>(x[static_cast<std::size_t>(i * k + p)]) * w[static_cast<std::size_t>(j * k + p)];
+            for (std::int64_t p = 0; p < k; ++p)
+              sum +=
+                  static_cast<double>(x[static_cast<std::size_t>(i * k + p)]) * w[static_cast<std::size_t>(j * k + p)];
             expected.push_back(static_cast<float>(activate(sum, act)));
           }
-        tap::ok(golden::relative_rms(y, expected) < 1e-6, isa + " linear " + std::to_string(m) + "x" + std::to_string(n) + "x" + std::to_string(k));
+        tap::ok(golden::relative_rms(y, expected) < 1e-6,
+                isa + " linear " + std::to_string(m) + "x" + std::to_string(n) + "x" + std::to_string(k));
       }
     }
   }
@@ -67,7 +73,8 @@ struct Attention {
 void test_attention(CpuOps& ops, const std::string& isa, const Attention& a, Dtype dtype) {
   const std::int64_t inner = a.heads * a.head_dim;
   const std::vector<float> q = random_values(a.rows * inner, 2.0f);
-  std::vector<float> k = random_values(a.heads * a.capacity * a.head_dim, 2.0f), v = random_values(a.heads * a.capacity * a.head_dim);
+  std::vector<float> k = random_values(a.heads * a.capacity * a.head_dim, 2.0f),
+                     v = random_values(a.heads * a.capacity * a.head_dim);
   const std::vector<std::uint16_t> kb = to_bf16(&k), vb = to_bf16(&v);
   KeyValueView view;
   view.k = dtype == Dtype::f32 ? static_cast<const void*>(k.data()) : kb.data();
@@ -79,25 +86,30 @@ void test_attention(CpuOps& ops, const std::string& isa, const Attention& a, Dty
   view.last_weight = a.last_weight;
   const float scale = 1.0f / std::sqrt(static_cast<float>(a.head_dim));
   std::vector<float> y(q), expected(q.size());
-  ops.attention(y.data(), a.rows, a.heads, a.head_dim, inner, view, scale, Rounding::none, y.data(), inner);  // in place
+  ops.attention(y.data(), a.rows, a.heads, a.head_dim, inner, view, scale, Rounding::none, y.data(),
+                inner);  // in place
   for (std::int64_t r = 0; r < a.rows; ++r)
     for (std::int64_t h = 0; h < a.heads; ++h) {
       const float* query = q.data() + r * inner + h * a.head_dim;
       std::vector<double> weight;
       for (std::size_t i = 0; i < a.slots.size(); ++i) {
         double dot = 0;
-        for (std::int64_t d = 0; d < a.head_dim; ++d) dot += static_cast<double>(query[d]) * k[static_cast<std::size_t>((h * a.capacity + a.slots[i]) * a.head_dim + d)];
+        for (std::int64_t d = 0; d < a.head_dim; ++d)
+          dot += static_cast<double>(query[d]) *
+                 k[static_cast<std::size_t>((h * a.capacity + a.slots[i]) * a.head_dim + d)];
         weight.push_back(std::exp(dot * scale) * (i + 1 == a.slots.size() ? a.last_weight : 1.0));
       }
       double sum = 0;
       for (const double w : weight) sum += w;
       for (std::int64_t d = 0; d < a.head_dim; ++d) {
         double value = 0;
-        for (std::size_t i = 0; i < weight.size(); ++i) value += weight[i] / sum * v[static_cast<std::size_t>((h * a.capacity + a.slots[i]) * a.head_dim + d)];
+        for (std::size_t i = 0; i < weight.size(); ++i)
+          value += weight[i] / sum * v[static_cast<std::size_t>((h * a.capacity + a.slots[i]) * a.head_dim + d)];
         expected[static_cast<std::size_t>(r * inner + h * a.head_dim + d)] = static_cast<float>(value);
       }
     }
-  tap::ok(golden::relative_rms(y, expected) < 3e-6, isa + " attention, head_dim " + std::to_string(a.head_dim) + ", " + std::to_string(view.count) + " keys");
+  tap::ok(golden::relative_rms(y, expected) < 3e-6,
+          isa + " attention, head_dim " + std::to_string(a.head_dim) + ", " + std::to_string(view.count) + " keys");
 }
 
 std::vector<std::int32_t> some_slots(std::int64_t capacity, int keep_one_in) {
@@ -114,16 +126,20 @@ void test_norms(CpuOps& ops, const std::string& isa) {
   std::vector<std::int32_t> map;
   for (std::int64_t r = 0; r < rows; ++r) map.push_back(static_cast<std::int32_t>(r % 2));
   std::vector<float> y(x.size()), expected, rms(x), expected_rms;
-  ops.layer_norm({x.data(), rows, dim, 1e-6f, weight.data(), bias.data(), modulation.data() + dim, modulation.data(), 2 * dim, map.data(), Rounding::none, y.data()});
+  ops.layer_norm({x.data(), rows, dim, 1e-6f, weight.data(), bias.data(), modulation.data() + dim, modulation.data(),
+                  2 * dim, map.data(), Rounding::none, y.data()});
   ops.rms_norm(rms.data(), rows, dim, dim, 1e-6f, weight.data(), Rounding::none);
   for (std::int64_t r = 0; r < rows; ++r) {
     const float* row = x.data() + r * dim;
     double mean = 0, variance = 0, square = 0;
-    for (std::int64_t c = 0; c < dim; ++c) mean += row[c] / static_cast<double>(dim), square += static_cast<double>(row[c]) * row[c] / static_cast<double>(dim);
+    for (std::int64_t c = 0; c < dim; ++c)
+      mean += row[c] / static_cast<double>(dim),
+          square += static_cast<double>(row[c]) * row[c] / static_cast<double>(dim);
     for (std::int64_t c = 0; c < dim; ++c) variance += (row[c] - mean) * (row[c] - mean) / static_cast<double>(dim);
     for (std::int64_t c = 0; c < dim; ++c) {
       const auto at = static_cast<std::size_t>(c);
-      const std::size_t shift = static_cast<std::size_t>(map[static_cast<std::size_t>(r)] * 2 * dim + c), scale = shift + static_cast<std::size_t>(dim);
+      const std::size_t shift = static_cast<std::size_t>(map[static_cast<std::size_t>(r)] * 2 * dim + c),
+                        scale = shift + static_cast<std::size_t>(dim);
       const double normal = (row[c] - mean) / std::sqrt(variance + 1e-6) * weight[at] + bias[at];
       expected.push_back(static_cast<float>(normal * (1.0 + modulation[scale]) + modulation[shift]));
       expected_rms.push_back(static_cast<float>(row[c] / std::sqrt(square + 1e-6) * weight[at]));
@@ -141,11 +157,14 @@ void test_threads(const Kernels& kernels) {
   for (const int threads : {1, 2, 3}) {
     CpuOps ops(threads, kernels);
     std::vector<float> y(static_cast<std::size_t>(m * n));
-    ops.linear(x.data(), m, k, {w.data(), Dtype::f32, n, k}, bias.data(), Activation::gelu_tanh, Rounding::bf16, y.data(), n);
+    ops.linear(x.data(), m, k, {w.data(), Dtype::f32, n, k}, bias.data(), Activation::gelu_tanh, Rounding::bf16,
+               y.data(), n);
     results.push_back(std::move(y));
   }
-  tap::ok(results[0] == results[1] && results[0] == results[2], std::string(kernels.name) + " gives the same bits on 1, 2 and 3 threads");
-  tap::ok(std::all_of(results[0].begin(), results[0].end(), [](float v) { return round_to_bf16(v) == v; }), std::string(kernels.name) + " rounds to bfloat16");
+  tap::ok(results[0] == results[1] && results[0] == results[2],
+          std::string(kernels.name) + " gives the same bits on 1, 2 and 3 threads");
+  tap::ok(std::all_of(results[0].begin(), results[0].end(), [](float v) { return round_to_bf16(v) == v; }),
+          std::string(kernels.name) + " rounds to bfloat16");
 }
 
 void test_conversions() {
@@ -155,11 +174,14 @@ void test_conversions() {
     const int exponent = static_cast<int>((bits >> 10) & 31);
     const double mantissa = bits & 1023;
     const double size = exponent == 0 ? std::ldexp(mantissa, -24) : std::ldexp(1024 + mantissa, exponent - 25);
-    if (exponent == 31) same = same && (mantissa == 0 ? std::isinf(value) : std::isnan(value));
-    else same = same && value == static_cast<float>((bits & 0x8000) != 0 ? -size : size);
+    if (exponent == 31)
+      same = same && (mantissa == 0 ? std::isinf(value) : std::isnan(value));
+    else
+      same = same && value == static_cast<float>((bits & 0x8000) != 0 ? -size : size);
   }
   tap::ok(same, "all 65536 half-precision values widen exactly");
-  tap::ok(round_to_bf16(952.38f) == 952.0f && round_to_bf16(882.35f) == 884.0f && std::isnan(round_to_bf16(NAN)), "bfloat16 rounds to nearest even");
+  tap::ok(round_to_bf16(952.38f) == 952.0f && round_to_bf16(882.35f) == 884.0f && std::isnan(round_to_bf16(NAN)),
+          "bfloat16 rounds to nearest even");
 }
 
 }  // namespace

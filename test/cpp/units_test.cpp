@@ -1,5 +1,6 @@
-// The unit-level golden vectors (test/goldens/units/index.json): RoPE, schedules, time and text embedders, one transformer block over a small cache,
-// and action normalisation. Pictures, the autoencoder, the text encoder, the tokenizer and the cache's bookkeeping have tests of their own.
+// The unit-level golden vectors (test/goldens/units/index.json): RoPE, schedules, time and text embedders, one
+// transformer block over a small cache, and action normalisation. Pictures, the autoencoder, the text encoder, the
+// tokenizer and the cache's bookkeeping have tests of their own.
 #include <algorithm>
 #include <memory>
 #include <numeric>
@@ -55,8 +56,9 @@ class TransformerProbe {
 
   void load_block(const TensorStore& store) {
     const auto attention = [&](const std::string& prefix) {
-      return AttentionWeights{linear(store, prefix + "to_q"),     linear(store, prefix + "to_k"), linear(store, prefix + "to_v"),
-                              linear(store, prefix + "to_out.0"), values(store, prefix + "norm_q.weight"), values(store, prefix + "norm_k.weight")};
+      return AttentionWeights{linear(store, prefix + "to_q"),          linear(store, prefix + "to_k"),
+                              linear(store, prefix + "to_v"),          linear(store, prefix + "to_out.0"),
+                              values(store, prefix + "norm_q.weight"), values(store, prefix + "norm_k.weight")};
     };
     block_.self = attention("w.attn1.");
     block_.cross = attention("w.attn2.");
@@ -102,7 +104,9 @@ class TransformerProbe {
     pass.attended_rows = &call.cache->attended_rows();
     pass.out = &dummy;  // not written here: the head is not part of a block
     BlockResult result;
-    const auto attended = [&] { return std::vector<float>(scratch.attended.begin(), scratch.attended.begin() + rows * width); };
+    const auto attended = [&] {
+      return std::vector<float>(scratch.attended.begin(), scratch.attended.begin() + rows * width);
+    };
     transformer_->self_attention(pass, stream, block_, 0);
     result.self = attended();
     transformer_->cross_attention(pass, stream, block_, 0);
@@ -150,7 +154,8 @@ TensorStore open(const std::string& name) {
 
 void near(const std::vector<float>& found, const std::vector<float>& expected, double limit, const std::string& name) {
   const double error = golden::relative_rms(found, expected);
-  if (!tap::ok(error <= limit, name)) tap::note("relative RMS " + std::to_string(error) + ", limit " + std::to_string(limit));
+  if (!tap::ok(error <= limit, name))
+    tap::note("relative RMS " + std::to_string(error) + ", limit " + std::to_string(limit));
 }
 
 // The table of tokens at any whole positions: each is the last of a grid that ends there.
@@ -158,14 +163,16 @@ RopeTable pick_tokens(const Rope& rope, const float* f, const float* h, const fl
   RopeTable table;
   for (std::int64_t i = 0; i < tokens; ++i) {
     RopeTable one;
-    rope.video(static_cast<std::int64_t>(f[i]), 1, static_cast<std::int64_t>(h[i]) + 1, static_cast<std::int64_t>(w[i]) + 1, &one);
+    rope.video(static_cast<std::int64_t>(f[i]), 1, static_cast<std::int64_t>(h[i]) + 1,
+               static_cast<std::int64_t>(w[i]) + 1, &one);
     table.cos.insert(table.cos.end(), one.cos.end() - 64, one.cos.end());
     table.sin.insert(table.sin.end(), one.sin.end() - 64, one.sin.end());
   }
   return table;
 }
 
-// The recorded grids have F frames of a regular grid; their first row is the frame index, which for actions is fractional.
+// The recorded grids have F frames of a regular grid; their first row is the frame index, which for actions is
+// fractional.
 void test_rope() {
   const TensorStore store = open("rope");
   const JsonValue index = golden::read_json(golden::folder() + "/units/index.json");
@@ -188,14 +195,16 @@ void test_rope() {
       else if (prefix.ends_with("_far"))
         table = pick_tokens(rope, f, h, w, tokens);
       else
-        rope.video(start, frames, static_cast<std::int64_t>(h[tokens - 1]) + 1, static_cast<std::int64_t>(w[tokens - 1]) + 1, &table);
+        rope.video(start, frames, static_cast<std::int64_t>(h[tokens - 1]) + 1,
+                   static_cast<std::int64_t>(w[tokens - 1]) + 1, &table);
       const std::string name = prefix + (cast ? ".bf16cast" : "");
       near(table.cos, golden::floats(store, name + ".cos"), 1e-6, "rope " + name + " cos");
       near(table.sin, golden::floats(store, name + ".sin"), 1e-6, "rope " + name + " sin");
       if (cast || store.find(prefix + ".x") == nullptr) continue;
       std::vector<float> x = golden::floats(store, prefix + ".x");
       const std::int64_t heads = store.find(prefix + ".x")->shape[2];
-      backend.rope(x.data(), tokens, heads, head_dim, heads * head_dim, table.cos.data(), table.sin.data(), ops::Rounding::none);
+      backend.rope(x.data(), tokens, heads, head_dim, heads * head_dim, table.cos.data(), table.sin.data(),
+                   ops::Rounding::none);
       near(x, golden::floats(store, prefix + ".y"), 1e-6, "rope " + prefix + " rotation");
     }
   }
@@ -218,10 +227,12 @@ void test_schedule() {
       std::vector<float> x = golden::floats(store, prefix + from);
       const std::vector<float> v = golden::floats(store, prefix + velocity);
       for (std::size_t j = 0; j < x.size(); ++j)
-        x[j] = bf16 ? round_to_bf16(x[j] + round_to_bf16(v[j] * schedule.step_size(i))) : x[j] + v[j] * schedule.step_size(i);
+        x[j] = bf16 ? round_to_bf16(x[j] + round_to_bf16(v[j] * schedule.step_size(i)))
+                    : x[j] + v[j] * schedule.step_size(i);
       near(x, golden::floats(store, prefix + to), bf16 ? 0 : 1e-7, prefix + to);
     };
-    for (std::size_t i = 0; i < 5; ++i) step("x" + std::to_string(i), "v" + std::to_string(i), i, "x" + std::to_string(i + 1));
+    for (std::size_t i = 0; i < 5; ++i)
+      step("x" + std::to_string(i), "v" + std::to_string(i), i, "x" + std::to_string(i + 1));
     step("x5", "v_t0", 5, "x_t0");
   }
   tap::equal(schedule.loop(-1).size(), std::size_t{6}, "a full loop visits all steps and t = 0");
@@ -239,18 +250,21 @@ void test_embedders() {
     TransformerProbe probe(config, bf16 ? ops::Rounding::bf16 : ops::Rounding::none, backend);
     probe.load_embedders(store, "fd64.w.", 48);
     std::vector<float> temb, projection;
-    for (const float t : golden::floats(store, "fd64.t")) probe.condition(bf16 ? round_to_bf16(t) : t, &temb, &projection);
+    for (const float t : golden::floats(store, "fd64.t"))
+      probe.condition(bf16 ? round_to_bf16(t) : t, &temb, &projection);
     const std::string prefix = bf16 ? "fd64.bf16." : "fd64.";
     near(temb, golden::floats(store, prefix + "temb"), bf16 ? 3e-3 : 1e-5, prefix + "temb");
     near(projection, golden::floats(store, prefix + "timestep_proj"), bf16 ? 3e-3 : 1e-5, prefix + "timestep_proj");
     if (bf16) continue;
-    near(probe.embed_text(golden::floats(store, "fd64.text_in"), 6, 48), golden::floats(store, "fd64.text_out"), 1e-6, "text embedder");
+    near(probe.embed_text(golden::floats(store, "fd64.text_in"), 6, 48), golden::floats(store, "fd64.text_out"), 1e-6,
+         "text embedder");
   }
 }
 
 void test_block() {
   const TensorStore store = open("block");
-  const WriteKind kinds[] = {WriteKind::committed, WriteKind::committed, WriteKind::temporary, WriteKind::predicted, WriteKind::predicted};
+  const WriteKind kinds[] = {WriteKind::committed, WriteKind::committed, WriteKind::temporary, WriteKind::predicted,
+                             WriteKind::predicted};
   for (const bool bf16 : {false, true}) {
     ops::CpuOps backend(2);
     TransformerConfig config;
@@ -265,16 +279,25 @@ void test_block() {
     for (int i = 0; i < 5; ++i) {
       const std::string prefix = (bf16 ? "bf16.call" : "f32.call") + std::to_string(i) + ".";
       const std::vector<float> grid = golden::floats(store, prefix + "grid");
-      TransformerProbe::BlockCall call{golden::floats(store, prefix + "x"), golden::floats(store, prefix + "text"), golden::floats(store, prefix + "temb"), {}, {}};
+      TransformerProbe::BlockCall call{golden::floats(store, prefix + "x"),
+                                       golden::floats(store, prefix + "text"),
+                                       golden::floats(store, prefix + "temb"),
+                                       {},
+                                       {}};
       call.tokens = store.find(prefix + "x")->shape[1];
       call.text_rows = store.find(prefix + "text")->shape[1];
       call.cache = cache.get();
       const bool action = grid[static_cast<std::size_t>(call.tokens)] < 0;
       RopeTable rope;
-      const std::int64_t start = static_cast<std::int64_t>(grid[0]), frames = static_cast<std::int64_t>(grid[static_cast<std::size_t>(call.tokens - 1)]) - start + 1;
-      if (action) Rope(24).action(start, frames, call.tokens / frames, false, &rope);
-      else Rope(24).video(start, frames, static_cast<std::int64_t>(grid[static_cast<std::size_t>(2 * call.tokens - 1)]) + 1,
-                          static_cast<std::int64_t>(grid[static_cast<std::size_t>(3 * call.tokens - 1)]) + 1, &rope);
+      const std::int64_t start = static_cast<std::int64_t>(grid[0]),
+                         frames =
+                             static_cast<std::int64_t>(grid[static_cast<std::size_t>(call.tokens - 1)]) - start + 1;
+      if (action)
+        Rope(24).action(start, frames, call.tokens / frames, false, &rope);
+      else
+        Rope(24).video(start, frames,
+                       static_cast<std::int64_t>(grid[static_cast<std::size_t>(2 * call.tokens - 1)]) + 1,
+                       static_cast<std::int64_t>(grid[static_cast<std::size_t>(3 * call.tokens - 1)]) + 1, &rope);
       call.cos = rope.cos;
       call.sin = rope.sin;
       golden::need(cache->begin_write(call.tokens, kinds[i]));
@@ -289,7 +312,8 @@ void test_block() {
       const auto ids = golden::integers<std::int32_t>(store, prefix + "id");
       bool same = true;
       for (std::size_t slot = 0; slot < mask.size(); ++slot)
-        same = same && (cache->slots().id[slot] >= 0) == (mask[slot] != 0) && (mask[slot] == 0 || cache->slots().id[slot] == ids[slot]);
+        same = same && (cache->slots().id[slot] >= 0) == (mask[slot] != 0) &&
+               (mask[slot] == 0 || cache->slots().id[slot] == ids[slot]);
       tap::ok(same, prefix + "cache slots and ids");
     }
   }

@@ -16,6 +16,7 @@
 
 #include "engine/preprocess.h"
 #include "engine/vae.h"
+#include "engine/vae_pointwise.h"
 #include "golden.h"
 #include "ops/cpu/cpu_ops.h"
 #include "tap.h"
@@ -213,6 +214,37 @@ void test_imagined_video() {
   check(video, golden::floats(store, "c04.video"), kWanted, "i2va_tiny: imagined video");
 }
 
+// Normalisation with SiLU against its definition in double precision, over the whole range of an exponential, with zero
+// and broken pixels.
+void test_normalisation() {
+  constexpr std::int64_t channels = 37;
+  ops::CpuOps ops(2);
+  std::vector<float> x(3 * channels), gamma(channels), y(x.size());
+  for (std::int64_t c = 0; c < channels; ++c) {
+    x[static_cast<std::size_t>(c)] = std::sin(static_cast<float>(c)) * 3.0f;
+    gamma[static_cast<std::size_t>(c)] = (c % 2 == 0 ? 1.0f : -1.0f) * std::pow(1.4f, static_cast<float>(c) - 18.0f);
+    x[static_cast<std::size_t>(2 * channels + c)] = c == 5 ? NAN : 1.0f;
+  }
+  vae::normalise_channels(ops.pool(), x.data(), 3, channels, gamma.data(), true, ops::Rounding::none, y.data());
+  double norm = 0, worst = 0, low = 0, high = 0;
+  for (std::size_t c = 0; c < channels; ++c) norm += static_cast<double>(x[c]) * x[c];
+  for (std::size_t c = 0; c < channels; ++c) {
+    const double v = x[c] / std::sqrt(norm) * std::sqrt(static_cast<double>(channels)) * gamma[c],
+                 expected = v / (1 + std::exp(-v));
+    low = std::min(low, v);
+    high = std::max(high, v);
+    // The exponent's own rounding error grows with |v|: half a step of a float near |v| for each of a few operations.
+    worst = std::max(worst, std::abs(y[c] - expected) / (std::abs(expected) * (1 + std::abs(v)) + 1e-28));
+  }
+  tap::ok(low < -100 && high > 100, "the test reaches beyond the exponential's range");
+  tap::is_near(worst, 0, 5e-7, "normalisation and SiLU as defined");
+  tap::note("largest error " + std::to_string(worst * 1e9) + "e-9");
+  tap::ok(std::all_of(y.begin() + channels, y.begin() + 2 * channels, [](float v) { return v == 0; }),
+          "a zero pixel stays zero");
+  tap::ok(std::all_of(y.begin() + 2 * channels, y.end(), [](float v) { return std::isnan(v); }),
+          "a broken pixel stays visible");
+}
+
 // Encodes one stream of the unit frames in chunks of the given sizes, with a chosen number of threads.
 std::vector<float> encode_in_chunks(const Units& units, std::int64_t stream, const std::vector<std::int64_t>& counts,
                                     int threads) {
@@ -336,6 +368,7 @@ int main() {
   test_traced_episode("nocfg_partial", false);
   test_traced_episode("bf16", true);
   test_imagined_video();
+  test_normalisation();
   test_streaming(units);
   test_refusals(units);
   test_wrong_checkpoint(units);

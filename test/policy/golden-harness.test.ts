@@ -112,7 +112,7 @@ t.test('the cache is compared as sets', async (t) => {
   const moved: Change = (name, tensor) => {
     if (!name.startsWith('c03.kv.L0.')) return tensor;
     if (/\.(mask|id|is_pred)$/.test(name)) tensor.data.reverse();
-    if (name.endsWith('.slots')) tensor.data.forEach((slot, at) => (tensor.data[at] = count - 1 - slot));
+    if (name.endsWith('.slots')) return { ...tensor, data: Int32Array.from(tensor.data, (slot) => count - 1 - slot) };
     return tensor;
   };
   const failures = await found(moved);

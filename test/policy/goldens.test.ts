@@ -1,15 +1,28 @@
 /**
- * Every recorded case through the public contract and the real engine: each traced tensor within the limit, token ids equal, KV-cache sets equal by id.
- * The limits are those of test/goldens/README.md: 1e-4 separates deliberate mistakes (7e-3 and more) from float32 noise (a few 1e-6) with room, 2e-2 is
- * what bfloat16 rounding alone does. Prints the worst relative RMS of each kind of tensor.
+ * Every recorded case through the public contract and the real engine: each traced tensor within the limit, token ids equal, KV-cache sets equal
+ * by id. The limits are those of test/goldens/README.md: 1e-4 separates deliberate mistakes (7e-3 and more) from float32 noise (a few 1e-6) with
+ * room, 2e-2 is what bfloat16 rounding alone does. Prints the worst relative RMS of each kind of tensor.
  */
 import { join } from 'node:path';
 import sharp from 'sharp';
 import t, { type Test } from 'tap';
-import { loadPolicy, type LoadPolicyOptions, type Policy, PremotorError, type Trace } from '../../src/index.js';
+import {
+  type Chunk,
+  type CommitOptions,
+  type Frame,
+  loadPolicy,
+  type LoadPolicyOptions,
+  type Policy,
+  type PredictOptions,
+  PremotorError,
+  type Progress,
+  type ResetOptions,
+  type Trace,
+  type TraceTensor,
+} from '../../src/index.js';
 import { loadNative } from '../../src/native.js';
 import { goldens } from '../support/fixtures.js';
-import { Comparison, type Golden, readGolden, runGolden } from '../support/golden.js';
+import { Comparison, type Golden, type GoldenCall, momentsOf, readGolden, runGolden } from '../support/golden.js';
 
 const F32_LIMIT = 1e-4;
 const BF16_LIMIT = 2e-2;
@@ -61,11 +74,19 @@ t.test('the deployed rounding matters: the other trace is not met', { skip }, as
   t.ok(comparison.failures.length > 0);
 });
 
+/** id and is_pred mean something only where the mask is 1: elsewhere an earlier episode may have left its own. */
+function meaningful(trace: Trace, name: string, data: TraceTensor['data']): TraceTensor['data'] {
+  if (!/^kv\.L\d+\.(id|is_pred)$/.test(name)) return data;
+  const mask = trace.get(name.replace(/(id|is_pred)$/, 'mask'))?.data ?? [];
+  return Int32Array.from(data, (value, slot) => (mask[slot] === 1 ? value : -1));
+}
+
 /** Bits of every tensor, so that equality is exact, zeros' signs included. */
 function bitsOf(traces: ReadonlyMap<string, Trace>): Map<string, string> {
   const bits = new Map<string, string>();
   for (const [prefix, trace] of traces) {
-    for (const [name, { dtype, shape, data }] of trace) {
+    for (const [name, { dtype, shape, data: all }] of trace) {
+      const data = meaningful(trace, name, all);
       const bytes = Buffer.from(data.buffer, data.byteOffset, data.byteLength).toString('base64');
       bits.set(`${prefix}.${name}`, `${dtype} ${shape.join('x')} ${bytes}`);
     }
@@ -84,7 +105,6 @@ t.test('the same bits: again, after a reset, and in a process of its own', { ski
   for (const other of others) {
     t.same([...other.keys()].sort(), [...(first?.keys() ?? [])].sort());
     const different = [...(first ?? [])].filter(([name, bits]) => other.get(name) !== bits).map(([name]) => name);
-    // Encoder tensors are traced by the first prediction of each episode, so the names agree and all must be equal.
     t.same(different, []);
   }
   t.ok((first?.size ?? 0) > 300);
@@ -106,6 +126,91 @@ t.test('seeded noise: equal seeds give equal bits, others do not, and it is what
   const noiseOf = (name: string): Float32Array => one.trace?.get(name)?.data as Float32Array;
   const injected = await run(99, { noise: { video: noiseOf('noise.video'), action: noiseOf('noise.action') } });
   t.same(injected.actions, one.actions, 'the traced noise, injected, gives the same chunk');
+});
+
+/** The policy, but every prediction is first begun with very many steps and aborted in the middle. */
+function nervous(policy: Policy, aborts: string[]): Policy {
+  const predict = async (options: PredictOptions = {}): Promise<Chunk> => {
+    for (const stage of ['video', 'action'] as const) {
+      const controller = new AbortController();
+      const onProgress = (progress: Progress): void => {
+        if (progress.stage === stage && progress.done >= 2) controller.abort();
+      };
+      const steps = stage === 'video' ? { videoSteps: 1000 } : { actionSteps: 1000 };
+      const begun = policy.predict({ ...(options.obs === undefined ? {} : { obs: options.obs }), ...steps, signal: controller.signal, onProgress });
+      aborts.push(
+        await begun.then(
+          () => 'not aborted',
+          (error: PremotorError) => error.code,
+        ),
+      );
+    }
+    return policy.predict(options);
+  };
+  const reset = (options: ResetOptions) => policy.reset(options);
+  const commit = (options: CommitOptions) => policy.commit(options);
+  const decode = (latents: Float32Array) => policy.decode(latents);
+  return {
+    ...policy,
+    reset,
+    commit,
+    decode,
+    predict,
+    get cache() {
+      return policy.cache;
+    },
+  } as unknown as Policy;
+}
+
+t.test('aborted predictions leave nothing behind, evictions included', { skip }, async (t) => {
+  const golden = readGolden('robotwin_tiny');
+  for (const isolate of [false, true]) {
+    const policy = await open(golden, { isolate });
+    t.teardown(() => policy.close());
+    const comparison = new Comparison(F32_LIMIT);
+    const aborts: string[] = [];
+    await runGolden(nervous(policy, aborts), golden, comparison);
+    t.equal(aborts.length, 12);
+    t.ok(
+      aborts.every((code) => code === 'ABORTED'),
+      aborts.join(),
+    );
+    t.same(comparison.failures, []);
+  }
+});
+
+t.test('an aborted predictNext keeps its commit', { skip }, async (t) => {
+  const golden = readGolden('nocfg_partial');
+  const policy = await open(golden);
+  t.teardown(() => policy.close());
+  const [first, commit] = golden.calls.slice(1) as [GoldenCall, GoldenCall];
+  const obs = momentsOf(golden, first)[0] as Frame[];
+  const [seen, executed] = [momentsOf(golden, commit), golden.tensors.get(`${commit.prefix}.state`)?.data as Float32Array];
+  const run = async (step: () => Promise<unknown>): Promise<Chunk> => {
+    await policy.reset({ prompt: 'push' });
+    await policy.predict({ obs, seed: 1 });
+    await step();
+    return policy.predict({ seed: 2 });
+  };
+  const plain = await run(() => policy.commit({ obs: seen, actions: executed }));
+  const interrupted = await run(async () => {
+    const controller = new AbortController();
+    const onProgress = ({ stage, done }: Progress): void => {
+      if (stage === 'video' && done >= 2) controller.abort();
+    };
+    const next = policy.predictNext({ obs: seen, executed, executing: executed, actionSteps: 1000, signal: controller.signal, onProgress });
+    t.equal(
+      await next.then(
+        () => 'not aborted',
+        (error: PremotorError) => error.code,
+      ),
+      'ABORTED',
+    );
+    t.match(policy.cache, { committed: 28, predicted: 0 });
+  });
+  t.same(interrupted.actions, plain.actions);
+  const grounded = await run(() => policy.predictNext({ obs: seen, executed, executing: executed, seed: 3 }));
+  t.same(grounded.actions, plain.actions, 'a whole predictNext leaves only its commit too');
 });
 
 t.test("i2va's input pictures are those of the trace", async (t) => {

@@ -1,3 +1,4 @@
+/** States, checks, aborts and backpressure of the policy in this process, over the fake engine. */
 import t from 'tap';
 import type { NativePredict } from '../../src/native.js';
 import type { Progress } from '../../src/policy/contract.js';
@@ -80,7 +81,7 @@ t.test('the first observation', async (t) => {
   t.equal((await errorOf(policy.predict())).code, 'OBS_REQUIRED', 'a failed first prediction leaves the episode without an observation');
 
   await policy.predict({ obs: observation() });
-  const framesOf = (call: number) => (engine.calls[call]?.options as NativePredict).frames?.length;
+  const framesOf = (call: number) => (engine.calls[call]?.options as NativePredict | undefined)?.frames?.length;
   const calls = engine.calls.length;
   await policy.predict();
   t.equal(framesOf(calls), undefined, 'it is not needed again');
@@ -121,7 +122,7 @@ t.test('arguments are checked before the engine is called', async (t) => {
 t.test('guidance needs the negative prompt, which is embedded once', async (t) => {
   const plain = await inEpisode();
   t.same(plain.text.asked, ['pick up']);
-  t.equal((plain.engine.calls[0]?.options as { negative: unknown }).negative, null);
+  t.equal((plain.engine.calls[0]?.options as { negative: unknown } | undefined)?.negative, null);
   const guided = await inEpisode({ guidance_scale: 5 });
   await guided.policy.reset({ prompt: 'put down' });
   t.same(guided.text.asked, ['pick up', '', 'put down']);
@@ -374,7 +375,7 @@ t.test('i2va: predictions are the history, so there are no commits', async (t) =
   const next = policy.predictNext({ obs: moments(4), executed: actionsOf(2), executing: actionsOf(2) });
   t.equal((await errorOf(next)).code, 'MODE_UNSUPPORTED');
   await policy.predict({ obs: observation() });
-  t.notOk((engine.calls.at(-1)?.options as NativePredict).frames, 'the frame index has moved on');
+  t.notOk((engine.calls.at(-1)?.options as NativePredict | undefined)?.frames, 'the frame index has moved on');
 });
 
 t.test('K = 1: the first commit brings no pictures', async (t) => {

@@ -1,6 +1,6 @@
 /**
- * A native module without mathematics, for the tests of states, errors and aborts: it keeps a cache count, waits when told to, fails when told to, and
- * records what it was called with. Used by test/policy; a fact about the model must never be tested with it.
+ * A native module without mathematics, for the tests of states, errors and aborts: it keeps a cache count, waits when told to, fails when told to,
+ * and records what it was called with. Used by test/policy; a fact about the model must never be tested with it.
  */
 import type {
   NativeChunk,

@@ -147,9 +147,9 @@ function rowsById(trace: Trace, layer: string, part: string): { readonly counts:
   const size = heads * width;
   const values = new Float32Array(batch * order.length * size);
   for (let b = 0; b < batch; b++) {
-    order.forEach(({ at }, to) =>
-      values.set(tensor.data.subarray((b * rows + at) * size, (b * rows + at + 1) * size), (b * order.length + to) * size),
-    );
+    for (const [to, { at }] of order.entries()) {
+      values.set(tensor.data.subarray((b * rows + at) * size, (b * rows + at + 1) * size), (b * order.length + to) * size);
+    }
   }
   return { counts: [...counts], values };
 }

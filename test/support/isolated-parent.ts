@@ -1,6 +1,6 @@
 /**
- * A process that owns an isolated policy, for the tests of what happens to the engine when its owner ends. Prints the engine's process id; with "idle"
- * it then has nothing more to do, otherwise a call runs that never ends.
+ * A process that owns an isolated policy, for the tests of what happens to the engine when its owner ends. Prints the engine's process id; with
+ * "idle" it then has nothing more to do, otherwise a call runs that never ends.
  */
 import { IsolatedPolicy } from '../../src/policy/isolated.js';
 import { seeds } from './fake-native.js';

@@ -44,7 +44,7 @@ class ReplayEngine implements NativeEngine {
     const tensors = this.#answer(call);
     this.#same(options.noiseVideo, `${call.prefix}.noise.video`);
     this.#same(options.noiseAction, `${call.prefix}.noise.action`);
-    options.frames?.forEach((frame, camera) => this.#same(frame.data, `${call.prefix}.img${camera}`));
+    for (const [camera, frame] of (options.frames ?? []).entries()) this.#same(frame.data, `${call.prefix}.img${camera}`);
     if ((options.frames === undefined) !== (call.obs_ignored === true)) throw new Error(`${call.prefix}: pictures passed or missing`);
     for (const [name, tensor] of this.#golden.tensors) if (name.startsWith('sched.')) tensors[name] = this.#changed(name, tensor);
     const of = (name: string): Float32Array => Float32Array.from(tensors[name]?.data ?? []);
@@ -56,7 +56,7 @@ class ReplayEngine implements NativeEngine {
     this.#same(actions, `${call.prefix}.state`);
     const size = moments[0]?.[0]?.data.length ?? 0;
     const pictures = new Uint8Array(moments.length * size);
-    moments.forEach((moment, at) => pictures.set(moment[0]?.data ?? [], at * size));
+    for (const [at, moment] of moments.entries()) pictures.set(moment[0]?.data ?? [], at * size);
     this.#same(pictures, `${call.prefix}.img0`);
     return { frameIndex: call.frame_st_id_after ?? -1, timing, trace: this.#answer(call) };
   }

@@ -123,8 +123,8 @@ export function headers(tree: Tree): Violation[] {
   const charactersMin = 40;
   const found: Violation[] = [];
   for (const [file, text] of tree) {
-    const isTypeScript = /^(src|test|bench)\/.*\.ts$/.test(file) || /^setup\/.*\.mjs$/.test(file);
-    if (!isTypeScript && !(isCpp(file) && /^(cpp|cuda|protocol|firmware-bridge|test)\//.test(file))) continue;
+    const isTypeScript = /^(src|bench)\/.*\.ts$/.test(file) || /^setup\/.*\.mjs$/.test(file);
+    if (!isTypeScript && !(isCpp(file) && /^(cpp|cuda|protocol|firmware-bridge)\//.test(file))) continue;
     if (file.endsWith('.cpp') && tree.has(file.replace(/\.cpp$/, '.h'))) continue;
     const comment = isTypeScript ? /^\/\*\*([\s\S]*?)\*\//.exec(text)?.[1] : /^((?:\/\/.*\n)+)|^\/\*([\s\S]*?)\*\//.exec(text)?.[0];
     const words = (comment ?? '').replace(/[*/\s]+/g, ' ').trim();

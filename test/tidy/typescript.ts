@@ -67,7 +67,7 @@ const mustNotImport: Readonly<Record<string, readonly string[]>> = {
   policy: ['sim', 'control', 'robot', 'cameras', 'server', 'dashboard', 'telemetry', 'recording'],
   config: ['sim', 'control', 'policy', 'server', 'dashboard'],
   control: ['sim', 'dashboard', 'server'],
-  sim: ['policy', 'dashboard', 'server'],
+  sim: ['dashboard', 'server'],
 };
 
 export function importRules(tree: Tree, dependencies: readonly string[]): Violation[] {

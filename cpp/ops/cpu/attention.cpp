@@ -1,5 +1,6 @@
-// Online softmax (Milakov and Gimelshein 2018; Dao et al. 2022): keys are visited in chunks; a running maximum m and sum l rescale what was
-// accumulated so far. For each query: o = sum_j exp(s_j - m) v_j, l = sum_j exp(s_j - m), y = o / l.
+// Online softmax (Milakov and Gimelshein 2018; Dao et al. 2022): keys are visited in chunks; a running maximum m and
+// sum l rescale what was accumulated so far. For each query: o = sum_j exp(s_j - m) v_j, l = sum_j exp(s_j - m), y = o
+// / l.
 #include "ops/cpu/attention.h"
 
 #include <algorithm>
@@ -10,7 +11,7 @@
 namespace premotor::ops {
 namespace {
 
-constexpr std::int64_t kQueriesMax = 12;          // queries of one task: a multiple of every kernel's register tile
+constexpr std::int64_t kQueriesMax = 12;  // queries of one task: a multiple of every kernel's register tile
 constexpr std::int64_t kKeysPerChunk = 256;
 constexpr std::int64_t kAccumulatorFloats = 8192;  // kQueries * head_dim stays below this
 
@@ -78,16 +79,19 @@ struct Block {
     if (kv.dtype == Dtype::f32)
       kernels.gemm_f32(q, args.ldq, queries, static_cast<const float*>(kv.k) + from, run.count, d, to, kKeysPerChunk);
     else
-      kernels.gemm_bf16(q, args.ldq, queries, static_cast<const std::uint16_t*>(kv.k) + from, run.count, d, to, kKeysPerChunk);
+      kernels.gemm_bf16(q, args.ldq, queries, static_cast<const std::uint16_t*>(kv.k) + from, run.count, d, to,
+                        kKeysPerChunk);
   }
 
   void accumulate(const Run& run, const float* weights) {
     const KeyValueView& kv = args.kv;
     const std::int64_t d = args.head_dim, from = (head * kv.capacity + run.first) * d;
     if (kv.dtype == Dtype::f32)
-      kernels.weighted_sum_f32(weights, kKeysPerChunk, queries, static_cast<const float*>(kv.v) + from, run.count, d, out, d);
+      kernels.weighted_sum_f32(weights, kKeysPerChunk, queries, static_cast<const float*>(kv.v) + from, run.count, d,
+                               out, d);
     else
-      kernels.weighted_sum_bf16(weights, kKeysPerChunk, queries, static_cast<const std::uint16_t*>(kv.v) + from, run.count, d, out, d);
+      kernels.weighted_sum_bf16(weights, kKeysPerChunk, queries, static_cast<const std::uint16_t*>(kv.v) + from,
+                                run.count, d, out, d);
   }
 
   void finish(float* y) {
@@ -122,7 +126,8 @@ void cpu_attention(ThreadPool& pool, const Kernels& kernels, const AttentionArgs
   pool.parallel_for(a.heads * blocks, 1, [&](std::int64_t begin, std::int64_t end) {
     for (std::int64_t task = begin; task < end; ++task) {
       const std::int64_t head = task / blocks, row = task % blocks * step;
-      Block block{a, kernels, head, std::min(step, a.rows - row), a.q + row * a.ldq + head * a.head_dim, {}, {}, {}, {}};
+      Block block{a,  kernels, head, std::min(step, a.rows - row), a.q + row * a.ldq + head * a.head_dim, {},
+                  {}, {},      {}};
       attend(block, runs);
       block.finish(a.y + row * a.ldy + head * a.head_dim);
     }

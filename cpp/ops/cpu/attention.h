@@ -1,4 +1,5 @@
-// The CPU backend's attention: one pass over the cached keys with an online softmax, in place on the cache's slots (no gather).
+// The CPU backend's attention: one pass over the cached keys with an online softmax, in place on the cache's slots (no
+// gather).
 #pragma once
 
 #include "base/thread_pool.h"
@@ -8,12 +9,12 @@
 namespace premotor::ops {
 
 struct AttentionArgs {
-  const float* q;         // [rows, heads, head_dim], row stride ldq
+  const float* q;  // [rows, heads, head_dim], row stride ldq
   std::int64_t rows, heads, head_dim, ldq;
   const KeyValueView& kv;
   float scale;
   Rounding rounding;
-  float* y;               // [rows, heads, head_dim], row stride ldy; may be q
+  float* y;  // [rows, heads, head_dim], row stride ldy; may be q
   std::int64_t ldy;
 };
 

@@ -13,7 +13,8 @@
 namespace premotor::ops {
 namespace {
 
-// Work of one task of a linear layer: multiples of every kernel's register tile, small enough to stay in a second-level cache.
+// Work of one task of a linear layer: multiples of every kernel's register tile, small enough to stay in a second-level
+// cache.
 constexpr std::int64_t kBlockRows = 48;
 constexpr std::int64_t kBlockColumns = 96;
 // Rows handed to a thread at once by the row-wise operations.
@@ -25,8 +26,8 @@ const Kernels& choose_kernels() {
   const bool allow_512 = forced == nullptr || std::strcmp(forced, "avx512") == 0;
   const bool allow_2 = allow_512 || std::strcmp(forced, "avx2") == 0;
   __builtin_cpu_init();
-  if (allow_512 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
-      __builtin_cpu_supports("avx512dq"))
+  if (allow_512 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+      __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq"))
     return avx512::kernels();
   if (allow_2 && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) return avx2::kernels();
 #endif
@@ -42,8 +43,8 @@ const Kernels& cpu_kernels() {
 
 CpuOps::CpuOps(int threads, const Kernels& kernels) : pool_(std::max(threads, 1)), kernels_(kernels) {}
 
-void CpuOps::linear(const float* x, std::int64_t m, std::int64_t ldx, const Matrix& w, const float* bias, Activation act,
-                    Rounding rounding, float* y, std::int64_t ldy) {
+void CpuOps::linear(const float* x, std::int64_t m, std::int64_t ldx, const Matrix& w, const float* bias,
+                    Activation act, Rounding rounding, float* y, std::int64_t ldy) {
   assert(w.dtype != Dtype::f16);
   const std::int64_t n = w.rows, k = w.cols;
   const std::int64_t row_blocks = (m + kBlockRows - 1) / kBlockRows;
@@ -110,8 +111,8 @@ void CpuOps::rms_norm(float* x, std::int64_t rows, std::int64_t dim, std::int64_
   });
 }
 
-void CpuOps::rope(float* x, std::int64_t rows, std::int64_t heads, std::int64_t head_dim, std::int64_t ldx, const float* cos,
-                  const float* sin, Rounding rounding) {
+void CpuOps::rope(float* x, std::int64_t rows, std::int64_t heads, std::int64_t head_dim, std::int64_t ldx,
+                  const float* cos, const float* sin, Rounding rounding) {
   const std::int64_t pairs = head_dim / 2;
   pool_.parallel_for(rows, kRowGrain, [&](std::int64_t begin, std::int64_t end) {
     for (std::int64_t r = begin; r < end; ++r) {
@@ -130,8 +131,8 @@ void CpuOps::rope(float* x, std::int64_t rows, std::int64_t heads, std::int64_t 
   });
 }
 
-void CpuOps::store_kv(const float* x, std::int64_t rows, std::int64_t heads, std::int64_t head_dim, std::int64_t ldx, void* plane,
-                      Dtype dtype, std::int64_t capacity, const std::int32_t* slots) {
+void CpuOps::store_kv(const float* x, std::int64_t rows, std::int64_t heads, std::int64_t head_dim, std::int64_t ldx,
+                      void* plane, Dtype dtype, std::int64_t capacity, const std::int32_t* slots) {
   for (std::int64_t r = 0; r < rows; ++r) {
     assert(slots[r] >= 0 && slots[r] < capacity);
     for (std::int64_t h = 0; h < heads; ++h) {
@@ -152,8 +153,8 @@ void CpuOps::attention(const float* q, std::int64_t rows, std::int64_t heads, st
   cpu_attention(pool_, kernels_, {q, rows, heads, head_dim, ldq, kv, scale, rounding, y, ldy});
 }
 
-void CpuOps::add_gated(float* h, const float* a, std::int64_t rows, std::int64_t dim, const float* gate, std::int64_t gate_stride,
-                       const std::int32_t* row_map, Rounding rounding) {
+void CpuOps::add_gated(float* h, const float* a, std::int64_t rows, std::int64_t dim, const float* gate,
+                       std::int64_t gate_stride, const std::int32_t* row_map, Rounding rounding) {
   pool_.parallel_for(rows, kRowGrain, [&](std::int64_t begin, std::int64_t end) {
     for (std::int64_t r = begin; r < end; ++r) {
       float* out = h + r * dim;

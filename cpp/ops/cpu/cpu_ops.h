@@ -1,4 +1,5 @@
-// The CPU backend: the operation contract over the vector kernels and a thread pool. One owner thread calls it; its loops use the pool.
+// The CPU backend: the operation contract over the vector kernels and a thread pool. One owner thread calls it; its
+// loops use the pool.
 #pragma once
 
 #include <memory>
@@ -17,19 +18,19 @@ class CpuOps final : public Ops {
   [[nodiscard]] const char* name() const override { return kernels_.name; }
   [[nodiscard]] ThreadPool& pool() override { return pool_; }
 
-  void linear(const float* x, std::int64_t m, std::int64_t ldx, const Matrix& w, const float* bias, Activation act, Rounding rounding,
-              float* y, std::int64_t ldy) override;
+  void linear(const float* x, std::int64_t m, std::int64_t ldx, const Matrix& w, const float* bias, Activation act,
+              Rounding rounding, float* y, std::int64_t ldy) override;
   void layer_norm(const LayerNorm& args) override;
   void rms_norm(float* x, std::int64_t rows, std::int64_t dim, std::int64_t ldx, float eps, const float* weight,
                 Rounding rounding) override;
-  void rope(float* x, std::int64_t rows, std::int64_t heads, std::int64_t head_dim, std::int64_t ldx, const float* cos, const float* sin,
-            Rounding rounding) override;
-  void store_kv(const float* x, std::int64_t rows, std::int64_t heads, std::int64_t head_dim, std::int64_t ldx, void* plane, Dtype dtype,
-                std::int64_t capacity, const std::int32_t* slots) override;
-  void attention(const float* q, std::int64_t rows, std::int64_t heads, std::int64_t head_dim, std::int64_t ldq, const KeyValueView& kv,
-                 float scale, Rounding rounding, float* y, std::int64_t ldy) override;
-  void add_gated(float* h, const float* a, std::int64_t rows, std::int64_t dim, const float* gate, std::int64_t gate_stride,
-                 const std::int32_t* row_map, Rounding rounding) override;
+  void rope(float* x, std::int64_t rows, std::int64_t heads, std::int64_t head_dim, std::int64_t ldx, const float* cos,
+            const float* sin, Rounding rounding) override;
+  void store_kv(const float* x, std::int64_t rows, std::int64_t heads, std::int64_t head_dim, std::int64_t ldx,
+                void* plane, Dtype dtype, std::int64_t capacity, const std::int32_t* slots) override;
+  void attention(const float* q, std::int64_t rows, std::int64_t heads, std::int64_t head_dim, std::int64_t ldq,
+                 const KeyValueView& kv, float scale, Rounding rounding, float* y, std::int64_t ldy) override;
+  void add_gated(float* h, const float* a, std::int64_t rows, std::int64_t dim, const float* gate,
+                 std::int64_t gate_stride, const std::int32_t* row_map, Rounding rounding) override;
   void conv3d(const Conv3d& args, Rounding rounding) override;
 
  private:

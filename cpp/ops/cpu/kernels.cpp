@@ -1,5 +1,6 @@
-// Portable vector kernels (GCC/Clang vector extensions), compiled once per instruction set with PREMOTOR_ISA and PREMOTOR_VECTOR_WIDTH set
-// by the build. Includes no header with inline functions, so that no code compiled for one instruction set is shared with another.
+// Portable vector kernels (GCC/Clang vector extensions), compiled once per instruction set with PREMOTOR_ISA and
+// PREMOTOR_VECTOR_WIDTH set by the build. Includes no header with inline functions, so that no code compiled for one
+// instruction set is shared with another.
 #include "ops/cpu/kernels.h"
 
 #ifndef PREMOTOR_ISA
@@ -15,7 +16,8 @@ namespace premotor::ops::PREMOTOR_ISA {
 namespace {
 
 constexpr int W = PREMOTOR_VECTOR_WIDTH;  // float lanes of one vector
-// Rows of x and rows of w in one register tile: accumulators + operands fit the register file (32 registers with AVX-512, 16 below).
+// Rows of x and rows of w in one register tile: accumulators + operands fit the register file (32 registers with
+// AVX-512, 16 below).
 constexpr int MR = W >= 16 ? 4 : 3;
 constexpr int NR = W >= 16 ? 6 : (W >= 8 ? 4 : 3);
 
@@ -81,14 +83,16 @@ inline void gemm_tile(const float* x, std::int64_t ldx, const T* w, std::int64_t
 }
 
 template <int N, typename T>
-inline void gemm_columns(const float* x, std::int64_t ldx, std::int64_t m, const T* w, std::int64_t k, float* y, std::int64_t ldy) {
+inline void gemm_columns(const float* x, std::int64_t ldx, std::int64_t m, const T* w, std::int64_t k, float* y,
+                         std::int64_t ldy) {
   std::int64_t i = 0;
   for (; i + MR <= m; i += MR) gemm_tile<MR, N>(x + i * ldx, ldx, w, k, y + i * ldy, ldy);
   for (; i < m; ++i) gemm_tile<1, N>(x + i * ldx, ldx, w, k, y + i * ldy, ldy);
 }
 
 template <typename T>
-void gemm(const float* x, std::int64_t ldx, std::int64_t m, const T* w, std::int64_t n, std::int64_t k, float* y, std::int64_t ldy) {
+void gemm(const float* x, std::int64_t ldx, std::int64_t m, const T* w, std::int64_t n, std::int64_t k, float* y,
+          std::int64_t ldy) {
   std::int64_t j = 0;
   for (; j + NR <= n; j += NR) gemm_columns<NR>(x, ldx, m, w + j * k, k, y + j, ldy);
   for (; j < n; ++j) gemm_columns<1>(x, ldx, m, w + j * k, k, y + j, ldy);
@@ -96,7 +100,8 @@ void gemm(const float* x, std::int64_t ldx, std::int64_t m, const T* w, std::int
 
 // M rows of o += p v over C vectors of columns.
 template <int M, int C, typename T>
-inline void weighted_tile(const float* p, std::int64_t ldp, const T* v, std::int64_t n, std::int64_t d, float* o, std::int64_t ldo) {
+inline void weighted_tile(const float* p, std::int64_t ldp, const T* v, std::int64_t n, std::int64_t d, float* o,
+                          std::int64_t ldo) {
   F acc[M][C];
   for (int i = 0; i < M; ++i)
     for (int c = 0; c < C; ++c) acc[i][c] = load(o + i * ldo + c * W);
@@ -113,7 +118,8 @@ inline void weighted_tile(const float* p, std::int64_t ldp, const T* v, std::int
 }
 
 template <int M, typename T>
-inline void weighted_rows(const float* p, std::int64_t ldp, const T* v, std::int64_t n, std::int64_t d, float* o, std::int64_t ldo) {
+inline void weighted_rows(const float* p, std::int64_t ldp, const T* v, std::int64_t n, std::int64_t d, float* o,
+                          std::int64_t ldo) {
   std::int64_t c = 0;
   for (; c + 2 * W <= d; c += 2 * W) weighted_tile<M, 2>(p, ldp, v + c, n, d, o + c, ldo);
   for (; c + W <= d; c += W) weighted_tile<M, 1>(p, ldp, v + c, n, d, o + c, ldo);
@@ -127,15 +133,15 @@ inline void weighted_rows(const float* p, std::int64_t ldp, const T* v, std::int
 }
 
 template <typename T>
-void weighted_sum(const float* p, std::int64_t ldp, std::int64_t m, const T* v, std::int64_t n, std::int64_t d, float* o,
-                  std::int64_t ldo) {
+void weighted_sum(const float* p, std::int64_t ldp, std::int64_t m, const T* v, std::int64_t n, std::int64_t d,
+                  float* o, std::int64_t ldo) {
   std::int64_t i = 0;
   for (; i + MR <= m; i += MR) weighted_rows<MR>(p + i * ldp, ldp, v, n, d, o + i * ldo, ldo);
   for (; i < m; ++i) weighted_rows<1>(p + i * ldp, ldp, v, n, d, o + i * ldo, ldo);
 }
 
-// exp(x) by range reduction x = n ln2 + r, |r| <= ln2/2, and a degree-6 polynomial; relative error below 2e-7. Inputs are clamped to the
-// range where the result is a normal float. Cody-Waite split of ln2 as in Cephes' expf (S. Moshier).
+// exp(x) by range reduction x = n ln2 + r, |r| <= ln2/2, and a degree-6 polynomial; relative error below 2e-7. Inputs
+// are clamped to the range where the result is a normal float. Cody-Waite split of ln2 as in Cephes' expf (S. Moshier).
 inline F exp_vector(F x) {
   x = x < -87.0f ? splat(-87.0f) : x;
   x = x > 88.0f ? splat(88.0f) : x;
@@ -157,7 +163,8 @@ inline F exp_vector(F x) {
   return p * power;
 }
 
-// Applies a vector function to n floats in place; the tail goes through a padded vector, so every element sees the same arithmetic.
+// Applies a vector function to n floats in place; the tail goes through a padded vector, so every element sees the same
+// arithmetic.
 template <typename Function>
 inline void map_in_place(float* x, std::int64_t n, Function function) {
   std::int64_t i = 0;

@@ -1,5 +1,6 @@
-// The inner loops of the CPU backend, one table per instruction set (kernels.cpp is compiled once for each). Raw pointers, no framework, no
-// allocation. Every output element is computed by the same sequence of operations wherever its tile lies, so results do not depend on how work is cut.
+// The inner loops of the CPU backend, one table per instruction set (kernels.cpp is compiled once for each). Raw
+// pointers, no framework, no allocation. Every output element is computed by the same sequence of operations wherever
+// its tile lies, so results do not depend on how work is cut.
 #pragma once
 
 #include <cstdint>
@@ -10,28 +11,29 @@ struct Kernels {
   const char* name;
 
   // y[m, n] = x[m, k] w[n, k]^T; row strides ldx, ldy; w is dense. w: f32 or bf16 bits, 2- or 4-byte aligned.
-  void (*gemm_f32)(const float* x, std::int64_t ldx, std::int64_t m, const float* w, std::int64_t n, std::int64_t k, float* y,
-                   std::int64_t ldy);
-  void (*gemm_bf16)(const float* x, std::int64_t ldx, std::int64_t m, const std::uint16_t* w, std::int64_t n, std::int64_t k, float* y,
-                    std::int64_t ldy);
+  void (*gemm_f32)(const float* x, std::int64_t ldx, std::int64_t m, const float* w, std::int64_t n, std::int64_t k,
+                   float* y, std::int64_t ldy);
+  void (*gemm_bf16)(const float* x, std::int64_t ldx, std::int64_t m, const std::uint16_t* w, std::int64_t n,
+                    std::int64_t k, float* y, std::int64_t ldy);
 
   // o[m, d] += p[m, n] v[n, d]; row strides ldp, ldo; v is dense.
-  void (*weighted_sum_f32)(const float* p, std::int64_t ldp, std::int64_t m, const float* v, std::int64_t n, std::int64_t d, float* o,
-                           std::int64_t ldo);
-  void (*weighted_sum_bf16)(const float* p, std::int64_t ldp, std::int64_t m, const std::uint16_t* v, std::int64_t n, std::int64_t d,
-                            float* o, std::int64_t ldo);
+  void (*weighted_sum_f32)(const float* p, std::int64_t ldp, std::int64_t m, const float* v, std::int64_t n,
+                           std::int64_t d, float* o, std::int64_t ldo);
+  void (*weighted_sum_bf16)(const float* p, std::int64_t ldp, std::int64_t m, const std::uint16_t* v, std::int64_t n,
+                            std::int64_t d, float* o, std::int64_t ldo);
 
   // s[i] = exp(s[i] * scale - max) for i < n; returns the sum.
   float (*exp_row)(float* s, std::int64_t n, float scale, float max);
   // The largest of s[0 .. n), n >= 1.
   float (*max_row)(const float* s, std::int64_t n);
 
-  void (*gelu_tanh)(float* x, std::int64_t n);  // in place
-  void (*silu)(float* x, std::int64_t n);       // in place
-  void (*round_bf16)(float* x, std::int64_t n); // in place, to the nearest bfloat16
+  void (*gelu_tanh)(float* x, std::int64_t n);   // in place
+  void (*silu)(float* x, std::int64_t n);        // in place
+  void (*round_bf16)(float* x, std::int64_t n);  // in place, to the nearest bfloat16
 };
 
-// The best table for this processor. `premotor_isa` (environment PREMOTOR_ISA = baseline | avx2 | avx512) forces a lower one.
+// The best table for this processor. `premotor_isa` (environment PREMOTOR_ISA = baseline | avx2 | avx512) forces a
+// lower one.
 const Kernels& cpu_kernels();
 
 namespace baseline {

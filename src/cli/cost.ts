@@ -1,0 +1,200 @@
+/**
+ * What a checkpoint needs and costs, by counting: memory of weights and KV cache per precision, arithmetic per pass and chunk, and the time that
+ * known devices would at least take. Owned by inspect.ts; pure functions, nothing here measures or loads anything.
+ */
+import type { NativeInspection } from '../native.js';
+import type { Job } from '../policy/contract.js';
+import { latentSizeOf } from '../policy/job.js';
+
+type Component = NativeInspection['components'][number];
+type StoredTensor = Component['tensors'][number];
+export type WeightPrecision = 'f32' | 'bf16';
+
+/** Text rows that every token attends to, zero-padded ones too. */
+const TEXT_ROWS = 512;
+
+/** The sizes that decide cost, from transformer/config.json. */
+export interface Dimensions {
+  readonly heads: number;
+  readonly headDim: number;
+  readonly width: number;
+  readonly layers: number;
+  readonly ffn: number;
+  readonly patchVolume: number;
+  readonly channels: number;
+  readonly actionDim: number;
+}
+
+const isSize = (value: unknown): value is number => typeof value === 'number' && Number.isInteger(value) && value > 0;
+
+/** Undefined when a field is missing (the inspection lists that) or when the form is another one (mixture of transformers: not modelled). */
+export function dimensionsOf(config: Readonly<Record<string, unknown>> | null): Dimensions | undefined {
+  if (config === null || config['architecture'] === 'mot') return undefined;
+  const { num_attention_heads: heads, attention_head_dim: headDim, num_layers: layers, ffn_dim: ffn, in_channels: channels } = config;
+  const { action_dim: actionDim, patch_size: patch } = config;
+  if (!isSize(heads) || !isSize(headDim) || !isSize(layers) || !isSize(ffn) || !isSize(channels) || !isSize(actionDim)) return undefined;
+  if (!Array.isArray(patch) || patch.length !== 3 || !patch.every(isSize)) return undefined;
+  const patchVolume = (patch as number[]).reduce((product, size) => product * size, 1);
+  return { heads, headDim, width: heads * headDim, layers, ffn, patchVolume, channels, actionDim };
+}
+
+/** Tokens and cache entries of a job. */
+export interface JobGeometry {
+  /** Per chunk. */
+  readonly videoTokens: number;
+  readonly actionTokens: number;
+  /** KV-cache entries per layer and guidance row. */
+  readonly capacity: number;
+  /** Entries beside these that an asynchronous prediction needs for a while: two chunks and a pass that is under way. */
+  readonly headroom: number;
+  /** 2 with guidance, else 1. */
+  readonly rows: number;
+}
+
+export function geometryOf(job: Job, patch: readonly [number, number, number] = job.patch_size): JobGeometry {
+  const [rows, columns] = latentSizeOf(job);
+  const videoTokens = (job.frame_chunk_size / patch[0]) * Math.floor(rows / patch[1]) * Math.floor(columns / patch[2]);
+  const actionTokens = job.frame_chunk_size * job.action_per_frame;
+  const capacity = Math.floor(job.attn_window / 2) * (videoTokens + actionTokens);
+  const headroom = 2 * (videoTokens + actionTokens) + Math.max(videoTokens, actionTokens);
+  return { videoTokens, actionTokens, capacity, headroom, rows: job.guidance_scale > 1 || job.action_guidance_scale > 1 ? 2 : 1 };
+}
+
+/** Bytes of keys and values of one guidance row. */
+export function cacheBytes(dims: Dimensions, entries: number, precision: WeightPrecision): number {
+  return entries * 2 * dims.layers * dims.width * (precision === 'bf16' ? 2 : 4);
+}
+
+/** As the engine holds it: matrices in the stored type or narrower, vectors in float32; unused tensors are never read. */
+export function weightBytes(tensors: readonly StoredTensor[], precision: WeightPrecision): number {
+  return tensors.filter((tensor) => tensor.used).reduce((sum, tensor) => sum + residentBytes(tensor, precision), 0);
+}
+
+function residentBytes({ shape, dtype }: StoredTensor, precision: WeightPrecision): number {
+  const elements = shape.reduce((product, size) => product * size, 1);
+  const isMatrix = shape.filter((size) => size > 1).length > 1;
+  if (!isMatrix) return elements * 4;
+  // float16 is widened when it is opened; bfloat16 stays as it is, also for float32 arithmetic.
+  return elements * (precision === 'bf16' || dtype === 'BF16' ? 2 : 4);
+}
+
+/** The largest layer's weights: the text encoder streams through memory one layer at a time. */
+export function largestLayerBytes(tensors: readonly StoredTensor[]): number {
+  const layers = new Map<string, number>();
+  for (const { name, bytes } of tensors) {
+    const layer = /^(?:encoder\.)?block\.\d+\./.exec(name)?.[0];
+    if (layer !== undefined) layers.set(layer, (layers.get(layer) ?? 0) + bytes);
+  }
+  return Math.max(0, ...layers.values());
+}
+
+export interface MemoryNeed {
+  readonly precision: WeightPrecision;
+  readonly transformer: number;
+  readonly vae: number;
+  /** All guidance rows; undefined without a job. */
+  readonly cache: number | undefined;
+  readonly total: number;
+  /** Not in the total: only while a new instruction is encoded. */
+  readonly textEncoderPeak: number;
+}
+
+/** Resident bytes at each precision, without activations. */
+export function memoryNeeds(inspection: NativeInspection, dims: Dimensions | undefined, geometry: JobGeometry | undefined): MemoryNeed[] {
+  const tensorsOf = (name: string): readonly StoredTensor[] => inspection.components.find((component) => component.name === name)?.tensors ?? [];
+  return (['f32', 'bf16'] as const).map((precision) => {
+    const transformer = weightBytes(tensorsOf('transformer'), precision);
+    const vae = weightBytes(tensorsOf('vae'), precision);
+    const cache =
+      dims === undefined || geometry === undefined ? undefined : geometry.rows * cacheBytes(dims, geometry.capacity + geometry.headroom, precision);
+    const textEncoderPeak = largestLayerBytes(tensorsOf('text_encoder'));
+    return { precision, transformer, vae, cache, total: transformer + vae + (cache ?? 0), textEncoderPeak };
+  });
+}
+
+/** Weights that one token meets in the blocks, text keys and values being kept per instruction. */
+export function activeWeights(dims: Dimensions): number {
+  return dims.layers * (6 * dims.width ** 2 + 2 * dims.width * dims.ffn);
+}
+
+/**
+ * Floating-point operations of one pass of `tokens` tokens for one guidance row, attending to `entries` cached tokens (its own among them): blocks,
+ * embedding and head. Time embeddings and norms are left out (below 1 % at released size).
+ */
+export function passFlops(dims: Dimensions, modality: 'video' | 'action', tokens: number, entries: number): number {
+  const features = modality === 'video' ? dims.channels * dims.patchVolume : dims.actionDim;
+  const attention = 4 * dims.width * dims.layers * (entries + TEXT_ROWS);
+  return tokens * (2 * activeWeights(dims) + attention + 4 * dims.width * features);
+}
+
+/** One kind of pass in a control cycle. */
+export interface PassCount {
+  readonly name: string;
+  readonly modality: 'video' | 'action';
+  readonly count: number;
+  /** Guidance rows computed. */
+  readonly rows: number;
+}
+
+/**
+ * The passes of one control cycle as the engine runs them: a second guidance row only where it is read, and in server mode no last action pass, whose
+ * cache entries the commit would drop unread.
+ */
+export function cyclePasses(job: Job): PassCount[] {
+  const { rows } = geometryOf(job);
+  const server = job.infer_mode === 'server';
+  const video = job.video_exec_step === -1 ? job.num_inference_steps + 1 : job.video_exec_step;
+  const passes: PassCount[] = [
+    { name: 'denoise video', modality: 'video', count: video, rows },
+    { name: 'denoise actions', modality: 'action', count: job.action_num_inference_steps, rows: job.action_guidance_scale > 1 ? rows : 1 },
+  ];
+  if (!server) passes.push({ name: 'keep actions', modality: 'action', count: 1, rows });
+  if (server)
+    passes.push({ name: 'commit video', modality: 'video', count: 1, rows }, { name: 'commit actions', modality: 'action', count: 1, rows });
+  return passes;
+}
+
+/** Achieved, not peak, rates of a device: what well-made kernels reach (docs/PERF.md). */
+export interface DeviceRates {
+  readonly name: string;
+  readonly gigabytesPerSecond: number;
+  readonly teraflops: number;
+}
+
+export const knownDevices: readonly DeviceRates[] = [
+  { name: 'Jetson AGX Orin', gigabytesPerSecond: 173, teraflops: 29.9 },
+  { name: 'Jetson Thor', gigabytesPerSecond: 240, teraflops: 110 },
+  { name: 'RTX 4090', gigabytesPerSecond: 857, teraflops: 132 },
+  { name: 'H100', gigabytesPerSecond: 2680, teraflops: 643 },
+];
+
+export interface CycleCost {
+  readonly passes: readonly (PassCount & { readonly flopsPerRow: number })[];
+  readonly flops: number;
+  readonly devices: readonly {
+    readonly name: string;
+    readonly rates: DeviceRates;
+    readonly videoPassMs: number;
+    readonly actionPassMs: number;
+    readonly cycleMs: number;
+  }[];
+}
+
+/** Cost of one cycle with a full cache, transformer only. Times are floors at bf16: the larger of arithmetic and memory traffic. */
+export function cycleCost(dims: Dimensions, job: Job, devices: readonly DeviceRates[] = knownDevices): CycleCost {
+  const geometry = geometryOf(job);
+  const tokens = { video: geometry.videoTokens, action: geometry.actionTokens };
+  const passes = cyclePasses(job).map((pass) => ({ ...pass, flopsPerRow: passFlops(dims, pass.modality, tokens[pass.modality], geometry.capacity) }));
+  const flops = passes.reduce((sum, pass) => sum + pass.count * pass.rows * pass.flopsPerRow, 0);
+  const floorMs = (rates: DeviceRates, flopsPerRow: number, rows: number): number => {
+    const bytes = 2 * activeWeights(dims) + rows * cacheBytes(dims, geometry.capacity, 'bf16');
+    return Math.max((rows * flopsPerRow) / (rates.teraflops * 1e9), bytes / (rates.gigabytesPerSecond * 1e6));
+  };
+  const floors = devices.map((rates) => {
+    const ms = passes.map((pass) => floorMs(rates, pass.flopsPerRow, pass.rows));
+    const of = (name: string): number => ms[passes.findIndex((pass) => pass.name === name)] ?? 0;
+    const cycleMs = passes.reduce((sum, pass, index) => sum + pass.count * (ms[index] ?? 0), 0);
+    return { name: rates.name, rates, videoPassMs: of('denoise video'), actionPassMs: of('denoise actions'), cycleMs };
+  });
+  return { passes, flops, devices: floors };
+}

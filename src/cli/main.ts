@@ -1,0 +1,106 @@
+/**
+ * The `premotor` command: builds the command tree, turns interrupts into an AbortSignal, and errors into one form and one exit code. Run by
+ * bin/premotor.js through runCli; commands live in files of their own, and none of them ends the process.
+ */
+import { readFileSync } from 'node:fs';
+import { Command, CommanderError } from 'commander';
+import { PremotorError } from '../errors.js';
+import { loadNative } from '../native.js';
+import { type CliContext, FoundProblems, printError, UsageError } from './context.js';
+import { registerDemo } from './demo.js';
+import { registerDoctor } from './doctor.js';
+import { registerInfer } from './infer.js';
+import { registerInspect } from './inspect.js';
+import { registerPrompt } from './prompt.js';
+
+export const EXIT_OK = 0;
+export const EXIT_FAILURE = 1;
+export const EXIT_USAGE = 2;
+/** What shells report for a process that an interrupt ended. */
+export const EXIT_INTERRUPTED = 130;
+
+const examples = `
+Examples:
+  premotor doctor                                  what this machine can do
+  premotor inspect checkpoint/ --job job.json      what a checkpoint holds, needs and costs
+  premotor infer --checkpoint checkpoint/ --job job.json --image cam_high=a.png --prompt "pick up the cube"
+  premotor prompt --checkpoint checkpoint/ --prompt "pick up the cube"
+  premotor demo                                    a simulated robot, closed loop
+
+Results go to standard output, progress and errors to standard error.
+Exit codes: 0 done, 1 failed, 2 wrong command line, 130 interrupted.`;
+
+/** The package's version. */
+export function version(): string {
+  const parsed = JSON.parse(readFileSync(new URL('../../package.json', import.meta.url), 'utf8')) as { version: string };
+  return parsed.version;
+}
+
+/** The whole command tree. Its actions reject; nothing in it exits the process. */
+export function buildProgram(context: CliContext): Command {
+  const program = new Command('premotor')
+    .description("Edge runtime for causal video-action world models: runs LingBot-VA checkpoints on a robot's own computer.")
+    .version(version(), '-V, --version', 'print the version')
+    .addHelpText('after', examples)
+    .showSuggestionAfterError(true)
+    .exitOverride()
+    .configureOutput({
+      writeOut: (text) => void context.out.write(text),
+      writeErr: (text) => void context.err.write(text),
+      // A wrong command line becomes a UsageError, printed once by runCli.
+      outputError: () => undefined,
+    });
+  registerInfer(program, context);
+  registerInspect(program, context);
+  registerDoctor(program, context);
+  registerPrompt(program);
+  registerDemo(program);
+  return program;
+}
+
+const processContext = (signal: AbortSignal): CliContext => ({
+  out: process.stdout,
+  err: process.stderr,
+  loadPolicy: async (options) => (await import('../policy/load.js')).loadPolicy(options),
+  loadNative,
+  signal,
+});
+
+/** Runs one command line (without node and script) and returns its exit code. `parts` replaces outside parts in tests. */
+export async function runCli(argv: readonly string[], parts: Partial<CliContext> = {}): Promise<number> {
+  const interrupt = new AbortController();
+  let interrupts = 0;
+  const onInterrupt = (): void => {
+    // A second interrupt means now: the engine may be inside a pass that takes seconds.
+    if (++interrupts > 1) process.exit(EXIT_INTERRUPTED);
+    interrupt.abort(new PremotorError('ABORTED', 'Interrupted.'));
+  };
+  const context: CliContext = { ...processContext(interrupt.signal), ...parts };
+  // The other commands have nothing to undo: an interrupt ends them as it ends any process, or they listen themselves.
+  const listens = parts.signal === undefined && (argv[0] === 'infer' || argv[0] === 'inspect');
+  if (listens) process.on('SIGINT', onInterrupt);
+  try {
+    await buildProgram(context).parseAsync([...argv], { from: 'user' });
+    return EXIT_OK;
+  } catch (error) {
+    return failed(error, context, argv);
+  } finally {
+    if (listens) process.off('SIGINT', onInterrupt);
+  }
+}
+
+function failed(error: unknown, context: CliContext, argv: readonly string[]): number {
+  const end = argv.indexOf('--');
+  const json = (end < 0 ? argv : argv.slice(0, end)).includes('--json');
+  if (error instanceof FoundProblems) return EXIT_FAILURE;
+  if (error instanceof CommanderError) {
+    if (error.exitCode === 0) return EXIT_OK;
+    // premotor alone prints its help, which is not an error in a text's sense but no command either.
+    if (error.code === 'commander.help') return EXIT_USAGE;
+    printError(new UsageError(`${error.message.replace(/^error: /, '').replace(/\s*\n\s*/g, ' ')}.`.replace(/([.!?)])\.$/, '$1')), context, json);
+    return EXIT_USAGE;
+  }
+  printError(error, context, json);
+  if (error instanceof UsageError) return EXIT_USAGE;
+  return error instanceof PremotorError && error.code === 'ABORTED' && context.signal.aborted ? EXIT_INTERRUPTED : EXIT_FAILURE;
+}

@@ -1,0 +1,70 @@
+/**
+ * The set-up scripts on a machine that lacks things: no compiler, no build, no such target. Each must fail with what was expected, what was found and
+ * what to do. The way that works is shown by every other test, which could not run otherwise.
+ */
+import { spawnSync } from 'node:child_process';
+import { chmodSync, cpSync, existsSync, mkdirSync, symlinkSync, writeFileSync } from 'node:fs';
+import { dirname, join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import t from 'tap';
+
+const root = join(dirname(fileURLToPath(import.meta.url)), '..');
+
+function runScript(script: string, args: string[], env: NodeJS.ProcessEnv, folder = root): { status: number | null; text: string } {
+  const result = spawnSync(process.execPath, [join(folder, script), ...args], { env, encoding: 'utf8' });
+  return { status: result.status, text: result.stdout + result.stderr };
+}
+
+t.test('without build tools the install script names the Debian packages and fails', async (t) => {
+  const { status, text } = runScript('setup/install.mjs', [], { PATH: t.testdir({}) });
+  t.equal(status, 1);
+  t.match(text, /CMake >= 3\.22; found: none/);
+  t.match(text, /sudo apt-get install cmake g\+\+ make/);
+  t.notMatch(text, /\n\s+at /, 'no stack');
+});
+
+t.test('only the missing tool is named, and an old CMake counts as missing', async (t) => {
+  const bin = t.testdir({
+    cmake: '#!/bin/sh\necho cmake version 3.18.4\n',
+    'c++': '#!/bin/sh\necho a compiler\n',
+    make: '#!/bin/sh\necho GNU Make\n',
+  });
+  for (const tool of ['cmake', 'c++', 'make']) chmodSync(join(bin, tool), 0o755);
+  const { status, text } = runScript('setup/install.mjs', [], { PATH: bin });
+  t.equal(status, 1);
+  t.match(text, /CMake >= 3\.22; found: version 3\.18; Debian package: cmake\n/);
+  t.match(text, /sudo apt-get install cmake\n/);
+});
+
+t.test('an unknown build target is refused', async (t) => {
+  const { status, text } = runScript('setup/build.mjs', ['natvie'], process.env);
+  t.equal(status, 1);
+  t.match(text, /unknown target "natvie"; expected some of native, dist/);
+});
+
+t.test('the command says so when premotor is not built', async (t) => {
+  const folder = t.testdir({});
+  mkdirSync(join(folder, 'bin'));
+  cpSync(join(root, 'bin', 'premotor.js'), join(folder, 'bin', 'premotor.js'));
+  writeFileSync(join(folder, 'package.json'), '{"type": "module"}');
+  const { status, text } = runScript('bin/premotor.js', ['doctor'], process.env, folder);
+  t.equal(status, 1);
+  t.match(text, /expected dist\/cli\/main\.js, found none\. Run "npm run build"/);
+});
+
+t.test('sources are compiled once, again when one changes, and a type error fails', async (t) => {
+  const folder = t.testdir({ src: { 'a.ts': 'export const a: number = 1;\n', 'scene.xml': '<mujoco/>' } });
+  for (const file of ['setup', 'tsconfig.json', 'package.json', 'package-lock.json'])
+    cpSync(join(root, file), join(folder, file), { recursive: true });
+  symlinkSync(join(root, 'node_modules'), join(folder, 'node_modules'));
+  const compile = (): { status: number | null; text: string } => runScript('setup/build.mjs', ['dist'], process.env, folder);
+  t.match(compile(), { status: 0, text: /compiling TypeScript/ });
+  t.ok(existsSync(join(folder, 'dist', 'a.js')), 'JavaScript');
+  t.ok(existsSync(join(folder, 'dist', 'a.d.ts')), 'declarations');
+  t.ok(existsSync(join(folder, 'dist', 'scene.xml')), 'other files are copied');
+  t.same(compile(), { status: 0, text: '' }, 'nothing to do the second time');
+  writeFileSync(join(folder, 'src', 'a.ts'), 'export const a: number = "one";\n');
+  t.match(compile(), { status: 1, text: /Type 'string' is not assignable to type 'number'/ });
+  writeFileSync(join(folder, 'src', 'a.ts'), 'export const a: number = 2;\n');
+  t.match(compile(), { status: 0, text: /compiling TypeScript/ });
+});
