@@ -21,7 +21,12 @@ export class EpisodeFilm {
 
   /** Give this to ControlCycle.on. A chunk counts once it was executed whole. */
   readonly listen = (event: CycleEvent): void => {
-    if (event.type === 'started') this.#seen.push(event.observation);
+    if (event.type === 'started') {
+      // One film shows one episode: the last one.
+      this.#seen.splice(0, this.#seen.length, event.observation);
+      this.#latents.length = 0;
+      this.#isCut = false;
+    }
     if (event.type === 'predicted') this.#pending = event.latents;
     if (event.type === 'executed' && this.#pending) {
       if (this.#latents.length < FILM_CHUNKS_MAX) {
