@@ -67,6 +67,8 @@ struct Block {
         for (std::int64_t c = 0; c < args.head_dim; ++c) out[r * args.head_dim + c] *= keep;
       }
       sum[r] = sum[r] * keep + kernels.exp_row(row, count, args.scale, top);
+      // A bfloat16 deployment multiplies the values by rounded weights, but normalises with the unrounded sum.
+      if (args.rounding == Rounding::bf16) kernels.round_bf16(row, count);
       most[r] = top;
     }
     at = 0;
