@@ -1,6 +1,7 @@
 /**
- * Opens a checkpoint of the released size (bench/synthetic-checkpoint.ts writes one) with the RoboTwin job, runs one video pass and one action pass, and reports
- * times and resident memory against weights + KV cache + 10 %. Usage: npx tsx bench/released-size.ts CHECKPOINT [--precision bf16|f32] [--guidance 5] [--threads N]
+ * Opens a checkpoint of the released size (bench/synthetic-checkpoint.ts writes one) with the RoboTwin job, runs one video pass and one action
+ * pass, and reports times and resident memory against weights + KV cache + 10 %. Usage: npx tsx bench/released-size.ts CHECKPOINT [--precision
+ * bf16|f32] [--guidance 5] [--threads N]
  */
 import { readFileSync } from 'node:fs';
 import { availableParallelism, cpus } from 'node:os';

@@ -2,8 +2,9 @@
  * The public face of the package: loadPolicy, the error type and the contract's types. Owned by everyone who depends on premotor; nothing inside
  * the package imports it.
  */
-export { PremotorError } from './errors.js';
+
 export type { PremotorErrorDetails } from './errors.js';
+export { PremotorError } from './errors.js';
 export type * from './policy/contract.js';
 export { loadPolicy } from './policy/load.js';
 export { joinLatents } from './policy/tensor.js';

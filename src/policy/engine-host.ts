@@ -5,8 +5,16 @@
 import type { ChildProcess } from 'node:child_process';
 import { PremotorError } from '../errors.js';
 import { toPremotorError } from '../native.js';
-import type { LoadPolicyOptions, Policy, PredictNextOptions, PredictOptions, Progress, ResetOptions, ShapedArray } from './contract.js';
-import type { CommitOptions } from './contract.js';
+import type {
+  CommitOptions,
+  LoadPolicyOptions,
+  Policy,
+  PredictNextOptions,
+  PredictOptions,
+  Progress,
+  ResetOptions,
+  ShapedArray,
+} from './contract.js';
 import { type Method, plainChunk, plainError, type Reply, type Request } from './protocol.js';
 
 /** How long a running call may take to notice that the parent is gone. */

@@ -10,7 +10,7 @@ t.test('a terminal gets one line that redraws itself', async (t) => {
   const bar = new ProgressBar(sink, { now: () => now });
   bar.prefix('chunk 1/2');
   bar.report({ stage: 'video', done: 0, total: 4 });
-  t.match(sink.text, /^\r\u001b\[Kchunk 1\/2: denoising video \[-{24}\] 0\/4 0\.0 s$/);
+  t.equal(sink.text, `\r\u001b[Kchunk 1/2: denoising video [${'-'.repeat(24)}] 0/4 0.0 s`);
   sink.text = '';
   now = 10;
   bar.report({ stage: 'video', done: 1, total: 4 });
@@ -44,7 +44,7 @@ t.test('a pipe gets plain lines at the end of a stage and every ten seconds', as
   bar.report({ stage: 'action', done: 4, total: 4 });
   t.equal(sink.text, 'denoising actions 3/4 10.0 s\ndenoising actions 4/4 10.0 s\n');
   bar.clear();
-  t.notMatch(sink.text, /\u001b|\r/);
+  t.notOk(sink.text.includes('\u001b') || sink.text.includes('\r'));
 });
 
 t.test('numbers and tables', async (t) => {

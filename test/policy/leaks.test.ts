@@ -1,6 +1,6 @@
 /**
- * A thousand times open, reset, predict, commit, close: resident memory stays flat. What the engine holds for one session (weights, cache, text encoder) is some
- * megabytes here, so losing even a hundredth of a session each time would show.
+ * A thousand times open, reset, predict, commit, close: resident memory stays flat. What the engine holds for one session (weights, cache, text
+ * encoder) is some megabytes here, so losing even a hundredth of a session each time would show.
  */
 import { readFileSync } from 'node:fs';
 import { setFlagsFromString } from 'node:v8';

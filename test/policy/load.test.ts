@@ -3,8 +3,8 @@ import { mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import t from 'tap';
 import { loadPolicy } from '../../src/index.js';
-import { checkLoadOptions, nativeJobOf, openLocal } from '../../src/policy/load.js';
 import { parseJob } from '../../src/policy/job.js';
+import { checkLoadOptions, nativeJobOf, openLocal } from '../../src/policy/load.js';
 import { FakeNative } from '../support/fake-native.js';
 import { checkpoint, errorOf, goldens, jobOf, smallJob } from '../support/fixtures.js';
 
