@@ -44,7 +44,7 @@ t.test('tokens and cache of the published jobs', async (t) => {
 
 t.test('memory and arithmetic of the released size are the published ones', async (t) => {
   const dims = dimensionsOf(released);
-  if (dims === undefined) return t.fail('no dimensions');
+  if (dims === undefined) throw new Error('no dimensions');
   near(t, cacheBytes(dims, 9792, 'bf16') / 2 ** 30, 3.36, 0.002, 'RoboTwin cache GiB');
   near(t, cacheBytes(dims, 13800, 'bf16') / 2 ** 30, 4.74, 0.002, 'Franka cache GiB');
   t.equal(cacheBytes(dims, 9792, 'f32'), 2 * cacheBytes(dims, 9792, 'bf16'));
@@ -165,7 +165,7 @@ t.test('--measure times one short prediction and scales it', async (t) => {
   t.equal(calls.closed, 1);
   t.match(JSON.parse(out), { measured: { backend: 'fake', videoPassMs: 10, actionPassMs: 2 } });
   const dims = dimensionsOf(transformerConfig);
-  if (dims === undefined) return t.fail('no dimensions');
+  if (dims === undefined) throw new Error('no dimensions');
   const job = await releasedJob({ guidance_scale: 1 });
   const timing = { encodeMs: 1, videoMs: 20, actionMs: 10, commitMs: 0, imagineMs: 0, totalMs: 31, videoPasses: 2, actionPasses: 1 };
   const measured = scale(timing, { backend: 'b', precision: 'f32', threads: 1 } as Policy['info'], job, dims);
