@@ -1,5 +1,6 @@
 /**
- * The frame source of the simulation: renders the cameras of a World on request. A frame shows the world at the present virtual time and is stamped with it.
+ * The frame source of the simulation: renders the cameras of a World on request. A frame shows the world at the present virtual time and is stamped
+ * with it.
  */
 import type { Frame } from '../policy/contract.js';
 import { Renderer } from '../sim/renderer.js';

@@ -1,6 +1,7 @@
 /**
- * `premotor demo`, the body of `npm start`: the simulated arm, driven closed loop by a checkpoint in the released layout whose engine runs in a process
- * of its own. Owned by the command line. Progress goes to standard error, the result to standard output, and an animated picture stays behind.
+ * `premotor demo`, the body of `npm start`: the simulated arm, driven closed loop by a checkpoint in the released layout whose engine runs in a
+ * process of its own. Owned by the command line. Progress goes to standard error, the result to standard output, and an animated picture stays
+ * behind.
  */
 import { existsSync } from 'node:fs';
 import { rename, rm } from 'node:fs/promises';
@@ -10,7 +11,7 @@ import { SimulatedCameras } from '../cameras/simulated.js';
 import { UNTRAINED_MARKER, writeUntrainedCheckpoint } from '../checkpoint/untrained.js';
 import { ControlCycle } from '../control/cycle.js';
 import type { ChunkReport, CycleEvent, CycleReport } from '../control/events.js';
-import type { LoadPolicyOptions, Policy, Progress } from '../policy/contract.js';
+import type { LoadPolicyOptions, Policy } from '../policy/contract.js';
 import { loadPolicy } from '../policy/load.js';
 import { writeAnimation } from '../recording/animation.js';
 import { EpisodeFilm, FILM_CHUNKS_MAX } from '../sim/film.js';
@@ -19,6 +20,8 @@ import { SimulatedRobot } from '../sim/robot.js';
 import { BUTTON_COLOURS } from '../sim/scene.js';
 import { type TouchScene, touchScene, touchSucceeded } from '../sim/touch.js';
 import { World } from '../sim/world.js';
+import type { Sink } from './context.js';
+import { ProgressBar } from './progress.js';
 
 export interface DemoOptions {
   readonly chunks: number;
@@ -33,11 +36,9 @@ export interface DemoDependencies {
   readonly loadPolicy: (options: LoadPolicyOptions) => Promise<Policy>;
   readonly writeCheckpoint: (dir: string, texts: readonly string[]) => Promise<void>;
   /** Results. */
-  readonly out: (text: string) => void;
-  /** Progress lines. */
-  readonly say: (text: string) => void;
-  /** Redraws the progress bar in place; undefined where nothing can be redrawn. */
-  readonly draw: ((line: string) => void) | undefined;
+  readonly out: Sink;
+  /** Progress. */
+  readonly err: Sink;
   /** Calls back when the user asks to stop; returns what ends that. */
   readonly onInterrupt: (listener: () => void) => () => void;
 }
@@ -56,35 +57,15 @@ export interface DemoResult {
   readonly animation: string | null;
 }
 
-const BAR_WIDTH = 24;
-
-/** One line that shows how far a chunk is: video passes, then action passes, then the commit. */
-class PassBar {
-  readonly #draw: ((line: string) => void) | undefined;
-
-  constructor(draw: ((line: string) => void) | undefined) {
-    this.#draw = draw;
-  }
-
-  show(title: string, { stage, done, total }: Progress): void {
-    const filled = Math.round((BAR_WIDTH * done) / Math.max(1, total));
-    this.#draw?.(`${title}  [${'█'.repeat(filled)}${'·'.repeat(BAR_WIDTH - filled)}] ${stage} ${done}/${total}`);
-  }
-
-  clear(): void {
-    this.#draw?.('');
-  }
-}
-
 /** The checkpoint to run: the given one, or an untrained one that is written once into the output folder. */
-async function prepareCheckpoint(options: DemoOptions, deps: DemoDependencies): Promise<{ path: string; untrained: boolean }> {
+async function prepareCheckpoint(options: DemoOptions, deps: DemoDependencies, bar: ProgressBar): Promise<{ path: string; untrained: boolean }> {
   if (options.checkpoint !== undefined) {
     const path = resolve(options.checkpoint);
     return { path, untrained: existsSync(join(path, UNTRAINED_MARKER)) };
   }
   const path = join(resolve(options.out), 'untrained-checkpoint');
   if (!existsSync(path)) {
-    deps.say(`Writing a small untrained checkpoint: ${path}`);
+    bar.line(`Writing a small untrained checkpoint: ${path}`);
     // Written beside and renamed, so that an interrupted run leaves nothing that looks complete.
     const unfinished = `${path}.part`;
     await rm(unfinished, { recursive: true, force: true });
@@ -97,27 +78,27 @@ async function prepareCheckpoint(options: DemoOptions, deps: DemoDependencies): 
   return { path, untrained: true };
 }
 
-function announce(scene: TouchScene, policy: Policy, untrained: boolean, say: (text: string) => void): void {
-  const { info } = policy;
-  say(`Checkpoint: ${(info.parameters / 1e6).toFixed(2)} M parameters, ${info.backend}, ${info.precision}, ${info.threads} threads, own process`);
+function announce(scene: TouchScene, { info }: Policy, untrained: boolean, bar: ProgressBar): void {
+  bar.line(
+    `Checkpoint: ${(info.parameters / 1e6).toFixed(2)} M parameters, ${info.backend}, ${info.precision}, ${info.threads} threads, own process`,
+  );
   if (untrained) {
-    say('NOTE: this checkpoint is UNTRAINED. Its weights are random numbers, so the arm moves without aim, imagines noise and will not succeed.');
-    say('      It shows that the whole loop runs: cameras, engine, action chunks, limits, memory. A trained one is given with --checkpoint.');
+    bar.line(
+      'NOTE: this checkpoint is UNTRAINED. Its weights are random numbers, so the arm moves without aim, imagines noise and will not succeed.',
+    );
+    bar.line('      It shows that the whole loop runs: cameras, engine, action chunks, limits, memory. A trained one is given with --checkpoint.');
   }
-  say(`Task: "${scene.instruction}"`);
+  bar.line(`Task: "${scene.instruction}"`);
 }
 
 /** Prints progress while the cycle runs. */
-function narrate(event: CycleEvent, chunks: number, bar: PassBar, say: (text: string) => void): void {
-  if (event.type === 'progress') bar.show(`chunk ${event.chunk + 1}/${chunks}`, event.progress);
-  if (event.type === 'committed') {
-    bar.clear();
-    say(chunkLine(event.report, chunks));
+function narrate(event: CycleEvent, chunks: number, bar: ProgressBar): void {
+  if (event.type === 'progress') {
+    bar.prefix(`chunk ${event.chunk + 1}/${chunks}`);
+    bar.report(event.progress);
   }
-  if (event.type === 'holding') {
-    bar.clear();
-    if (event.why === 'stopped' || event.why === 'failed') say('The arm decelerates and holds its position.');
-  }
+  if (event.type === 'committed') bar.line(chunkLine(event.report, chunks));
+  if (event.type === 'holding' && (event.why === 'stopped' || event.why === 'failed')) bar.line('The arm decelerates and holds its position.');
 }
 
 function chunkLine({ chunk, timing, predictMs, executeMs, commitMs, knots, clampedKnots }: ChunkReport, chunks: number): string {
@@ -157,15 +138,16 @@ export function summaryTable(result: DemoResult): string {
 }
 
 /** Writes the film; an engine that has died cannot decode, and then there is none. */
-async function writeFilm(film: EpisodeFilm, policy: Policy, path: string, bar: PassBar, say: (text: string) => void): Promise<string | null> {
+async function writeFilm(film: EpisodeFilm, policy: Policy, path: string, bar: ProgressBar): Promise<string | null> {
   if (film.isEmpty) return null;
   try {
-    say(film.isCut ? `Decoding the imagined video of the first ${FILM_CHUNKS_MAX} chunks` : 'Decoding the imagined video');
-    const rows = await film.compose(policy, (progress) => bar.show('film', progress));
+    bar.prefix('film');
+    bar.line(film.isCut ? `Decoding the imagined video of the first ${FILM_CHUNKS_MAX} chunks` : 'Decoding the imagined video');
+    const rows = await film.compose(policy, bar.report);
     await writeAnimation(path, rows, { fps: VIDEO_RATE_HZ });
     return path;
   } catch (error) {
-    say(`No animation: ${(error as Error).message}`);
+    bar.line(`No animation: ${(error as Error).message}`);
     return null;
   } finally {
     bar.clear();
@@ -175,26 +157,27 @@ async function writeFilm(film: EpisodeFilm, policy: Policy, path: string, bar: P
 /** Runs the demonstration. An error that ended the episode is thrown after the result was printed. Errors: those of loadPolicy and the cycle. */
 export async function runDemo(options: DemoOptions, deps: DemoDependencies): Promise<DemoResult> {
   const scene = touchScene(options.seed);
-  const checkpoint = await prepareCheckpoint(options, deps);
+  const bar = new ProgressBar(deps.err);
+  const checkpoint = await prepareCheckpoint(options, deps, bar);
   const world = await World.open();
   let policy: Policy | undefined;
   let ignoreInterrupts = (): void => undefined;
   try {
     policy = await deps.loadPolicy({ checkpoint: checkpoint.path, job: SIM_JOB, isolate: true });
-    announce(scene, policy, checkpoint.untrained, deps.say);
+    announce(scene, policy, checkpoint.untrained, bar);
     world.reset(scene.layout);
     const cycle = new ControlCycle({ policy, robot: new SimulatedRobot(world), cameras: new SimulatedCameras(world, PICTURE_SIZE) });
-    const [film, bar] = [new EpisodeFilm(), new PassBar(deps.draw)];
+    const film = new EpisodeFilm();
     cycle.on(film.listen);
-    cycle.on((event) => narrate(event, options.chunks, bar, deps.say));
+    cycle.on((event) => narrate(event, options.chunks, bar));
     ignoreInterrupts = deps.onInterrupt(() => {
-      deps.say('Stopping. Interrupt again to end at once.');
+      bar.line('Stopping. Interrupt again to end at once.');
       cycle.requestStop('interrupted by the user');
     });
     const until = (): boolean => touchSucceeded(world, scene.target);
     const report = await cycle.run({ prompt: scene.instruction, chunks: options.chunks, seed: options.seed, until });
     ignoreInterrupts();
-    const animation = await writeFilm(film, policy, join(resolve(options.out), 'episode.gif'), bar, deps.say);
+    const animation = await writeFilm(film, policy, join(resolve(options.out), 'episode.gif'), bar);
     const result: DemoResult = {
       instruction: scene.instruction,
       checkpoint: checkpoint.path,
@@ -207,7 +190,7 @@ export async function runDemo(options: DemoOptions, deps: DemoDependencies): Pro
       robotMs: report.robotMs,
       animation,
     };
-    deps.out(options.json ? JSON.stringify(result, null, 2) : `\n${summaryTable(result)}`);
+    deps.out.write(`${options.json ? JSON.stringify(result, null, 2) : `\n${summaryTable(result)}`}\n`);
     if (report.error) throw report.error;
     return result;
   } finally {
@@ -242,13 +225,11 @@ export function registerDemo(program: Command): void {
     .option('--out <dir>', 'folder for the animated picture', './premotor-out')
     .option('--json', 'print the result as JSON', false)
     .action(async (options: DemoOptions) => {
-      const { stdout, stderr } = process;
       const result = await runDemo(options, {
         loadPolicy,
         writeCheckpoint: (dir, texts) => writeUntrainedCheckpoint(dir, { texts }),
-        out: (text) => void stdout.write(`${text}\n`),
-        say: (text) => void stderr.write(`${text}\n`),
-        draw: stderr.isTTY ? (line) => void stderr.write(`\r\x1b[2K${line}`) : undefined,
+        out: process.stdout,
+        err: process.stderr,
         onInterrupt: interrupts,
       });
       if (result.outcome === 'stopped') process.exitCode = 130;

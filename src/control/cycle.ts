@@ -1,7 +1,7 @@
 /**
- * The synchronous control cycle: observe, predict a chunk, execute it knot by knot, commit what was executed and seen, again. It owns the order of these
- * steps and the robot's safety in them: whatever ends an episode, the arm is brought to rest and held. It computes no actions and reaches policy, robot
- * and cameras only through their interfaces, so simulation and hardware run the same code.
+ * The synchronous control cycle: observe, predict a chunk, execute it knot by knot, commit what was executed and seen, again. It owns the order of
+ * these steps and the robot's safety in them: whatever ends an episode, the arm is brought to rest and held. It computes no actions and reaches
+ * policy, robot and cameras only through their interfaces, so simulation and hardware run the same code.
  */
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import { type FrameSource, observe } from '../cameras/source.js';
@@ -120,7 +120,9 @@ export class ControlCycle {
     return this.#listeners.add(listener);
   }
 
-  /** Ends the running episode as 'stopped': within one action period the arm begins to decelerate, then holds. Idempotent, safe in a signal handler. */
+  /**
+   * Ends the running episode as 'stopped': within one action period the arm begins to decelerate, then holds. Idempotent, safe in a signal handler.
+   */
   requestStop(reason: string): void {
     this.#episode?.stop.abort(reason);
   }

@@ -1,6 +1,6 @@
 /**
- * Turns the actions of one chunk into knots that the robot may follow: clamps position and speed, and says how often. What it returns as `executed` is
- * what the policy is told to remember, and it equals the knots bit for bit. Owned by the control cycle; it never changes the chunk it was given.
+ * Turns the actions of one chunk into knots that the robot may follow: clamps position and speed, and says how often. What it returns as `executed`
+ * is what the policy is told to remember, and it equals the knots bit for bit. Owned by the control cycle; it never changes the chunk it was given.
  */
 import { PremotorError } from '../errors.js';
 import type { Joint } from '../robot/robot.js';

@@ -1,11 +1,12 @@
 /**
- * Joint motion between knots: turns the knots of one chunk into setpoints at any rate, C1-continuous and monotone between neighbours, so that position
- * limits kept by the knots are kept everywhere. Also the ramp that brings a moving arm to rest. Pure arithmetic; limits.ts decides what the knots are.
+ * Joint motion between knots: turns the knots of one chunk into setpoints at any rate, C1-continuous and monotone between neighbours, so that
+ * position limits kept by the knots are kept everywhere. Also the ramp that brings a moving arm to rest. Pure arithmetic; limits.ts decides what
+ * the knots are.
  */
 
 /**
- * The interpolation's peak speed over the mean speed between two knots. Slopes never exceed the smaller of the two neighbouring means, and then a cubic
- * Hermite segment is at its fastest, 1.5 times the mean, when it starts and ends at rest.
+ * The interpolation's peak speed over the mean speed between two knots. Slopes never exceed the smaller of the two neighbouring means, and then a
+ * cubic Hermite segment is at its fastest, 1.5 times the mean, when it starts and ends at rest.
  */
 export const PEAK_OVER_MEAN = 1.5;
 

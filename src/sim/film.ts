@@ -1,6 +1,6 @@
 /**
- * The film of an episode: what the cameras saw beside what the policy imagined for the same moments. Listens to the control cycle, keeps the pictures of
- * completed chunks, and composes rows when the episode is over. It never touches the cycle, and nothing waits for it.
+ * The film of an episode: what the cameras saw beside what the policy imagined for the same moments. Listens to the control cycle, keeps the
+ * pictures of completed chunks, and composes rows when the episode is over. It never touches the cycle, and nothing waits for it.
  */
 import type { CycleEvent, Observation } from '../control/events.js';
 import type { DecodedVideo, Frame, Policy, Progress, Tensor } from '../policy/contract.js';
@@ -48,8 +48,9 @@ export class EpisodeFilm {
   }
 
   /**
-   * One row per moment: every camera as seen, then every camera as imagined. All chunks are decoded as one video, because the decoder gives one picture
-   * for the first latent frame and four for each later one, which is exactly when the cameras were read: at the start, then at every (H/4)-th action.
+   * One row per moment: every camera as seen, then every camera as imagined. All chunks are decoded as one video, because the decoder gives one
+   * picture for the first latent frame and four for each later one, which is exactly when the cameras were read: at the start, then at every
+   * (H/4)-th action.
    */
   async compose(policy: Pick<Policy, 'decode'>, onProgress?: (progress: Progress) => void): Promise<Picture[]> {
     if (this.isEmpty) return [];

@@ -35,8 +35,9 @@ export class Mujoco {
   }
 
   /**
-   * mj_multiRay skips a geom when a ray points outside the angles of its bounding box's corners. Seen from near above, the box reaches beyond its corners
-   * and silhouettes lose pixels. Boxes around the whole scene switch the skipping off; collisions only use them to choose which pairs to look at.
+   * mj_multiRay skips a geom when a ray points outside the angles of its bounding box's corners. Seen from near above, the box reaches beyond its
+   * corners and silhouettes lose pixels. Boxes around the whole scene switch the skipping off; collisions only use them to choose which pairs to
+   * look at.
    */
   #widenBounds(): void {
     const boxes = this.#model.geom_aabb as Float64Array; // [geoms, centre 3 + half size 3]

@@ -1,6 +1,6 @@
 /**
- * Draws what a camera of the scene sees by casting one ray per pixel: the geom's colour times Lambert shading. No graphics library, no display, the same
- * bytes on every machine. Owned by the simulated frame source; never advances the simulation.
+ * Draws what a camera of the scene sees by casting one ray per pixel: the geom's colour times Lambert shading. No graphics library, no display, the
+ * same bytes on every machine. Owned by the simulated frame source; never advances the simulation.
  */
 import type { CameraName } from './scene.js';
 import type { World } from './world.js';
@@ -37,7 +37,10 @@ function intoGeom(rotation: Matrix3, x: number, y: number, z: number): [number, 
   return [r0 * x + r3 * y + r6 * z, r1 * x + r4 * y + r7 * z, r2 * x + r5 * y + r8 * z];
 }
 
-/** Cosine between the surface normal at point (x, y, z) of a geom and the light, all along the geom's axes. Plain roots: Math.hypot costs more than the rest. */
+/**
+ * Cosine between the surface normal at point (x, y, z) of a geom and the light, all along the geom's axes. Plain roots: Math.hypot costs more than
+ * the rest.
+ */
 function cosineToLight(geom: ShadedGeom, x: number, y: number, z: number): number {
   const { size, light } = geom;
   if (geom.type === SPHERE) return (x * light[0] + y * light[1] + z * light[2]) / Math.sqrt(x * x + y * y + z * z);

@@ -2,6 +2,7 @@
  * The table-top scene as MJCF text: table, arm, three sprung buttons, two cameras. Every geom sits in a body of its own, because mj_multiRay drops
  * hits on bodies with several geoms (docs/SIM.md). Pure text building: src/sim/world.ts loads it.
  */
+import type { Joint } from '../robot/robot.js';
 import { ARM, JOINTS, type Vector3 } from './arm.js';
 
 export const BUTTON_COLOURS = ['red', 'green', 'blue'] as const;
@@ -53,6 +54,9 @@ function hinge(index: number, axis: string): string {
   return `<joint name="${joint.name}" type="hinge" axis="${axis}" range="${joint.lowerRad} ${joint.upperRad}" class="arm"/>`;
 }
 
+const servo = ({ name, lowerRad, upperRad }: Joint): string =>
+  `<position name="${name}" joint="${name}" ctrlrange="${lowerRad} ${upperRad}" class="arm"/>`;
+
 /** Nested links; gravity is compensated in each, as a robot's own controller would. */
 function arm(): string {
   const wristCamera = camera('cam_wrist', [-0.075, 0, 0], [0, 0, 0.14], [-1, 0, 0], 72);
@@ -97,7 +101,7 @@ export function sceneXml(): string {
     ${arm()}
   </worldbody>
   <actuator>
-    ${JOINTS.map((joint) => `<position name="${joint.name}" joint="${joint.name}" ctrlrange="${joint.lowerRad} ${joint.upperRad}" class="arm"/>`).join('\n    ')}
+    ${JOINTS.map(servo).join('\n    ')}
   </actuator>
 </mujoco>`;
 }

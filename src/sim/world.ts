@@ -1,6 +1,6 @@
 /**
- * The simulated table top in virtual time: it advances by exactly one physics step when stepped, and never otherwise, so equal inputs give equal bits.
- * Owns the physics state and counts button presses; knows no policy, no task and no wall clock.
+ * The simulated table top in virtual time: it advances by exactly one physics step when stepped, and never otherwise, so equal inputs give equal
+ * bits. Owns the physics state and counts button presses; knows no policy, no task and no wall clock.
  */
 import { PremotorError } from '../errors.js';
 import type { RobotState } from '../robot/robot.js';

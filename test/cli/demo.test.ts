@@ -11,24 +11,23 @@ import { writeUntrainedCheckpoint } from '../../src/checkpoint/untrained.js';
 import { type DemoDependencies, type DemoOptions, registerDemo, runDemo } from '../../src/cli/demo.js';
 import { PremotorError } from '../../src/errors.js';
 import { loadPolicy } from '../../src/policy/load.js';
-import { touchKnots } from '../../src/sim/expert.js';
 import { touchScene } from '../../src/sim/touch.js';
 import { FakePolicy } from '../control/fakes.js';
+import { touchKnots } from '../sim/expert.js';
 
+/** What was printed: results, and progress as a terminal would get it. */
 interface Heard {
-  readonly out: string[];
-  readonly said: string[];
-  readonly drawn: string[];
+  out: string;
+  err: string;
 }
 
 function listen(change: Partial<DemoDependencies>): { deps: DemoDependencies; heard: Heard } {
-  const heard: Heard = { out: [], said: [], drawn: [] };
+  const heard: Heard = { out: '', err: '' };
   const deps: DemoDependencies = {
     loadPolicy,
     writeCheckpoint: (dir, texts) => writeUntrainedCheckpoint(dir, { texts }),
-    out: (text) => void heard.out.push(text),
-    say: (text) => void heard.said.push(text),
-    draw: (line) => void heard.drawn.push(line),
+    out: { write: (text) => (heard.out += text) },
+    err: { write: (text) => (heard.err += text), isTTY: true, columns: 200 },
     onInterrupt: () => () => undefined,
     ...change,
   };
@@ -41,13 +40,10 @@ t.test('end to end: an untrained checkpoint, the engine in its own process, a fi
   const { deps, heard } = listen({});
   const result = await runDemo(optionsOf(out), deps);
   t.same([result.outcome, result.untrained, result.chunks.length, result.setpoints], ['finished', true, 2, 48]);
-  t.ok(heard.said.some((line) => line.includes('UNTRAINED') && line.includes('will not succeed')));
-  t.equal(heard.said.filter((line) => /^chunk [12]\/2 {2}predict \d+ ms/.test(line)).length, 2);
-  t.ok(
-    heard.drawn.some((line) => line.includes('video 6/6')),
-    'the bar shows the passes',
-  );
-  t.match(heard.out.join(), /clamped setpoints +\d+ of 48[\s\S]*success +(yes|no)/);
+  t.match(heard.err, /UNTRAINED.*will not succeed/);
+  t.equal(heard.err.match(/chunk [12]\/2 {2}predict \d+ ms/g)?.length, 2);
+  t.match(heard.err, /chunk 2\/2: denoising video \[#{24}\] 6\/6/, 'the bar shows the passes');
+  t.match(heard.out, /clamped setpoints +\d+ of 48[\s\S]*success +(yes|no)/);
   const film = join(out, 'episode.gif');
   const { pages, delay, width } = await sharp(film, { pages: -1 }).metadata();
   t.same([pages, delay?.[0], width], [1 + 4 + 8, 80, 4 * 192 + 3 * 6], '12.5 pictures per second, two cameras real and imagined');
@@ -60,10 +56,8 @@ t.test('end to end: an untrained checkpoint, the engine in its own process, a fi
   });
   await runDemo(optionsOf(out, { json: true }), again.deps);
   t.equal(createHash('sha256').update(readFileSync(film)).digest('hex'), before, 'the same seed gives the same film, bit for bit');
-  t.same(
-    JSON.parse(again.heard.out.join()),
-    JSON.parse(JSON.stringify({ ...JSON.parse(again.heard.out.join()), outcome: 'finished', setpoints: 48 })),
-  );
+  const printed = JSON.parse(again.heard.out);
+  t.same([printed.outcome, printed.setpoints, printed.chunks.length, printed.animation], ['finished', 48, 2, film], '--json prints one document');
 });
 
 t.test('a policy that knows the way succeeds, and the demonstration ends there', async (t) => {
@@ -74,8 +68,8 @@ t.test('a policy that knows the way succeeds, and the demonstration ends there',
   const result = await runDemo(optionsOf(t.testdir(), { chunks: 9, checkpoint: 'trained' }), deps);
   t.same([result.outcome, result.success, result.untrained], ['reached', true, false]);
   t.ok(result.chunks.length < 9);
-  t.notOk(heard.said.some((line) => line.includes('UNTRAINED')));
-  t.match(heard.out.join(), /success +yes/);
+  t.notMatch(heard.err, /UNTRAINED/);
+  t.match(heard.out, /success +yes/);
   t.ok(policy.isClosed);
 });
 
@@ -90,8 +84,8 @@ t.test('an engine that dies: the result is printed, the arm held, the error thro
   };
   const { deps, heard } = listen({ loadPolicy: async () => policy });
   await t.rejects(runDemo(optionsOf(out, { checkpoint: 'x' }), deps), { code: 'ENGINE_DIED' });
-  t.match(heard.out.join(), /outcome +failed[\s\S]*animation +none/);
-  t.ok(heard.said.includes('The arm decelerates and holds its position.'));
+  t.match(heard.out, /outcome +failed[\s\S]*animation +none/);
+  t.match(heard.err, /The arm decelerates and holds its position\./);
   t.notOk(existsSync(join(out, 'episode.gif')));
   t.ok(policy.isClosed);
 });
@@ -139,9 +133,9 @@ t.test('SIGINT ends the command after holding, with exit code 130', async (t) =>
   let [stdout, stderr] = ['', ''];
   child.stdout.on('data', (data) => (stdout += data));
   child.stderr.on('data', (data) => {
-    const had = /chunk 1\/1000/.test(stderr);
+    const had = /chunk 1\/1000 {2}predict/.test(stderr);
     stderr += data;
-    if (!had && /chunk 1\/1000/.test(stderr)) child.kill('SIGINT');
+    if (!had && /chunk 1\/1000 {2}predict/.test(stderr)) child.kill('SIGINT');
   });
   const code = await new Promise((resolve) => child.on('exit', resolve));
   t.equal(code, 130, stderr.slice(-400));

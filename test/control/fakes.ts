@@ -1,6 +1,6 @@
 /**
- * Stand-ins behind the cycle's three interfaces: a policy that plays given actions and records every call, a robot that is wherever it was told to be,
- * and cameras that stamp one-pixel pictures. They check nothing; the tests do.
+ * Stand-ins behind the cycle's three interfaces: a policy that plays given actions and records every call, a robot that is wherever it was told to
+ * be, and cameras that stamp one-pixel pictures. They check nothing; the tests do.
  */
 import type { CameraInfo, FrameSource } from '../../src/cameras/source.js';
 import type { Chunk, CommitOptions, Frame, Job, Policy, PredictOptions, ResetOptions, Tensor, Timing } from '../../src/policy/contract.js';

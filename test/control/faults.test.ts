@@ -1,4 +1,6 @@
-/** What ends an episode early: a stop request at any time, and failures of policy, cameras and robot. The arm must come to rest and hold each time. */
+/**
+ * What ends an episode early: a stop request at any time, and failures of policy, cameras and robot. The arm must come to rest and hold each time.
+ */
 import t, { type Test } from 'tap';
 import { ControlCycle, type CycleOptions } from '../../src/control/cycle.js';
 import type { CycleReport } from '../../src/control/events.js';

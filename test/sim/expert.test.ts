@@ -5,13 +5,13 @@ import { SimulatedCameras } from '../../src/cameras/simulated.js';
 import { ControlCycle } from '../../src/control/cycle.js';
 import type { CycleReport } from '../../src/control/events.js';
 import type { Frame } from '../../src/policy/contract.js';
-import { touchKnots } from '../../src/sim/expert.js';
 import { SIM_JOB } from '../../src/sim/job.js';
 import { SimulatedRobot } from '../../src/sim/robot.js';
 import { BUTTON_COLOURS } from '../../src/sim/scene.js';
 import { touchScene, touchSucceeded } from '../../src/sim/touch.js';
 import { World } from '../../src/sim/world.js';
 import { type ActionAt, FakePolicy } from '../control/fakes.js';
+import { touchKnots } from './expert.js';
 
 const SEEDS = 20;
 /** 16 + 3 * 32 knots: more than the expert's path. */

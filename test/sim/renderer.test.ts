@@ -1,12 +1,12 @@
 /** The ray-cast pictures: every pixel against the independent single-ray path, one geom per body, and colours where they belong. */
 import t from 'tap';
 import { SimulatedCameras } from '../../src/cameras/simulated.js';
-import { touchKnots } from '../../src/sim/expert.js';
 import { PICTURE_SIZE, SIM_JOB } from '../../src/sim/job.js';
 import { Renderer } from '../../src/sim/renderer.js';
 import { CAMERAS } from '../../src/sim/scene.js';
 import { touchScene } from '../../src/sim/touch.js';
 import { World } from '../../src/sim/world.js';
+import { touchKnots } from './expert.js';
 
 const world = await World.open();
 t.teardown(() => world.close());

@@ -1,9 +1,9 @@
 /** The task: reproducible scenes, the success rule, and bit-equal physics. */
 import t from 'tap';
-import { touchKnots } from '../../src/sim/expert.js';
 import { BUTTON, BUTTON_COLOURS, type ButtonColour } from '../../src/sim/scene.js';
 import { TOUCH_AREA, touchScene, touchSucceeded } from '../../src/sim/touch.js';
 import { World } from '../../src/sim/world.js';
+import { touchKnots } from './expert.js';
 
 const world = await World.open();
 t.teardown(() => world.close());

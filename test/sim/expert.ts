@@ -1,10 +1,10 @@
 /**
- * The scripted expert of `touch`: it is told where the button stands and gives the joint knots, 50 per second, that press it along minimum-jerk paths.
- * It proves that the world can be solved and will make demonstrations; no policy ever sees it.
+ * The scripted expert of `touch`: it is told where the button stands and gives the joint knots, 50 per second, that press it along minimum-jerk
+ * paths. It proves that the world can be solved and will make demonstrations; no policy ever sees it.
  */
-import { ARM, HOME_TIP, inverseKinematics, type Vector3 } from './arm.js';
-import { BUTTON } from './scene.js';
-import type { TablePoint } from './world.js';
+import { ARM, HOME_TIP, inverseKinematics, type Vector3 } from '../../src/sim/arm.js';
+import { BUTTON } from '../../src/sim/scene.js';
+import type { TablePoint } from '../../src/sim/world.js';
 
 /** Durations of the four moves in knots of 20 ms. */
 const KNOTS = { approach: 48, press: 20, dwell: 4, retreat: 20 } as const;
