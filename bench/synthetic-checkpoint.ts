@@ -1,8 +1,8 @@
 /**
- * Writes a checkpoint at the released size with random weights: what the memory and speed figures at 5.09 B parameters are measured on. Run it with tsx:
+ * Writes a checkpoint at the released size with random weights: what the memory and speed figures at 5.09 B parameters are measured on:
  *   npx tsx bench/synthetic-checkpoint.ts DIR [--text-encoder tiny|xxl] [--vae f32|bf16] [--seed N] [--size released|small|tiny] [--force]
- * The transformer is bf16 in 3 shards (10.2 GB), the autoencoder at released size in f32 (2.8 GB) or bf16, the text encoder one narrow layer unless xxl
- * (11 GB more). The folder is not removed afterwards; the disk's free space is checked first.
+ * The transformer is bf16 in 3 shards (10.2 GB), the autoencoder at released size in f32 (2.8 GB) or bf16, the text encoder one narrow layer
+ * unless xxl (11 GB more). The folder is not removed afterwards; the disk's free space is checked first.
  */
 import { mkdir, readdir } from 'node:fs/promises';
 import { resolve } from 'node:path';

@@ -1,6 +1,6 @@
 /**
- * Reproducible normal values for untrained weights: element i of a tensor depends on the seed, the tensor's name and i alone, so pieces may be filled in
- * any order. Made for speed (one hash gives two values by table look-up), not for statistics beyond a good-looking normal distribution.
+ * Reproducible normal values for untrained weights: element i of a tensor depends on the seed, the tensor's name and i alone, so pieces may be
+ * filled in any order. Made for speed (one hash gives two values by table look-up), not for statistics beyond a good-looking normal distribution.
  * The engine's noise is another generator (docs/NOISE.md).
  */
 import { bfloat16Bits } from './dtypes.js';

@@ -70,9 +70,17 @@ export class SafetensorsFile {
   /** The tensor's bytes, read now. */
   bytes(name: string): Uint8Array {
     const { begin, end } = this.tensor(name);
-    if (this.#descriptor === undefined)
-      throw new PremotorError('FILE_CLOSED', `${this.path} was closed before ${name} was read.`, { file: this.path });
+    if (this.#descriptor === undefined) throw this.#closed(name);
     return readExactly(this.path, this.#descriptor, begin, end - begin);
+  }
+
+  /** The tensor's bytes piece by piece, each in a buffer of its own; `pieceBytes` is a multiple of 8. */
+  *pieces(name: string, pieceBytes: number): Generator<Uint8Array> {
+    const { begin, end } = this.tensor(name);
+    for (let at = begin; at < end; at += pieceBytes) {
+      if (this.#descriptor === undefined) throw this.#closed(name);
+      yield readExactly(this.path, this.#descriptor, at, Math.min(pieceBytes, end - at));
+    }
   }
 
   /** The tensor as float32 values, whatever it is stored as. */
@@ -89,6 +97,10 @@ export class SafetensorsFile {
   close(): void {
     if (this.#descriptor !== undefined) closeSync(this.#descriptor);
     this.#descriptor = undefined;
+  }
+
+  #closed(name: string): PremotorError {
+    return new PremotorError('FILE_CLOSED', `${this.path} was closed before ${name} was read.`, { file: this.path });
   }
 }
 

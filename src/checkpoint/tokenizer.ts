@@ -1,6 +1,6 @@
 /**
- * A small Unigram tokenizer in the released folder's form: whole words of the given texts, every printable ASCII character, and the special tokens pad 0,
- * eos 1, unk 2. Owned by the checkpoint writer; the runtime reads any tokenizer.json and knows nothing of this one.
+ * A small Unigram tokenizer in the released folder's form: whole words of the given texts, every printable ASCII character, and the special tokens
+ * pad 0, eos 1, unk 2. Owned by the checkpoint writer; the runtime reads any tokenizer.json and knows nothing of this one.
  */
 import { mkdir, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';

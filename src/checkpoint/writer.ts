@@ -1,6 +1,6 @@
 /**
- * Writes safetensors files as streams: values are asked for piece by piece while the previous piece goes to disk, so a file may be larger than memory.
- * A file appears under its name only when it is complete. Owned by the checkpoint tools; it never decides what a tensor holds.
+ * Writes safetensors files as streams: values are asked for piece by piece while the previous piece goes to disk, so a file may be larger than
+ * memory. A file appears under its name only when it is complete. Owned by the checkpoint tools; it never decides what a tensor holds.
  */
 import { type FileHandle, mkdir, open, rename, rm, statfs, writeFile } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';

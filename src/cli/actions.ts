@@ -1,6 +1,6 @@
 /**
- * Action chunks as tables: column names by the meaning of the model's channels, CSV and JSON. Owned by infer.ts; values are written as the policy gave
- * them, in physical units.
+ * Action chunks as tables: column names by the meaning of the model's channels, CSV and JSON. Owned by infer.ts; values are written as the policy
+ * gave them, in physical units.
  */
 import type { Chunk } from '../policy/contract.js';
 
@@ -8,8 +8,8 @@ import type { Chunk } from '../policy/contract.js';
 const KNOWN_CHANNELS = 30;
 
 /**
- * The name of one channel: end-effector position and quaternion (whose component order is the data set's), joints, grippers. Other layouts than that of
- * 30 channels are numbered.
+ * The name of one channel: end-effector position and quaternion (whose component order is the data set's), joints, grippers. Other layouts than
+ * that of 30 channels are numbered.
  */
 export function channelName(id: number, actionDim: number): string {
   if (actionDim !== KNOWN_CHANNELS) return `channel${id}`;

@@ -1,6 +1,6 @@
 /**
- * What every command shares: where output goes, the outside parts that tests replace, and how numbers, tables and errors are printed. Owned by main.ts;
- * commands never write to the process's streams themselves.
+ * What every command shares: where output goes, the outside parts that tests replace, and how numbers, tables and errors are printed. Owned by
+ * main.ts; commands never write to the process's streams themselves.
  */
 import { PremotorError } from '../errors.js';
 import type { NativeModule } from '../native.js';

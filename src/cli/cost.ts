@@ -1,6 +1,6 @@
 /**
- * What a checkpoint needs and costs, by counting: memory of weights and KV cache per precision, arithmetic per pass and chunk, and the time that known
- * devices would at least take. Owned by inspect.ts; pure functions, nothing here measures or loads anything.
+ * What a checkpoint needs and costs, by counting: memory of weights and KV cache per precision, arithmetic per pass and chunk, and the time that
+ * known devices would at least take. Owned by inspect.ts; pure functions, nothing here measures or loads anything.
  */
 import type { NativeInspection } from '../native.js';
 import type { Job } from '../policy/contract.js';
@@ -45,6 +45,8 @@ export interface JobGeometry {
   readonly actionTokens: number;
   /** KV-cache entries per layer and guidance row. */
   readonly capacity: number;
+  /** Entries beside these that an asynchronous prediction needs for a while: two chunks and a pass that is under way. */
+  readonly headroom: number;
   /** 2 with guidance, else 1. */
   readonly rows: number;
 }
@@ -54,12 +56,13 @@ export function geometryOf(job: Job, patch: readonly [number, number, number] = 
   const videoTokens = (job.frame_chunk_size / patch[0]) * Math.floor(rows / patch[1]) * Math.floor(columns / patch[2]);
   const actionTokens = job.frame_chunk_size * job.action_per_frame;
   const capacity = Math.floor(job.attn_window / 2) * (videoTokens + actionTokens);
-  return { videoTokens, actionTokens, capacity, rows: job.guidance_scale > 1 || job.action_guidance_scale > 1 ? 2 : 1 };
+  const headroom = 2 * (videoTokens + actionTokens) + Math.max(videoTokens, actionTokens);
+  return { videoTokens, actionTokens, capacity, headroom, rows: job.guidance_scale > 1 || job.action_guidance_scale > 1 ? 2 : 1 };
 }
 
 /** Bytes of keys and values of one guidance row. */
-export function cacheBytes(dims: Dimensions, capacity: number, precision: WeightPrecision): number {
-  return capacity * 2 * dims.layers * dims.width * (precision === 'bf16' ? 2 : 4);
+export function cacheBytes(dims: Dimensions, entries: number, precision: WeightPrecision): number {
+  return entries * 2 * dims.layers * dims.width * (precision === 'bf16' ? 2 : 4);
 }
 
 /** As the engine holds it: matrices in the stored type or narrower, vectors in float32; unused tensors are never read. */
@@ -102,7 +105,8 @@ export function memoryNeeds(inspection: NativeInspection, dims: Dimensions | und
   return (['f32', 'bf16'] as const).map((precision) => {
     const transformer = weightBytes(tensorsOf('transformer'), precision);
     const vae = weightBytes(tensorsOf('vae'), precision);
-    const cache = dims === undefined || geometry === undefined ? undefined : geometry.rows * cacheBytes(dims, geometry.capacity, precision);
+    const cache =
+      dims === undefined || geometry === undefined ? undefined : geometry.rows * cacheBytes(dims, geometry.capacity + geometry.headroom, precision);
     const textEncoderPeak = largestLayerBytes(tensorsOf('text_encoder'));
     return { precision, transformer, vae, cache, total: transformer + vae + (cache ?? 0), textEncoderPeak };
   });

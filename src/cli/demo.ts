@@ -13,7 +13,7 @@ import type { ChunkReport, CycleEvent, CycleReport } from '../control/events.js'
 import type { LoadPolicyOptions, Policy, Progress } from '../policy/contract.js';
 import { loadPolicy } from '../policy/load.js';
 import { writeAnimation } from '../recording/animation.js';
-import { EpisodeFilm } from '../sim/film.js';
+import { EpisodeFilm, FILM_CHUNKS_MAX } from '../sim/film.js';
 import { ACTION_RATE_HZ, PICTURE_SIZE, SIM_JOB, VIDEO_RATE_HZ } from '../sim/job.js';
 import { SimulatedRobot } from '../sim/robot.js';
 import { BUTTON_COLOURS } from '../sim/scene.js';
@@ -160,7 +160,7 @@ export function summaryTable(result: DemoResult): string {
 async function writeFilm(film: EpisodeFilm, policy: Policy, path: string, bar: PassBar, say: (text: string) => void): Promise<string | null> {
   if (film.isEmpty) return null;
   try {
-    say('Decoding the imagined video');
+    say(film.isCut ? `Decoding the imagined video of the first ${FILM_CHUNKS_MAX} chunks` : 'Decoding the imagined video');
     const rows = await film.compose(policy, (progress) => bar.show('film', progress));
     await writeAnimation(path, rows, { fps: VIDEO_RATE_HZ });
     return path;
@@ -193,6 +193,7 @@ export async function runDemo(options: DemoOptions, deps: DemoDependencies): Pro
     });
     const until = (): boolean => touchSucceeded(world, scene.target);
     const report = await cycle.run({ prompt: scene.instruction, chunks: options.chunks, seed: options.seed, until });
+    ignoreInterrupts();
     const animation = await writeFilm(film, policy, join(resolve(options.out), 'episode.gif'), bar, deps.say);
     const result: DemoResult = {
       instruction: scene.instruction,

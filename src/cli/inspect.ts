@@ -1,9 +1,10 @@
 /**
- * `premotor inspect`: what a checkpoint folder holds, what is wrong with it, and what it needs and costs for a job. Reads headers only, unless --measure
- * asks for a real prediction. Owned by the command line; the engine's own checks (NativeModule.inspect) are what it reports.
+ * `premotor inspect`: what a checkpoint folder holds, what is wrong with it, and what it needs and costs for a job. Reads headers only, unless
+ * --measure asks for a real prediction. Owned by the command line; the engine's own checks (NativeModule.inspect) are what it reports.
  */
 import { resolve } from 'node:path';
 import { type Command, Option } from 'commander';
+import { type OddTensor, scanValues } from '../checkpoint/values.js';
 import { callNative, type NativeInspection } from '../native.js';
 import type { Job } from '../policy/contract.js';
 import { type ParsedJob, readJob } from '../policy/job.js';
@@ -11,10 +12,12 @@ import { type CliContext, FoundProblems, formatBytes, formatCount, formatMs, for
 import { type CycleCost, cycleCost, type Dimensions, dimensionsOf, geometryOf, type JobGeometry, type MemoryNeed, memoryNeeds } from './cost.js';
 import { wholeNumber } from './infer.js';
 import { type Measurement, measure } from './measure.js';
+import { ProgressBar } from './progress.js';
 
 export interface InspectOptions {
   readonly job?: string;
   readonly tensors: boolean;
+  readonly values: boolean;
   readonly measure: boolean;
   readonly precision: 'f32' | 'bf16';
   readonly threads?: number;
@@ -49,7 +52,8 @@ export async function runInspect(folder: string, options: InspectOptions, contex
   const inspection = await callNative(() => context.loadNative().inspect(path));
   const dims = dimensionsOf(configOf(inspection, 'transformer'));
   const geometry = parsed === undefined ? undefined : geometryOf(parsed.job);
-  const problems = [...listedProblems(inspection), ...fitProblems(inspection, parsed?.job)];
+  const odd = options.values ? await scanComponents(inspection, context) : [];
+  const problems = [...listedProblems(inspection), ...fitProblems(inspection, parsed?.job), ...valueProblems(odd)];
   const cost = dims === undefined || parsed === undefined ? undefined : cycleCost(dims, parsed.job);
   const measurable = options.measure && parsed !== undefined && dims !== undefined && problems.length === 0;
   const measured = measurable ? await measure(path, parsed.job, dims, options, context) : undefined;
@@ -91,6 +95,38 @@ function fitProblems(inspection: NativeInspection, job: Job | undefined): Proble
       const message = `${what} is ${JSON.stringify(have)} but ${other} is ${JSON.stringify(want)}: expected the same in both.`;
       return { component: 'transformer', code, message };
     });
+}
+
+interface OddWeights extends OddTensor {
+  readonly component: string;
+}
+
+/** Reads all weights of components whose headers are sound; the others are problems already. */
+async function scanComponents({ components }: NativeInspection, { err, signal }: CliContext): Promise<OddWeights[]> {
+  const sound = components.filter(({ problems }) => problems.length === 0);
+  const files = sound.flatMap(({ name, files }) => files.map((file) => ({ component: name, ...file })));
+  const totalBytes = files.reduce((sum, { bytes }) => sum + bytes, 0);
+  const bar = new ProgressBar(err, { show: formatBytes });
+  let done = 0;
+  const onBytes = (bytes: number): void => {
+    done += bytes;
+    bar.update('reading weights', done, totalBytes);
+  };
+  try {
+    const odd: OddWeights[] = [];
+    for (const { component, path } of files) odd.push(...(await scanValues(path, { signal, onBytes })).map((tensor) => ({ component, ...tensor })));
+    return odd;
+  } finally {
+    bar.clear();
+  }
+}
+
+function valueProblems(odd: readonly OddWeights[]): Problem[] {
+  return odd.map(({ component, file, name, notFinite, allZero }) => {
+    const what = allZero ? 'is a matrix of zeros only' : `has ${notFinite} values that are infinite or NaN`;
+    const message = `${file}, tensor ${name} ${what}: expected finite numbers, not all zero. Copy the file again.`;
+    return { component, code: 'CHECKPOINT_VALUE', message };
+  });
 }
 
 function documentOf(report: Report, tensors: boolean): Record<string, unknown> {
@@ -200,7 +236,10 @@ function memoryText({ memory, geometry, parsed }: Report): string {
     formatTable(['precision', 'transformer', 'vae', 'KV cache', 'total', 'text encoder (streamed)'], rows),
   ];
   if (geometry === undefined) lines.push(parsed === undefined ? '(give --job FILE for the KV cache and the cost of a chunk)' : '');
-  else lines.push(`KV cache: ${geometry.capacity} entries a layer, ${geometry.rows} guidance ${geometry.rows === 1 ? 'row' : 'rows'}`);
+  else {
+    const entries = `${geometry.capacity} + ${geometry.headroom} (for asynchronous predictions)`;
+    lines.push(`KV cache: ${entries} entries a layer, ${geometry.rows} guidance ${geometry.rows === 1 ? 'row' : 'rows'}`);
+  }
   return lines.filter((line) => line !== '').join('\n');
 }
 
@@ -234,7 +273,8 @@ function measuredText(measured: Measurement): string {
   const { backend, precision, threads } = measured;
   return [
     `measured here (${backend}, ${precision}, ${threads} threads; one short prediction on grey pictures, cache nearly empty)`,
-    `  video pass ${formatMs(measured.videoPassMs)} ms (${formatCount(measured.flopsPerSecond)}FLOP/s), action pass ${formatMs(measured.actionPassMs)} ms, pictures ${formatMs(measured.encodeMs)} ms`,
+    `  video pass ${formatMs(measured.videoPassMs)} ms (${formatCount(measured.flopsPerSecond)}FLOP/s)`,
+    `  action pass ${formatMs(measured.actionPassMs)} ms, pictures ${formatMs(measured.encodeMs)} ms`,
     `  scaled by FLOPs to a full cache and the job's steps: about ${formatMs(measured.cycleMs)} ms a cycle`,
   ].join('\n');
 }
@@ -251,6 +291,7 @@ Examples:
   premotor inspect ckpt                            config, tensors, sizes, memory, problems
   premotor inspect ckpt --job job.json             also the KV cache and the cost of a control cycle
   premotor inspect ckpt --job job.json --measure   also one short real prediction, timed
+  premotor inspect ckpt --values                   also reads all weights: NaN, infinities, zeroed matrices
   premotor inspect ckpt --json --tensors           everything, for programs
 
 Exit code 1 when there are problems.`;
@@ -263,6 +304,7 @@ export function registerInspect(program: Command, context: CliContext): void {
     .argument('<dir>', 'checkpoint folder in the released layout')
     .option('--job <file>', 'job file, for the KV cache and the cost of a control cycle')
     .option('--tensors', 'list every tensor', false)
+    .option('--values', 'read every weight and look for values that are no numbers', false)
     .option('--measure', 'run and time one short prediction', false)
     .addOption(new Option('--precision <name>', 'for --measure').choices(['f32', 'bf16']).default('f32'))
     .option('--threads <n>', 'for --measure: CPU threads (default: all cores but one)', wholeNumber(1, 1024))

@@ -1,6 +1,6 @@
 /**
- * Camera pictures from files for `premotor infer`: which file belongs to which camera of the job, and decoding to RGB. Owned by infer.ts; resizing to the
- * model's size is the engine's work and never done here.
+ * Camera pictures from files for `premotor infer`: which file belongs to which camera of the job, and decoding to RGB. Owned by infer.ts; resizing
+ * to the model's size is the engine's work and never done here.
  */
 import sharp from 'sharp';
 import { PremotorError } from '../errors.js';

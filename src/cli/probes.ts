@@ -1,6 +1,6 @@
 /**
- * What `premotor doctor` looks at: files of the running system under a root folder, which tests replace by one of their own. Owned by doctor.ts; it only
- * reads, opens no device, and a file that is missing or odd is a finding, never an error.
+ * What `premotor doctor` looks at: files of the running system under a root folder, which tests replace by one of their own. Owned by doctor.ts; it
+ * only reads, opens no device, and a file that is missing or odd is a finding, never an error.
  */
 import { existsSync, readdirSync, readFileSync, readlinkSync } from 'node:fs';
 import { join } from 'node:path';
@@ -154,7 +154,8 @@ export function probeRealtime(files: SystemFiles): Finding {
   if (hasCapability(files, CAP_SYS_NICE)) return finding('real-time priority', 'ok', 'allowed (CAP_SYS_NICE)');
   const limit = softLimit(files, 'Max realtime priority');
   if (limit >= PRIORITY_WANTED) return finding('real-time priority', 'ok', `allowed up to ${limit}`);
-  const advice = `Add "@robot - rtprio ${PRIORITY_WANTED}" to /etc/security/limits.d/premotor.conf (group robot) and log in again, or LimitRTPRIO= in the unit.`;
+  const line = `"@robot - rtprio ${PRIORITY_WANTED}"`;
+  const advice = `Add ${line} to /etc/security/limits.d/premotor.conf (group robot) and log in again, or LimitRTPRIO= in the unit.`;
   return finding('real-time priority', 'warn', Number.isNaN(limit) ? 'limit unknown' : `limit ${limit}`, advice);
 }
 
@@ -174,7 +175,7 @@ export function probeLockedMemory(files: SystemFiles): Finding {
 export function probeKernel(files: SystemFiles): Finding {
   const version = files.text('/proc/version') ?? '';
   const release = /Linux version (\S+)/.exec(version)?.[1] ?? 'Linux';
-  if (files.text('/sys/kernel/realtime') === '1' || version.includes('PREEMPT_RT')) return finding('kernel', 'ok', `${release}, PREEMPT_RT`);
+  if (files.text('/sys/kernel/realtime') === '1' || /PREEMPT_RT/.test(version)) return finding('kernel', 'ok', `${release}, PREEMPT_RT`);
   const model = /PREEMPT_DYNAMIC|PREEMPT/.exec(version)?.[0];
   const advice = 'Install a PREEMPT_RT kernel for 1 kHz setpoints without late cycles; the simulation does not need it.';
   return finding('kernel', 'warn', `${release}, ${model ?? 'no kernel preemption'}`, advice);

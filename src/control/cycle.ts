@@ -15,6 +15,8 @@ import { KnotPath, StopRamp } from './path.js';
 
 /** Pictures per latent frame: the temporal factor of the released VAE. */
 const MOMENTS_PER_LATENT = 4;
+const ACTION_RATE_HZ = 50;
+const RATE_HZ_MIN = 1;
 
 export interface CycleOptions {
   readonly policy: Policy;
@@ -45,7 +47,7 @@ interface Episode {
   readonly reports: ChunkReport[];
   knots: number;
   clampedKnots: number;
-  /** The motion under way and where in it the last setpoint was; undefined at rest. */
+  /** The motion under way and where in it the last setpoint that the robot took was; undefined at rest. */
   motion: { readonly path: KnotPath; segment: number; fraction: number } | undefined;
   startNs: bigint | undefined;
 }
@@ -69,11 +71,11 @@ export class ControlCycle {
   /** Errors: CONTROL_JOINTS, CONTROL_RATE, CONTROL_MOMENTS, CAMERA_MISSING. */
   constructor(options: CycleOptions) {
     const { policy, robot, cameras } = options;
-    const rateHz = options.actionRateHz ?? 50;
+    const rateHz = options.actionRateHz ?? ACTION_RATE_HZ;
     this.#policy = policy;
     this.#robot = robot;
     this.#cameras = cameras;
-    this.#knotNs = BigInt(Math.round(1e9 / rateHz));
+    this.#knotNs = rateHz >= RATE_HZ_MIN ? BigInt(Math.round(1e9 / rateHz)) : 0n;
     this.#ticksPerKnot = Number(this.#knotNs / robot.periodNs);
     this.#knotsPerMoment = policy.job.action_per_frame / MOMENTS_PER_LATENT;
     this.#frameAgeMaxNs = BigInt(Math.round((options.frameAgeMaxMs ?? 100) * 1e6));
@@ -91,10 +93,10 @@ export class ControlCycle {
         found: `${channels}`,
       });
     }
-    if (!(rateHz > 0) || this.#ticksPerKnot < 1 || this.#knotNs % this.#robot.periodNs !== 0n) {
+    if (this.#ticksPerKnot < 1 || this.#knotNs % this.#robot.periodNs !== 0n) {
       throw new PremotorError('CONTROL_RATE', "The time between two actions must be a whole number of the robot's setpoint periods.", {
-        expected: `a multiple of ${this.#robot.periodNs} ns`,
-        found: `${this.#knotNs} ns (${rateHz} actions per second)`,
+        expected: `at least ${RATE_HZ_MIN} actions per second, a multiple of ${this.#robot.periodNs} ns apart`,
+        found: `${rateHz} actions per second`,
       });
     }
     if (!Number.isInteger(this.#knotsPerMoment)) {
@@ -229,11 +231,12 @@ export class ControlCycle {
     const moments: Observation[] = [];
     for (let segment = 0; segment < path.segments; segment++) {
       if (episode.stop.signal.aborted) throw new StopRequested();
-      motion.segment = segment;
       for (let tick = 1; tick <= this.#ticksPerKnot; tick++) {
-        motion.fraction = tick / this.#ticksPerKnot;
-        path.sample(segment, motion.fraction, this.#setpoint);
+        const fraction = tick / this.#ticksPerKnot;
+        path.sample(segment, fraction, this.#setpoint);
         await this.#robot.step(this.#setpoint);
+        // Only what the robot took counts as its motion.
+        Object.assign(motion, { segment, fraction });
       }
       episode.knots++;
       if (clamped[segment]) episode.clampedKnots++;
@@ -284,6 +287,7 @@ export class ControlCycle {
   async #comeToRest({ motion }: Episode): Promise<void> {
     if (!motion) return;
     const ramp = new StopRamp(motion.path.stateAt(motion.segment, motion.fraction), this.#robot.joints);
+    ramp.sample(0, this.#setpoint);
     for (let tick = 1; tick <= ramp.knots * this.#ticksPerKnot; tick++) {
       ramp.sample(tick / this.#ticksPerKnot, this.#setpoint);
       await this.#robot.step(this.#setpoint);

@@ -1,6 +1,6 @@
 /**
- * Pictures as files: single PNGs, animations (GIF, WebP, animated PNG by the file's ending) and rows of pictures side by side with labels. Owned by the
- * command line and the demonstration; it never touches the policy and nothing with a deadline waits for it.
+ * Pictures as files: single PNGs, animations (GIF, WebP, animated PNG by the file's ending) and rows of pictures side by side with labels. Owned by
+ * the command line and the demonstration; it never touches the policy and nothing with a deadline waits for it.
  */
 import { mkdir, readdir, rename, rm, writeFile } from 'node:fs/promises';
 import { homedir } from 'node:os';

@@ -1,6 +1,6 @@
 /**
- * Animated PNG, lossless: sharp writes only single PNGs, so each picture is compressed here and the chunks are put together by hand (PNG specification,
- * third edition, section 11.3.6). Owned by animation.ts, which checks the pictures.
+ * Animated PNG, lossless: sharp writes only single PNGs, so each picture is compressed here and the chunks are put together by hand (PNG
+ * specification, third edition, section 11.3.6). Owned by animation.ts, which checks the pictures.
  */
 import { promisify } from 'node:util';
 import { constants, deflate } from 'node:zlib';

@@ -7,7 +7,7 @@ import { BUTTON } from './scene.js';
 import type { TablePoint } from './world.js';
 
 /** Durations of the four moves in knots of 20 ms. */
-const KNOTS = { approach: 40, press: 20, dwell: 4, retreat: 20 } as const;
+const KNOTS = { approach: 48, press: 20, dwell: 4, retreat: 20 } as const;
 const HOVER_M = 0.045;
 /** How far the button is pushed in: past the 6 mm that count, short of the stop at 12 mm. */
 const PRESS_DEPTH_M = 0.01;

@@ -10,22 +10,37 @@ import { composeRow, type Picture } from '../recording/animation.js';
 /** Pictures are shown at twice their size, so that labels fit above them. */
 const ENLARGEMENT = 2;
 const GAP_PIXELS = 6;
+/** A film shows so many chunks from the start of an episode; the rest would only cost memory. */
+export const FILM_CHUNKS_MAX = 40;
 
 export class EpisodeFilm {
   readonly #seen: Observation[] = [];
   readonly #latents: Tensor[] = [];
   #pending: Tensor | undefined;
+  #isCut = false;
 
   /** Give this to ControlCycle.on. A chunk counts once it was executed whole. */
   readonly listen = (event: CycleEvent): void => {
-    if (event.type === 'started') this.#seen.push(event.observation);
+    if (event.type === 'started') {
+      // One film shows one episode: the last one.
+      this.#seen.splice(0, this.#seen.length, event.observation);
+      this.#latents.length = 0;
+      this.#isCut = false;
+    }
     if (event.type === 'predicted') this.#pending = event.latents;
     if (event.type === 'executed' && this.#pending) {
-      this.#seen.push(...event.moments);
-      this.#latents.push(this.#pending);
+      if (this.#latents.length < FILM_CHUNKS_MAX) {
+        this.#seen.push(...event.moments);
+        this.#latents.push(this.#pending);
+      } else this.#isCut = true;
       this.#pending = undefined;
     }
   };
+
+  /** Whether the episode was longer than the film. */
+  get isCut(): boolean {
+    return this.#isCut;
+  }
 
   /** Whether there is anything to show. */
   get isEmpty(): boolean {

@@ -166,7 +166,7 @@ export class Mujoco {
   /** Casts one ray by the slow, independent path (mj_ray): the check of castRays. */
   castRay(origin: readonly number[], direction: readonly number[]): { readonly geom: number; readonly distance: number } {
     const { geoms } = this.#rayBuffers(1);
-    const distance = this.#library.mj_ray(this.#model, this.#data, [...origin], [...direction], [...ALL_GROUPS], 1, -1, geoms);
+    const distance = this.#library.mj_ray(this.#model, this.#data, [...origin], [...direction], ALL_GROUPS as unknown as number[], 1, -1, geoms);
     return { geom: (geoms.GetView() as Int32Array)[0] ?? -1, distance };
   }
 

@@ -79,11 +79,11 @@ function arm(): string {
     </body>`;
 }
 
-/** The whole model. Arm parts collide with table and buttons only. */
+/** The whole model. Arm parts collide with table and buttons only. A diverged state is reported by the world, not silently reset. */
 export function sceneXml(): string {
   return `<mujoco model="table-top">
   <compiler angle="radian" autolimits="true"/>
-  <option timestep="${Number(STEP_NS) / 1e9}" integrator="implicitfast"/>
+  <option timestep="${Number(STEP_NS) / 1e9}" integrator="implicitfast"><flag autoreset="disable"/></option>
   <default>
     <geom contype="0" conaffinity="0"/>
     <default class="moving"><geom contype="1" conaffinity="0" friction="0.5 0.01 0.0001"/></default>

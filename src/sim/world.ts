@@ -72,7 +72,7 @@ export class World {
     return this.#timeNs;
   }
 
-  /** One physics step of STEP_NS with these joint targets. Errors: SIM_SETPOINT. */
+  /** One physics step of STEP_NS with these joint targets. Errors: SIM_SETPOINT, SIM_DIVERGED. */
   step(setpointRad: Float64Array): void {
     if (setpointRad.length !== this.#joints.length || !setpointRad.every(Number.isFinite)) {
       throw new PremotorError('SIM_SETPOINT', 'The simulated arm got a setpoint that is no joint pose.', {
@@ -86,7 +86,17 @@ export class World {
     });
     this.mujoco.step();
     this.#timeNs += STEP_NS;
+    this.#checkState();
     this.#countPresses();
+  }
+
+  #checkState(): void {
+    const { positions } = this.mujoco;
+    if (positions.every(Number.isFinite)) return;
+    throw new PremotorError('SIM_DIVERGED', 'The simulated world has diverged. Reset it; if setpoints were within the limits, please report this.', {
+      expected: 'finite positions',
+      found: `[${positions.join(', ')}] at ${Number(this.#timeNs) / 1e9} s`,
+    });
   }
 
   /** With hysteresis, so that a button that trembles at the threshold counts once. */

@@ -3,11 +3,13 @@ import { readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { Tokenizer } from '@huggingface/tokenizers';
 import t from 'tap';
-import { elementsOf } from '../../src/checkpoint/dtypes.js';
+import { bytesOf, elementsOf, type StoredDtype } from '../../src/checkpoint/dtypes.js';
 import type { TextEncoderConfig, TransformerConfig, VaeConfig } from '../../src/checkpoint/layout.js';
 import { textEncoderTensors, transformerTensors, vaeTensors } from '../../src/checkpoint/layout.js';
 import { SafetensorsFile } from '../../src/checkpoint/safetensors.js';
 import { planUntrained, UNTRAINED_MARKER, writeUntrainedCheckpoint } from '../../src/checkpoint/untrained.js';
+import { scanValues } from '../../src/checkpoint/values.js';
+import { type TensorPlan, writeSafetensors } from '../../src/checkpoint/writer.js';
 
 const goldens = process.env['PREMOTOR_GOLDENS'] ?? 'test/goldens';
 const readJson = <T>(path: string): T => JSON.parse(readFileSync(path, 'utf8')) as T;
@@ -148,4 +150,39 @@ t.test('overrides reach the files, and what contradicts itself is refused', asyn
   refused({ overrides: { transformer: { in_channels: 16 }, vae: { z_dim: 32 } } });
   refused({ overrides: { vae: { latents_mean: [0] } } });
   refused({ overrides: { vae: { patch_size: 1 } } });
+});
+
+t.test('a scan finds values that are no numbers and matrices of zeros', async (t) => {
+  const dir = t.testdir();
+  const bits: Record<string, [StoredDtype, number[]]> = {
+    fine: ['F32', [0x3f800000, 0, 0xff7fffff, 1]],
+    'fine.zero_bias': ['F32', [0, 0, 0, 0]],
+    'zero.weight': ['BF16', [0, 0x8000, 0, 0]],
+    'bf16.weight': ['BF16', [0x7f80, 0xff81, 0x7f7f, 0]],
+    'f16.weight': ['F16', [0x7c00, 0x7bff, 0xfe00, 0xfc00]],
+    'f32.weight': ['F32', [0x7fc00000, 1, 2, 3]],
+    integers: ['I32', [0, 0, 0, 0]],
+  };
+  const plans = Object.entries(bits).map(([name, [dtype]]): TensorPlan => ({ name, dtype, shape: name.endsWith('.weight') ? [2, 2] : [4] }));
+  const path = join(dir, 'a.safetensors');
+  await writeSafetensors(path, plans, (plan, first, target) => {
+    const values = bits[plan.name]?.[1].slice(first) ?? [];
+    const array = bytesOf(plan.dtype) === 4 ? Uint32Array.from(values) : Uint16Array.from(values);
+    target.set(new Uint8Array(array.buffer, 0, target.length));
+  });
+  let bytes = 0;
+  const odd = await scanValues(path, { pieceBytes: 8, onBytes: (count) => (bytes += count) });
+  t.same(odd.map(({ name, notFinite, allZero }) => [name, notFinite, allZero]).sort(), [
+    ['bf16.weight', 2, false],
+    ['f16.weight', 3, false],
+    ['f32.weight', 1, false],
+    ['zero.weight', 0, true],
+  ]);
+  t.equal(bytes, 4 * 16 + 3 * 8, 'every byte was read');
+  const controller = new AbortController();
+  await t.rejects(scanValues(path, { pieceBytes: 8, signal: controller.signal, onBytes: () => controller.abort(new Error('stop')) }), {
+    message: 'stop',
+  });
+  await writeUntrainedCheckpoint(join(dir, 'ckpt'), {});
+  t.same(await scanValues(join(dir, 'ckpt', 'vae', 'diffusion_pytorch_model.safetensors')), []);
 });

@@ -1,5 +1,6 @@
 /** `premotor inspect` and its arithmetic, checked against the published figures of the released model. */
 import t, { type Test } from 'tap';
+import { writeSafetensors } from '../../src/checkpoint/writer.js';
 import {
   activeWeights,
   cacheBytes,
@@ -33,7 +34,7 @@ const near = (t: Test, found: number, expected: number, share: number, name: str
 };
 
 t.test('tokens and cache of the published jobs', async (t) => {
-  t.same(geometryOf(await releasedJob(robotwin)), { videoTokens: 240, actionTokens: 32, capacity: 9792, rows: 2 });
+  t.same(geometryOf(await releasedJob(robotwin)), { videoTokens: 240, actionTokens: 32, capacity: 9792, headroom: 784, rows: 2 });
   const libero = { obs_cam_keys: ['a', 'b'], height: 128, width: 128, frame_chunk_size: 4, action_per_frame: 4, attn_window: 30 };
   t.match(geometryOf(await releasedJob(libero)), { capacity: 2160 });
   const franka = { obs_cam_keys: ['a', 'b', 'c'], height: 224, width: 320, frame_chunk_size: 4, action_per_frame: 20, attn_window: 30 };
@@ -43,7 +44,7 @@ t.test('tokens and cache of the published jobs', async (t) => {
 
 t.test('memory and arithmetic of the released size are the published ones', async (t) => {
   const dims = dimensionsOf(released);
-  if (dims === undefined) return t.fail('no dimensions');
+  if (dims === undefined) throw new Error('no dimensions');
   near(t, cacheBytes(dims, 9792, 'bf16') / 2 ** 30, 3.36, 0.002, 'RoboTwin cache GiB');
   near(t, cacheBytes(dims, 13800, 'bf16') / 2 ** 30, 4.74, 0.002, 'Franka cache GiB');
   t.equal(cacheBytes(dims, 9792, 'f32'), 2 * cacheBytes(dims, 9792, 'bf16'));
@@ -84,7 +85,7 @@ t.test('memory counts used tensors at the width they are held in', async (t) => 
   t.equal(f32?.transformer, 48 * 48 * 4 + 48 * 4 + 48 * 96 * 2 + 100 * 4);
   t.equal(bf16?.transformer, 48 * 48 * 2 + 48 * 4 + 48 * 96 * 2 + 100 * 2);
   t.equal(f32?.vae, 4 * 12 * 27 * 4 + 4 * 4);
-  t.equal(f32?.cache, 2 * geometry.capacity * 2 * 2 * 48 * 4);
+  t.equal(f32?.cache, 2 * (20 + 26) * 2 * 2 * 48 * 4);
   t.equal(f32?.total, (f32?.transformer ?? 0) + (f32?.vae ?? 0) + (f32?.cache ?? 0));
   t.equal(bf16?.textEncoderPeak, (32 * 32 + 32 * 8) * 4);
   t.equal(largestLayerBytes([]), 0);
@@ -107,7 +108,7 @@ t.test('the text names components, unused tensors, memory and cost', async (t) =
   t.match(plain.out, /no problems found/);
   t.notMatch(plain.out, /a\.bias/);
   const full = await run(['--job', `${dir}/job.json`, '--tensors']);
-  t.match(full.out, /KV cache: 20 entries a layer, 2 guidance rows/);
+  t.match(full.out, /KV cache: 20 \+ 26 \(for asynchronous predictions\) entries a layer, 2 guidance rows/);
   t.match(full.out, /calculated from assumed achievable rates, not measured/);
   t.match(full.out, /Jetson Thor/);
   t.match(full.out, /a\.bias +F32/);
@@ -164,11 +165,28 @@ t.test('--measure times one short prediction and scales it', async (t) => {
   t.equal(calls.closed, 1);
   t.match(JSON.parse(out), { measured: { backend: 'fake', videoPassMs: 10, actionPassMs: 2 } });
   const dims = dimensionsOf(transformerConfig);
-  if (dims === undefined) return t.fail('no dimensions');
+  if (dims === undefined) throw new Error('no dimensions');
   const job = await releasedJob({ guidance_scale: 1 });
   const timing = { encodeMs: 1, videoMs: 20, actionMs: 10, commitMs: 0, imagineMs: 0, totalMs: 31, videoPasses: 2, actionPasses: 1 };
   const measured = scale(timing, { backend: 'b', precision: 'f32', threads: 1 } as Policy['info'], job, dims);
   const grown = (modality: 'video' | 'action', tokens: number, from: number): number =>
     passFlops(dims, modality, tokens, 20) / passFlops(dims, modality, tokens, from);
   t.ok(Math.abs(measured.cycleMs - (7 * 10 * grown('video', 4, 4) + 11 * 10 * grown('action', 6, 10))) < 1e-9);
+});
+
+t.test('--values reads the weights and reports what is no number', async (t) => {
+  const dir = t.testdir();
+  const write = (name: string, value: number) =>
+    writeSafetensors(`${dir}/${name}.safetensors`, [{ name: 'x.weight', dtype: 'F32', shape: [2, 2] }], (_, __, target) =>
+      target.set(new Uint8Array(Float32Array.of(1, value, 3, 4).buffer)),
+    );
+  await write('transformer', Number.NaN);
+  await write('vae', 2);
+  const files = (name: string) => ({ files: [{ path: `${dir}/${name}.safetensors`, bytes: 16 }] });
+  const absent = { present: false, files: [] };
+  const found = inspection({ transformer: files('transformer'), vae: files('vae'), text_encoder: absent });
+  const { code, out } = await run(['--values'], found);
+  t.equal(code, 1);
+  t.match(out, /1 problem\n {2}CHECKPOINT_VALUE \(transformer\): .*transformer\.safetensors, tensor x\.weight has 1 values that are infinite or NaN/);
+  t.equal((await run([], found)).code, 0, 'without --values only headers are read');
 });

@@ -1,3 +1,4 @@
+/** The isolated policy over the fake engine in real child processes: parity with the local one, errors, aborts, crashes, and how processes end. */
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { dirname, join } from 'node:path';
@@ -30,8 +31,11 @@ async function untilGone(pid: number): Promise<void> {
   while (isAlive(pid)) await new Promise((resolve) => setTimeout(resolve, 10));
 }
 
+/** Starting a process takes longer than all calls together: tests that do not end theirs share one. */
+const shared = await openIsolated(t);
+
 t.test('it behaves like the local policy', async (t) => {
-  const isolated = await openIsolated(t);
+  const isolated = shared;
   const { policy: local } = await openRig();
   t.not(isolated.pid, process.pid);
   t.same(isolated.job, local.job);
@@ -68,7 +72,7 @@ t.test('it behaves like the local policy', async (t) => {
 });
 
 t.test('errors arrive as PremotorError with their details', async (t) => {
-  const policy = await openIsolated(t);
+  const policy = shared;
   const { policy: local } = await openRig();
   for (const one of [policy, local]) await one.reset({ prompt: 'a' });
   const calls: ((one: typeof policy | typeof local) => Promise<unknown>)[] = [
@@ -92,7 +96,7 @@ t.test('errors arrive as PremotorError with their details', async (t) => {
 });
 
 t.test('what cannot be sent is refused, and the policy goes on', async (t) => {
-  const policy = await openIsolated(t);
+  const policy = shared;
   await policy.reset({ prompt: 'a' });
   const noise = { video: (() => 1) as never };
   t.equal((await errorOf(policy.predict({ obs: observation(), noise }))).code, 'ARGUMENT_INVALID');
@@ -115,7 +119,7 @@ t.test('frames of a class keep their fields, bigint included', async (t) => {
       return this.#data;
     }
   }
-  const policy = await openIsolated(t);
+  const policy = shared;
   await policy.reset({ prompt: 'a' });
   await policy.predict({ obs: [new CameraFrame('cam_high'), new CameraFrame('cam_wrist')] });
   await policy.commit({ obs: Array.from({ length: 4 }, () => [new CameraFrame('cam_high'), new CameraFrame('cam_wrist')]), actions: actionsOf(2) });
@@ -123,7 +127,7 @@ t.test('frames of a class keep their fields, bigint included', async (t) => {
 });
 
 t.test('progress, abort, backpressure', async (t) => {
-  const policy = await openIsolated(t);
+  const policy = shared;
   await policy.reset({ prompt: 'a' });
   const seen: Progress[] = [];
   await policy.predict({ obs: observation(), onProgress: (progress) => seen.push(progress) });
@@ -181,10 +185,10 @@ t.test('the child exits by itself', async (t) => {
 });
 
 t.test('one child dies, another lives', async (t) => {
-  const [first, second] = [await openIsolated(t), await openIsolated(t)];
+  const first = await openIsolated(t);
   process.kill(first.pid as number, 'SIGKILL');
-  await second.reset({ prompt: 'a' });
-  t.equal((await second.predict({ obs: observation() })).frameIndex, 0);
+  await shared.reset({ prompt: 'a' });
+  t.equal((await shared.predict({ obs: observation() })).frameIndex, 0);
 });
 
 t.test('close: the child ends, also in the middle of a call; idempotent', async (t) => {

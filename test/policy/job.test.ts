@@ -1,3 +1,4 @@
+/** Reading jobs: what is accepted, what is refused and how it is named, defaults, and warnings about misspelt keys. */
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import t from 'tap';

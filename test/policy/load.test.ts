@@ -1,3 +1,4 @@
+/** Options of loadPolicy, the checkpoint folder, and the job as the native engine gets it. */
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import t from 'tap';

@@ -1,3 +1,4 @@
+/** States, checks, aborts and backpressure of the policy in this process, over the fake engine. */
 import t from 'tap';
 import type { NativePredict } from '../../src/native.js';
 import type { Progress } from '../../src/policy/contract.js';

@@ -1,3 +1,4 @@
+/** Labelled arrays, joined latents, and films as pictures. */
 import t from 'tap';
 import { joinLatents, toTensor, toVideo } from '../../src/policy/tensor.js';
 import { thrownBy } from '../support/fixtures.js';

@@ -1,3 +1,4 @@
+/** Checks of frames, moments, actions, noise, seeds, steps and latents: the last value accepted and the first refused. */
 import t, { type Test } from 'tap';
 import { parseJob } from '../../src/policy/job.js';
 import { toTensor } from '../../src/policy/tensor.js';

@@ -11,7 +11,11 @@ t.test('inverse kinematics reaches every point over the button area within the j
   const random = new Random(1);
   let worst = 0;
   for (let i = 0; i < 500; i++) {
-    const tip: Vector3 = [random.uniform(TOUCH_AREA.xMin, TOUCH_AREA.xMax), random.uniform(TOUCH_AREA.yMin, TOUCH_AREA.yMax), random.uniform(0.02, 0.15)];
+    const tip: Vector3 = [
+      random.uniform(TOUCH_AREA.xMin, TOUCH_AREA.xMax),
+      random.uniform(TOUCH_AREA.yMin, TOUCH_AREA.yMax),
+      random.uniform(0.02, 0.15),
+    ];
     const pose = inverseKinematics(tip);
     worst = Math.max(worst, distance(forwardKinematics(pose), tip));
     JOINTS.forEach((joint, index) => {

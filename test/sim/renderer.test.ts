@@ -86,8 +86,9 @@ t.test('a picture is stamped with virtual time and follows the arm', async (t) =
   const after = await cameras.capture();
   t.equal(after[0]?.capturedAtNs, 600_000_000n, '30 knots of 20 ms');
   for (const [index, frame] of before.entries()) {
-    t.same(frame.data, still[index]?.data, 'nothing moves unless stepped');
-    t.notSame(frame.data, after[index]?.data, `${frame.camera} sees the motion`);
+    // Bytes are compared by Buffer: a deep comparison of pictures takes a minute.
+    t.equal(Buffer.compare(frame.data, still[index]?.data ?? Buffer.alloc(0)), 0, 'nothing moves unless stepped');
+    t.not(Buffer.compare(frame.data, after[index]?.data ?? Buffer.alloc(0)), 0, `${frame.camera} sees the motion`);
   }
 });
 

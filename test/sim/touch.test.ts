@@ -81,3 +81,12 @@ t.test('a setpoint that is no pose is refused and moves nothing', async (t) => {
   t.throws(() => world.step(Float64Array.of(0, 0, 0, Number.NaN)), { code: 'SIM_SETPOINT' });
   t.equal(world.timeNs, 0n);
 });
+
+t.test('a world that diverges says so instead of starting over', async (t) => {
+  world.reset(touchScene(0).layout);
+  const rest = world.state().positionsRad;
+  world.mujoco.velocities[0] = Number.NaN;
+  t.throws(() => world.step(rest), { code: 'SIM_DIVERGED' });
+  world.reset(touchScene(0).layout);
+  t.doesNotThrow(() => world.step(rest), 'a reset repairs it');
+});

@@ -1,6 +1,6 @@
 /**
- * Runs the memory bench of the text encoder on a small encoder, so that it cannot rot. Its limit is less than half of the weights: an encoder that does
- * not give pages back fails it.
+ * Runs the memory bench of the text encoder on a small encoder, so that it cannot rot. Its limit is less than half of the weights: an encoder that
+ * does not give pages back fails it.
  */
 import { execFileSync } from 'node:child_process';
 import { existsSync } from 'node:fs';

@@ -1,6 +1,7 @@
 /**
- * Runs an untrained checkpoint of any size through the public contract and through the oracle, call by call, and compares everything both trace. The oracle
- * gets the engine's prompt embeddings, encoded observations and noise, and nothing else. Used by the tests of shapes and of the mixture of transformers.
+ * Runs an untrained checkpoint of any size through the public contract and through the oracle, call by call, and compares everything both trace.
+ * The oracle gets the engine's prompt embeddings, encoded observations and noise, and nothing else. Used by the tests of shapes and of the mixture
+ * of transformers.
  */
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
@@ -45,7 +46,7 @@ export function jobFor(actionDim: number, changes: Record<string, unknown> = {})
     action_num_inference_steps: 3,
     snr_shift: 5,
     action_snr_shift: 1,
-    used_action_channel_ids: [actionDim - 1, 0, 2],
+    used_action_channel_ids: [actionDim - 1, 0, 1],
     action_dim: actionDim,
     norm_stat: { q01: Array.from({ length: actionDim }, (_, i) => -1 - i / 10), q99: Array.from({ length: actionDim }, (_, i) => 1 + i / 7) },
     attn_window: 8,
@@ -101,15 +102,15 @@ export async function runAgainst({ checkpoint, job, precision = 'f32', seed, rou
       const values = (name: string): ArrayLike<number> => trace.get(name)?.data ?? [];
       const observed = round === 0 ? { obsLatent: values('obs_latent') } : {};
       const expected = oracle.predict({ ...observed, noiseVideo: values('noise.video'), noiseAction: values('noise.action') });
-      compareCall(comparison, `predict ${round}`, trace, expected);
-      comparison.floats(`predict ${round}.chunk.actions`, chunk.actions, expected.get('action')?.data ?? []);
-      comparison.floats(`predict ${round}.chunk.latents`, chunk.latents, expected.get('latents')?.data ?? []);
+      compareCall(comparison, `c${2 * round}`, trace, expected);
+      comparison.floats(`c${2 * round}.chunk.actions`, chunk.actions, expected.get('action')?.data ?? []);
+      comparison.floats(`c${2 * round}.chunk.latents`, chunk.latents, expected.get('latents')?.data ?? []);
       const frames = policy.job.frame_chunk_size;
       const obs = Array.from({ length: 4 * (round === 0 ? frames - 1 : frames) }, () => observation(policy, random));
       // What is executed is not what was predicted: a limit may have cut it.
       const state = chunk.actions.map((value) => value + 0.2 * (random() - 0.5));
       const { trace: committed = new Map() } = await policy.commit({ obs, actions: state, trace: true });
-      compareCall(comparison, `commit ${round}`, committed, oracle.commit({ obsLatent: committed.get('obs_latent')?.data ?? [], state }));
+      compareCall(comparison, `c${2 * round + 1}`, committed, oracle.commit({ obsLatent: committed.get('obs_latent')?.data ?? [], state }));
       evicted ||= !oracle.cache.valid.some((entry) => entry.call === 2);
     }
     return { compared: comparison.compared, evicted };

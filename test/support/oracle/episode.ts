@@ -1,7 +1,7 @@
 /**
- * The oracle's episode: schedules, guidance, the video and the action loop, and the commit, in the order of docs/MODEL.md sections 4 and 5. It is told the
- * prompt's embeddings, the noise and the encoded observations (text encoder and VAE have tests of their own) and returns traces under the golden
- * traces' names, so that the engine's traces and the recorded ones are compared with it in the same way.
+ * The oracle's episode: schedules, guidance, the video and the action loop, and the commit, in the order of docs/MODEL.md sections 4 and 5. It is
+ * told the prompt's embeddings, the noise and the encoded observations (text encoder and VAE have tests of their own) and returns traces under the
+ * golden traces' names, so that the engine's traces and the recorded ones are compared with it in the same way.
  */
 import type { Job, Trace } from '../../../src/policy/contract.js';
 import { type Entry, OracleCache, type Update } from './kv-cache.js';
@@ -88,7 +88,9 @@ export class OracleEpisode {
   #call = 0;
   #init: Grid | undefined;
 
-  /** latent: rows and columns of a latent frame. prompts: embeddings [text rows, text_dim] of the prompt and, with guidance, of the negative prompt. */
+  /**
+   * latent: rows and columns of a latent frame. prompts: embeddings [text rows, text_dim] of the prompt and, with guidance, of the negative prompt.
+   */
   constructor(transformer: OracleTransformer, job: OracleJob, latent: readonly [number, number], prompts: readonly ArrayLike<number>[]) {
     const { patch_size: patch, text_dim: dim } = transformer.weights.config;
     this.#transformer = transformer;
@@ -251,7 +253,8 @@ function guide([positive, negative]: readonly Rows[], scale: number): Rows {
   return positive!.map((row, token) => row.map((value, i) => negative![token]![i]! + scale * (value - negative![token]![i]!)));
 }
 
-const stepped = (x: Grid, velocity: Grid, size: number): Grid => mapGrid(x, (value, c, f, row, column) => value + at(velocity, c, f, row, column) * size);
+const stepped = (x: Grid, velocity: Grid, size: number): Grid =>
+  mapGrid(x, (value, c, f, row, column) => value + at(velocity, c, f, row, column) * size);
 
 function addGrid(trace: Trace, name: string, { channels, frames, rows, columns, data }: Grid): void {
   trace.set(name, { dtype: 'float32', shape: [1, channels, frames, rows, columns], data: Float32Array.from(data) });

@@ -28,8 +28,8 @@ export class OracleCache {
   }
 
   /**
-   * Takes `count` slots under one new id. Free slots go first, in ascending order; when too few are free, the entries with the lowest ids are evicted for
-   * good (inside one id the reference leaves the order open; here the lowest slots go first).
+   * Takes `count` slots under one new id. Free slots go first, in ascending order; when too few are free, the entries with the lowest ids are
+   * evicted for good (inside one id the reference leaves the order open; here the lowest slots go first).
    */
   write(count: number, update: Update, rows: number, call: number): Entry[] {
     const free = () => this.slots.filter((entry) => entry === undefined).length;

@@ -1,5 +1,6 @@
 /**
- * How arrays of the contract become tokens of the oracle and back: latents [C, F, h, w] and actions [C, F, H], both flat and in float64. Pure functions.
+ * How arrays of the contract become tokens of the oracle and back: latents [C, F, h, w] and actions [C, F, H], both flat and in float64. Pure
+ * functions.
  */
 import type { Position, Rows } from './math.js';
 

@@ -77,7 +77,8 @@ export type Position = readonly [frame: number, height: number, width: number];
 
 /**
  * Rotary embedding of a row [heads * headDim]. The head splits into a frame part (what height and width leave), a height and a width part (a third
- * each, rounded down); each part turns its neighbouring pairs by position * 10000^(-2 i / part). Base frequencies and angles are float32, as deployed.
+ * each, rounded down); each part turns its neighbouring pairs by position * 10000^(-2 i / part). Base frequencies and angles are float32, as
+ * deployed.
  */
 export function rope(row: Float64Array, position: Position, headDim: number): Float64Array {
   const third = Math.floor(headDim / 3);
@@ -102,7 +103,8 @@ export function timestepFeatures(timestep: number, dim: number): Float64Array {
   const half = dim / 2;
   const out = new Float64Array(dim);
   for (let i = 0; i < half; i++) {
-    const frequency = Math.fround(Math.exp(Math.fround((-Math.log(10000) * i) / half)));
+    const exponent = Math.fround(Math.fround(Math.fround(-Math.log(10000)) * i) / half);
+    const frequency = Math.fround(Math.exp(exponent));
     const angle = Math.fround(timestep * frequency);
     out[i] = Math.cos(angle);
     out[half + i] = Math.sin(angle);

@@ -1,6 +1,7 @@
 /**
- * The oracle's transformer: one forward pass over the cache, written from docs/MODEL.md sections 3 and 8 in float64. Both forms: shared blocks, and the
- * mixture of transformers, where action tokens have blocks of their own width and meet the video tokens in self-attention alone. Used by tests only.
+ * The oracle's transformer: one forward pass over the cache, written from docs/MODEL.md sections 3 and 8 in float64. Both forms: shared blocks, and
+ * the mixture of transformers, where action tokens have blocks of their own width and meet the video tokens in self-attention alone. Used by tests
+ * only.
  */
 import type { Entry, OracleCache } from './kv-cache.js';
 import { attention, gelu, layerNorm, linear, type Position, type Rows, rmsNorm, rope, silu, timestepFeatures } from './math.js';
@@ -56,8 +57,8 @@ export class OracleTransformer {
   }
 
   /**
-   * One pass of one guidance row: reads the cache's valid entries, fills in the keys and values of `written` (the pass's own entries, already among the
-   * valid ones), returns the head's output per token.
+   * One pass of one guidance row: reads the cache's valid entries, fills in the keys and values of `written` (the pass's own entries, already among
+   * the valid ones), returns the head's output per token.
    */
   forward(input: PassInput, row: number, text: Text, cache: OracleCache, written: readonly Entry[]): Float64Array[] {
     const stream = this.weights[input.modality];

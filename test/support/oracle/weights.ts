@@ -1,6 +1,6 @@
 /**
- * Reads a checkpoint's transformer into float64 arrays for the oracle: config.json and every tensor of one or several safetensors files. Each tensor's
- * shape is checked against what the oracle, not the engine, expects of it.
+ * Reads a checkpoint's transformer into float64 arrays for the oracle: config.json and every tensor of one or several safetensors files. Each
+ * tensor's shape is checked against what the oracle, not the engine, expects of it.
  */
 import { readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -121,12 +121,7 @@ export function readWeights(checkpoint: string): ModelWeights {
   return { config, text1, text2, video, action };
 }
 
-function readTime(
-  tensors: Tensors,
-  config: OracleConfig,
-  name: string,
-  width: number,
-): Pick<StreamWeights, 'time1' | 'time2' | 'timeProjection'> {
+function readTime(tensors: Tensors, config: OracleConfig, name: string, width: number): Pick<StreamWeights, 'time1' | 'time2' | 'timeProjection'> {
   return {
     time1: tensors.linear(`${name}.time_embedder.linear_1`, width, config.freq_dim),
     time2: tensors.linear(`${name}.time_embedder.linear_2`, width, width),

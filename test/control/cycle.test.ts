@@ -1,0 +1,192 @@
+/** The synchronous cycle against a scripted policy: what is committed, when frames are taken, what the robot is told, and what listeners hear. */
+import t from 'tap';
+import { ControlCycle, type CycleOptions, type EpisodeOptions } from '../../src/control/cycle.js';
+import type { CycleEvent, CycleReport } from '../../src/control/events.js';
+import { SIM_JOB } from '../../src/sim/job.js';
+import { type ActionAt, FakeCameras, FakePolicy, FakeRobot } from './fakes.js';
+
+const [K, H] = [SIM_JOB.frame_chunk_size, SIM_JOB.action_per_frame];
+const MOMENT_NS = 80_000_000n;
+/** Well inside the limits: 0.01 rad a knot at most. */
+const gentle: ActionAt = (channel, knot) => 0.2 * Math.sin(0.05 * knot + channel) - 0.2 * Math.sin(0.05 * -1 + channel);
+
+interface Rig {
+  readonly policy: FakePolicy;
+  readonly robot: FakeRobot;
+  readonly cameras: FakeCameras;
+  readonly events: CycleEvent[];
+  readonly cycle: ControlCycle;
+}
+
+function rig(actionAt: ActionAt = gentle, options: Partial<CycleOptions> = {}, job: Partial<typeof SIM_JOB> = {}): Rig {
+  const policy = new FakePolicy(actionAt, job);
+  const robot = new FakeRobot();
+  const cameras = new FakeCameras(robot);
+  const cycle = new ControlCycle({ policy, robot, cameras, holdMs: 20, ...options });
+  const events: CycleEvent[] = [];
+  cycle.on((event) => events.push(event));
+  return { policy, robot, cameras, events, cycle };
+}
+const run = ({ cycle }: Rig, options: Partial<EpisodeOptions> = {}): Promise<CycleReport> => cycle.run({ prompt: 'touch', chunks: 3, ...options });
+
+t.test('the order of calls, and what each of them gets', async (t) => {
+  const r = rig();
+  const report = await run(r, { seed: 7 });
+  t.equal(report.outcome, 'finished');
+  t.same(r.policy.calls, ['reset', 'predict', 'commit', 'predict', 'commit', 'predict', 'commit']);
+  t.equal(r.policy.resets[0]?.prompt, 'touch');
+  t.same(
+    r.policy.predictions.map(({ obs, seed }) => [obs?.map(({ camera }) => camera), seed]),
+    [
+      [SIM_JOB.obs_cam_keys, 7],
+      [undefined, 7],
+      [undefined, 7],
+    ],
+    'the first prediction gets one frame per camera in the order of the job; later ones get none',
+  );
+  t.equal(r.policy.predictions[0]?.obs?.[0]?.capturedAtNs, 0n);
+});
+
+t.test('the first chunk: group 0 is padding, 4 (K - 1) moments; later chunks: 4 K', async (t) => {
+  const r = rig((channel, knot) => (knot < 0 ? 50 + channel : gentle(channel, knot)));
+  const report = await run(r);
+  t.same(
+    r.policy.commits.map(({ obs }) => obs.length),
+    [4 * (K - 1), 4 * K, 4 * K],
+  );
+  t.same(
+    report.chunks.map(({ knots }) => knots),
+    [(K - 1) * H, K * H, K * H],
+  );
+  t.equal(report.clampedKnots, 0, 'the padding, far outside the limits, was not even looked at');
+  t.ok(Math.max(...r.robot.setpoints.map((setpoint) => setpoint[0] ?? 0)) < 1, 'and never sent');
+});
+
+t.test('an unclamped episode commits exactly what was predicted', async (t) => {
+  const r = rig();
+  await run(r);
+  r.policy.commits.forEach(({ actions }, index) => {
+    t.same([...actions], [...(r.policy.chunks[index]?.actions ?? [])], `chunk ${index}`);
+    t.not(actions, r.policy.chunks[index]?.actions, 'a copy');
+  });
+});
+
+t.test('frames are taken at every (H/4)-th action, stamped with those times, in the order of the job', async (t) => {
+  const r = rig();
+  await run(r);
+  let expectedNs = 0n;
+  for (const { obs } of r.policy.commits) {
+    for (const moment of obs) {
+      expectedNs += MOMENT_NS;
+      t.same(
+        moment.map(({ camera, capturedAtNs }) => [camera, capturedAtNs]),
+        SIM_JOB.obs_cam_keys.map((key) => [key, expectedNs]),
+      );
+    }
+  }
+  t.equal(r.cameras.captures, 1 + 4 * (K - 1) + 2 * 4 * K);
+});
+
+t.test('every knot is reached, at its time, ten setpoints each', async (t) => {
+  const r = rig();
+  await run(r);
+  const knots = (K - 1) * H + 2 * K * H;
+  for (let knot = 0; knot < knots; knot++) {
+    const setpoint = r.robot.setpoints[10 * knot + 9];
+    for (let channel = 0; channel < 4; channel++) {
+      if (setpoint?.[channel] !== Math.fround(gentle(channel, knot))) t.fail(`knot ${knot}, channel ${channel}: ${setpoint?.[channel]}`);
+    }
+  }
+  t.equal(r.robot.setpoints.length, 10 * (knots + 1), 'and 20 ms of holding at the end');
+  t.same(r.robot.setpoints.at(-1), r.robot.setpoints[10 * knots - 1], 'held where the motion ended');
+});
+
+t.test('clamped actions are what is committed, and they are counted', async (t) => {
+  // A jump of 0.99 rad with the second chunk: 24 knots of 0.04 rad, the most that 3 rad/s allow, then a shorter one.
+  const r = rig((channel, knot) => (channel === 2 && knot >= H ? 0.99 : 0));
+  const report = await run(r);
+  const committed = r.policy.commits[1]?.actions ?? new Float32Array();
+  const channel = committed.slice(2 * K * H, 3 * K * H);
+  t.ok(Math.abs((channel[0] ?? 0) - 0.04) < 1e-6, 'the first step is the largest allowed one');
+  t.equal(channel[K * H - 1], Math.fround(0.99), 'the target is reached');
+  t.same(
+    [...channel],
+    Array.from({ length: K * H }, (_, knot) => r.robot.setpoints[10 * (H + knot) + 9]?.[2]),
+    'committed is what the robot was told, bit for bit',
+  );
+  t.equal(report.chunks[1]?.clampedKnots, 24, 'the knots before the target is within reach');
+  t.same([report.chunks[0]?.clampedKnots, report.chunks[2]?.clampedKnots, report.clampedKnots, report.knots], [0, 0, 24, 80]);
+  const fastest = Math.max(
+    ...r.robot.setpoints.slice(1).map((setpoint, index) => ((setpoint[2] ?? 0) - (r.robot.setpoints[index]?.[2] ?? 0)) / 0.002),
+  );
+  t.ok(fastest <= 3 + 1e-9, `peak ${fastest} rad/s`);
+});
+
+t.test('the first setpoints start from the measured pose', async (t) => {
+  const policy = new FakePolicy(() => 1);
+  const robot = new FakeRobot([0.5, -0.5, 0.25, 0]);
+  await new ControlCycle({ policy, robot, cameras: new FakeCameras(robot) }).run({ prompt: 'x', chunks: 1 });
+  const [first] = robot.setpoints;
+  t.ok(Math.abs((first?.[0] ?? 0) - 0.5) < 0.003 && Math.abs((first?.[1] ?? 0) + 0.5) < 0.003, `first setpoint ${first?.join(', ')}`);
+});
+
+t.test('other shapes: K = 4 with H = 4, and K = 1', async (t) => {
+  const wide = rig(gentle, {}, { frame_chunk_size: 4, action_per_frame: 4 });
+  await run(wide, { chunks: 2 });
+  t.same(
+    wide.policy.commits.map(({ obs, actions }) => [obs.length, actions.length]),
+    [
+      [12, 64],
+      [16, 64],
+    ],
+  );
+  t.equal(wide.policy.commits[0]?.obs[0]?.[0]?.capturedAtNs, 20_000_000n, 'with H = 4 frames are taken at every action');
+  const single = rig(gentle, {}, { frame_chunk_size: 1 });
+  await run(single, { chunks: 2 });
+  t.same(
+    single.policy.commits.map(({ obs }) => obs.length),
+    [0, 4],
+  );
+});
+
+t.test('listeners hear every step; one that throws is reported and changes nothing', async (t) => {
+  const r = rig();
+  const off = r.cycle.on(() => {
+    throw new Error('a broken listener');
+  });
+  const report = await run(r, { chunks: 2 });
+  const chunk = ['progress', 'predicted', 'executed', 'committed'];
+  t.same(
+    r.events.map(({ type }) => type),
+    ['started', ...chunk, ...chunk, 'holding', 'ended'],
+  );
+  t.equal(report.outcome, 'finished');
+  t.ok(report.listenerErrors.length > 0 && report.listenerErrors.every(({ message }) => message === 'a broken listener'));
+  off();
+  t.same((await run(r, { chunks: 1 })).listenerErrors, []);
+});
+
+t.test('until ends the episode after a commit', async (t) => {
+  const r = rig();
+  const report = await run(r, { until: () => r.policy.commits.length === 2 });
+  t.equal(report.outcome, 'reached');
+  t.equal(r.policy.commits.length, 2);
+});
+
+t.test('a configuration that cannot work is refused before anything moves', async (t) => {
+  t.throws(() => rig(gentle, {}, { used_action_channel_ids: [14, 15, 16] }), { code: 'CONTROL_JOINTS' });
+  t.throws(() => rig(gentle, { actionRateHz: 300 }), { code: 'CONTROL_RATE' });
+  t.throws(() => rig(gentle, { actionRateHz: 0 }), { code: 'CONTROL_RATE' });
+  t.throws(() => rig(gentle, { actionRateHz: 1000 }), { code: 'CONTROL_RATE' }, 'faster than the setpoints');
+  t.throws(() => rig(gentle, {}, { action_per_frame: 6 }), { code: 'CONTROL_MOMENTS' });
+  t.throws(() => rig(gentle, {}, { obs_cam_keys: ['elsewhere'] }), { code: 'CAMERA_MISSING' });
+  t.doesNotThrow(() => rig(gentle, { actionRateHz: 100 }));
+});
+
+t.test('a second run while one is running is refused; afterwards it is welcome', async (t) => {
+  const r = rig();
+  const first = run(r);
+  await t.rejects(run(r), { code: 'CONTROL_BUSY' });
+  t.equal((await first).outcome, 'finished');
+  t.equal((await run(r)).outcome, 'finished');
+});

@@ -1,0 +1,179 @@
+/** What ends an episode early: a stop request at any time, and failures of policy, cameras and robot. The arm must come to rest and hold each time. */
+import t, { type Test } from 'tap';
+import { ControlCycle, type CycleOptions } from '../../src/control/cycle.js';
+import type { CycleReport } from '../../src/control/events.js';
+import { PremotorError } from '../../src/errors.js';
+import { type ActionAt, FAKE_JOINTS, FakeCameras, FakePolicy, FakeRobot } from './fakes.js';
+
+/** Always moving: 0.03 rad a knot, up and down. */
+const sweeping: ActionAt = (_, knot) => 0.03 * Math.abs(((knot + 21) % 40) - 20);
+const HOLD_TICKS = 50;
+
+function rig(options: Partial<CycleOptions> = {}) {
+  const policy = new FakePolicy(sweeping);
+  const robot = new FakeRobot([0, 0, 0, 0].map(() => sweeping(0, -1)));
+  const cameras = new FakeCameras(robot);
+  const cycle = new ControlCycle({ policy, robot, cameras, holdMs: 100, ...options });
+  const heard: string[] = [];
+  cycle.on(({ type }) => heard.push(type));
+  return { policy, robot, cameras, cycle, heard, run: (): Promise<CycleReport> => cycle.run({ prompt: 'sweep', chunks: 4 }) };
+}
+
+/** The arm kept its limits, slowed down without a jump, and held its last setpoint. */
+function checkRest(t: Test, { setpoints }: FakeRobot): void {
+  const tail = setpoints.slice(-HOLD_TICKS);
+  t.ok(
+    tail.every((setpoint) => setpoint.every((value, joint) => value === tail[0]?.[joint])),
+    'held',
+  );
+  let fastest = 0;
+  let sharpest = 0;
+  for (let index = 2; index < setpoints.length; index++) {
+    const [a, b, c] = [setpoints[index - 2]?.[0] ?? 0, setpoints[index - 1]?.[0] ?? 0, setpoints[index]?.[0] ?? 0];
+    fastest = Math.max(fastest, Math.abs(c - b) / 0.002);
+    sharpest = Math.max(sharpest, Math.abs(c - 2 * b + a) / 0.002 ** 2);
+  }
+  t.ok(fastest <= (FAKE_JOINTS[0]?.velocityMaxRadPerS ?? 0) + 1e-9, `speed stays at ${fastest} rad/s`);
+  // From 1.5 rad/s, a jump to rest within one period of 2 ms would be 750 rad/s^2.
+  t.ok(sharpest < 700, `no jump: ${sharpest} rad/s^2`);
+}
+t.test('a stop while the arm moves: it decelerates within six knots, holds, and the chunk is not committed', async (t) => {
+  const r = rig();
+  r.robot.before = () => {
+    if (r.robot.setpoints.length === 10 * (16 + 5) + 4) r.cycle.requestStop('test');
+  };
+  const report = await r.run();
+  t.equal(report.outcome, 'stopped');
+  t.equal(report.stopReason, 'test');
+  t.equal(report.error, undefined);
+  t.equal(report.chunks.length, 1);
+  t.equal(r.policy.commits.length, 1);
+  t.ok(r.robot.setpoints.length <= 10 * (16 + 6 + 5) + HOLD_TICKS, `${r.robot.setpoints.length} setpoints in all`);
+  t.same(r.heard.slice(-2), ['holding', 'ended']);
+  checkRest(t, r.robot);
+});
+
+t.test('a stop while the policy thinks aborts the prediction', async (t) => {
+  const r = rig();
+  r.policy.before = (call, signal) => {
+    if (call !== 'predict' || r.policy.chunks.length < 1) return undefined;
+    setTimeout(() => r.cycle.requestStop('enough'), 5);
+    return new Promise((_, reject) => {
+      signal?.addEventListener('abort', () => reject(new PremotorError('ABORTED', 'aborted')), { once: true });
+    });
+  };
+  const report = await r.run();
+  t.same([report.outcome, report.stopReason, report.chunks.length], ['stopped', 'enough', 1]);
+  checkRest(t, r.robot);
+});
+
+t.test('a stop during a commit lets the commit finish', async (t) => {
+  const r = rig();
+  r.policy.before = (call) => (call === 'commit' ? r.cycle.requestStop('late') : undefined);
+  const report = await r.run();
+  t.same([report.outcome, report.chunks.length], ['stopped', 1]);
+});
+
+t.test('a stop when nothing runs does nothing, and the next episode runs', async (t) => {
+  const r = rig();
+  r.cycle.requestStop('early');
+  t.equal((await r.run()).outcome, 'finished');
+});
+
+for (const [call, predictionsBefore, chunks] of [
+  ['reset', 0, 0],
+  ['predict', 1, 1],
+  ['commit', 2, 1],
+] as const) {
+  t.test(`an engine that fails in ${call} leads to a hold and a report`, async (t) => {
+    const r = rig();
+    r.policy.before = (name) => {
+      if (name === call && r.policy.chunks.length === predictionsBefore) {
+        throw new PremotorError('ENGINE_DIED', 'The engine process ended.', { found: 'signal SIGKILL' });
+      }
+    };
+    const report = await r.run();
+    t.equal(report.outcome, 'failed');
+    t.equal(report.error?.code, 'ENGINE_DIED');
+    t.equal(report.chunks.length, chunks);
+    t.same(r.heard.slice(-2), ['holding', 'ended']);
+    checkRest(t, r.robot);
+  });
+}
+
+t.test('an abort that nobody asked for is a failure', async (t) => {
+  const r = rig();
+  r.policy.before = (call) => {
+    if (call === 'predict') throw new PremotorError('ABORTED', 'aborted by somebody else');
+  };
+  const report = await r.run();
+  t.same([report.outcome, report.error?.code], ['failed', 'ABORTED']);
+});
+
+t.test('an action that is no number stops before anything of the chunk is executed', async (t) => {
+  const policy = new FakePolicy((_, knot) => (knot === 40 ? Number.NaN : sweeping(0, knot)));
+  const robot = new FakeRobot();
+  const report = await new ControlCycle({ policy, robot, cameras: new FakeCameras(robot), holdMs: 100 }).run({ prompt: 'x', chunks: 4 });
+  t.same([report.outcome, report.error?.code, report.knots], ['failed', 'CONTROL_ACTION_VALUE', 16]);
+  checkRest(t, robot);
+});
+
+t.test('cameras: missing, stale, from the future or of a wrong size end the episode', async (t) => {
+  const cases: [string, (r: ReturnType<typeof rig>) => void][] = [
+    ['CAMERA_FRAME_STALE', (r) => (r.cameras.ageNs = 101_000_000n)],
+    ['CAMERA_CLOCK', (r) => (r.cameras.ageNs = -1n)],
+    ['CAMERA_FRAME_SIZE', (r) => Object.assign(r.cameras.cameras[1] ?? {}, { width: 2 })],
+    ['CAMERA_MISSING', (r) => Object.assign(r.cameras.cameras[1] ?? {}, { camera: 'unplugged' })],
+    [
+      'INTERNAL',
+      (r) => {
+        r.cameras.before = () => {
+          throw new Error('the driver broke');
+        };
+      },
+    ],
+  ];
+  for (const [code, breakCamera] of cases) {
+    const r = rig();
+    // In the middle of the second chunk.
+    r.robot.before = () => (r.robot.setpoints.length === 10 * 22 ? breakCamera(r) : undefined);
+    const report = await r.run();
+    t.same([report.outcome, report.error?.code, report.chunks.length, report.holdError], ['failed', code, 1, undefined]);
+    checkRest(t, r.robot);
+  }
+  const fresh = rig();
+  fresh.cameras.ageNs = 99_000_000n;
+  t.equal((await fresh.run()).outcome, 'finished', 'a frame within the age is used');
+});
+
+t.test('a robot that fails once in mid-motion is braked from where it was', async (t) => {
+  const r = rig();
+  let fails = 1;
+  r.robot.before = () => {
+    if (r.robot.setpoints.length === 10 * 20 + 3 && fails-- > 0) throw new PremotorError('BUS_OFF', 'the bus hiccuped');
+  };
+  const report = await r.run();
+  t.same([report.outcome, report.error?.code, report.holdError], ['failed', 'BUS_OFF', undefined]);
+  checkRest(t, r.robot);
+});
+
+t.test('a robot that stays broken is reported as not held', async (t) => {
+  const r = rig();
+  r.robot.before = () => {
+    if (r.robot.setpoints.length >= 205) throw new PremotorError('BUS_OFF', 'the bus is gone');
+  };
+  const report = await r.run();
+  t.same([report.outcome, report.error?.code, report.holdError?.code], ['failed', 'BUS_OFF', 'BUS_OFF']);
+  t.equal(r.heard.at(-1), 'ended');
+});
+
+t.test('after a failure the same cycle runs the next episode', async (t) => {
+  const r = rig();
+  r.policy.before = (call) => {
+    if (call === 'predict') throw new Error('once');
+  };
+  t.equal((await r.run()).outcome, 'failed');
+  r.policy.before = () => undefined;
+  const report = await r.run();
+  t.same([report.outcome, report.chunks.length], ['finished', 4]);
+});

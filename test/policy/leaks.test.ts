@@ -1,0 +1,46 @@
+/**
+ * A thousand times open, reset, predict, commit, close: resident memory stays flat. What the engine holds for one session (weights, cache, text encoder) is some
+ * megabytes here, so losing even a hundredth of a session each time would show.
+ */
+import { readFileSync } from 'node:fs';
+import { setFlagsFromString } from 'node:v8';
+import { runInNewContext } from 'node:vm';
+import t from 'tap';
+import { loadPolicy } from '../../src/index.js';
+import { momentsOf, readGolden } from '../support/golden.js';
+
+const CYCLES = 1000;
+/** Allocators and V8 settle during the first cycles. */
+const WARM_UP = 300;
+const GROWTH_BYTES_MAX = 8 * 1024 * 1024;
+
+setFlagsFromString('--expose-gc');
+const collectGarbage = runInNewContext('gc') as () => void;
+
+/** Resident anonymous memory: file pages of the checkpoint's maps come and go with the page cache. */
+function residentBytes(): number {
+  collectGarbage();
+  const line = /^RssAnon:\s+(\d+) kB$/m.exec(readFileSync('/proc/self/status', 'utf8'));
+  return Number(line?.[1]) * 1024;
+}
+
+t.test('open, predict, commit and close leave nothing behind', { timeout: 900_000 }, async (t) => {
+  const golden = readGolden('nocfg_partial');
+  const [first, second] = [golden.calls[1], golden.calls[2]];
+  if (first === undefined || second === undefined) throw new Error('the case has an infer and a kv call');
+  const obs = momentsOf(golden, first)[0] ?? [];
+  const moments = momentsOf(golden, second);
+  const actions = golden.tensors.get(`${second.prefix}.state`)?.data as Float32Array;
+  let settled = 0;
+  for (let cycle = 0; cycle < CYCLES; cycle++) {
+    if (cycle === WARM_UP) settled = residentBytes();
+    const policy = await loadPolicy({ checkpoint: golden.checkpoint, job: golden.job, promptCache: false, threads: 1 });
+    await policy.reset({ prompt: 'leak test' });
+    await policy.predict({ obs, seed: cycle, videoSteps: 2, actionSteps: 1 });
+    if (cycle % 4 === 0) await policy.commit({ obs: moments, actions });
+    await policy.close();
+  }
+  const growth = residentBytes() - settled;
+  t.comment(`resident memory grew by ${(growth / 1024).toFixed(0)} KiB over ${CYCLES - WARM_UP} cycles, from ${(settled / 2 ** 20).toFixed(0)} MiB`);
+  t.ok(settled > 0 && growth < GROWTH_BYTES_MAX, `growth stays below ${GROWTH_BYTES_MAX / 2 ** 20} MiB`);
+});
