@@ -3,8 +3,10 @@
  * otherwise). `npm run format` (--write) repairs what can be repaired. The rules that no tool knows are in test/tidy.test.ts.
  */
 import { spawnSync } from 'node:child_process';
+import { readFileSync, writeFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { join, relative } from 'node:path';
+import { refillComments } from './refill.mjs';
 import { filesBelow, root, runMain, say, typescript } from './steps.mjs';
 
 const isWriting = process.argv.includes('--write');
@@ -35,7 +37,19 @@ function checkCpp(formatter, sources) {
   if (unformatted.length > 0) failures += 1;
 }
 
+const lineColumnsMax = 150;
+
+function refillAll() {
+  for (const path of ['src', 'test', 'bench', 'setup'].flatMap((folder) => filesBelow(join(root, folder)))) {
+    if (!/\.(ts|mjs)$/.test(path)) continue;
+    const text = readFileSync(path, 'utf8');
+    const refilled = refillComments(text, lineColumnsMax);
+    if (refilled !== text) writeFileSync(path, refilled);
+  }
+}
+
 await runMain(() => {
+  if (isWriting) refillAll();
   const biome = createRequire(join(root, 'package.json')).resolve('@biomejs/biome/bin/biome');
   check('biome', process.execPath, [biome, 'check', '--no-errors-on-unmatched', ...(isWriting ? ['--write'] : [])]);
   const sources = ['cpp', 'cuda', 'test/cpp', 'test/fuzz']

@@ -7,6 +7,8 @@ import { chmodSync, cpSync, existsSync, mkdirSync, symlinkSync, writeFileSync } 
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import t from 'tap';
+// @ts-expect-error: the set-up scripts are plain JavaScript without types.
+import { refillComments } from '../setup/refill.mjs';
 
 const root = join(dirname(fileURLToPath(import.meta.url)), '..');
 
@@ -67,4 +69,36 @@ t.test('sources are compiled once, again when one changes, and a type error fail
   t.match(compile(), { status: 1, text: /Type 'string' is not assignable to type 'number'/ });
   writeFileSync(join(folder, 'src', 'a.ts'), 'export const a: number = 2;\n');
   t.match(compile(), { status: 0, text: /compiling TypeScript/ });
+});
+
+t.test('comments past the limit are refilled, and nothing else changes', async (t) => {
+  const source = [
+    '/**',
+    ' * one two three four five',
+    ' * six',
+    ' * - a list item stays a paragraph',
+    ' */',
+    "const code = 'a line of code that is far too long stays';",
+    '  // short',
+    '  /** a single line that is too long */',
+  ];
+  const wanted = [
+    '/**',
+    ' * one two three',
+    ' * four five six',
+    ' * - a list item',
+    ' * stays a',
+    ' * paragraph',
+    ' */',
+    source[5],
+    source[6],
+    '  /**',
+    '   * a single line',
+    '   * that is too',
+    '   * long',
+    '   */',
+  ];
+  const refilled: string = refillComments(source.join('\n'), 18);
+  t.same(refilled.split('\n'), wanted);
+  t.equal(refillComments(refilled, 18), refilled, 'a second time changes nothing');
 });
