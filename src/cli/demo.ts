@@ -227,7 +227,7 @@ export function registerDemo(program: Command): void {
     .action(async (options: DemoOptions) => {
       const result = await runDemo(options, {
         loadPolicy,
-        writeCheckpoint: (dir, texts) => writeUntrainedCheckpoint(dir, { texts }),
+        writeCheckpoint: (dir, texts) => writeUntrainedCheckpoint(dir, { size: 'small', texts }),
         out: process.stdout,
         err: process.stderr,
         onInterrupt: interrupts,

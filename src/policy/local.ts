@@ -46,6 +46,8 @@ interface Episode {
   observed: boolean;
   /** A commit succeeded: later ones bring 4 F moments. */
   committed: boolean;
+  /** The prompt's tokens and embeddings; the first traced prediction shows them. */
+  readonly text: readonly [PromptEmbedding, PromptEmbedding | null];
 }
 
 export class LocalPolicy implements Policy {
@@ -83,7 +85,7 @@ export class LocalPolicy implements Policy {
       const negative = this.#negative ?? null;
       this.#episode = undefined;
       await this.#compute('reset', signal, () => this.#engine.reset(rowsOf(positive), negative === null ? null : rowsOf(negative)));
-      this.#episode = { observed: false, committed: false };
+      this.#episode = { observed: false, committed: false, text: [positive, negative] };
       const trace = options.trace === true ? this.#textTrace(positive, negative) : undefined;
       const { source, cleaned: cleanedPrompt, count: tokens, warnings } = positive;
       return { source, cleanedPrompt, tokens, warnings, ...(trace === undefined ? {} : { trace }) };
@@ -96,8 +98,9 @@ export class LocalPolicy implements Policy {
       const frames = this.#firstObservation(options, episode);
       const sampling = this.#sampling(options, false);
       const chunk = await this.#compute('predict', signal, () => this.#engine.predict({ ...sampling, ...(frames === undefined ? {} : { frames }) }));
+      const text = chunk.trace !== undefined && !episode.observed ? this.#textTrace(...episode.text) : new Map();
       episode.observed = true;
-      return this.#chunk(chunk);
+      return this.#chunk(chunk, text);
     });
   }
 
@@ -221,14 +224,15 @@ export class LocalPolicy implements Policy {
     };
   }
 
-  #chunk(chunk: NativeChunk): Chunk {
+  #chunk(chunk: NativeChunk, text: Trace = new Map()): Chunk {
+    const { trace } = traceOf(chunk.trace);
     return {
       actions: chunk.actions,
       shape: this.info.actionShape,
       latents: toTensor(chunk.latents, [1, ...this.info.latentShape]),
       timing: chunk.timing,
       frameIndex: chunk.frameIndex,
-      ...traceOf(chunk.trace),
+      ...(trace === undefined ? {} : { trace: new Map([...text, ...trace]) }),
     };
   }
 

@@ -128,6 +128,19 @@ t.test('seeded noise: equal seeds give equal bits, others do not, and it is what
   t.same(injected.actions, one.actions, 'the traced noise, injected, gives the same chunk');
 });
 
+t.test("the first traced prediction of an episode shows the prompt's tokens and embeddings", { skip }, async (t) => {
+  const golden = readGolden('franka_tiny');
+  const policy = await open(golden);
+  t.teardown(() => policy.close());
+  const [reset, infer] = golden.calls as [GoldenCall, GoldenCall];
+  const { trace: expected } = await policy.reset({ prompt: reset.prompt ?? '', trace: true });
+  const obs = momentsOf(golden, infer)[0] as Frame[];
+  const [first, second] = [await policy.predict({ obs, trace: true }), await policy.predict({ trace: true })];
+  for (const [name, tensor] of expected ?? []) t.same(first.trace?.get(name), tensor, name);
+  t.ok(expected?.has('token_ids_neg'));
+  t.notOk(second.trace?.has('token_ids_pos'));
+});
+
 /** The policy, but every prediction is first begun with very many steps and aborted in the middle. */
 function nervous(policy: Policy, aborts: string[]): Policy {
   const predict = async (options: PredictOptions = {}): Promise<Chunk> => {
