@@ -1,6 +1,6 @@
 /**
- * Refills comment paragraphs of TypeScript that run past the line limit, which Biome leaves alone. A part of `npm run format`: it changes comments only,
- * and only paragraphs with a line that is too long.
+ * Refills comment paragraphs of TypeScript that run past the line limit, which Biome leaves alone. A part of `npm run format`: it changes comments
+ * only, and only paragraphs with a line that is too long.
  */
 const commentLine = /^(\s*)(\* |\/\/ )(\S.*)$/;
 

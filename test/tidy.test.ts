@@ -47,7 +47,7 @@ const textRules: readonly Rule[] = [
       one('setup/a.mjs', `const path = '/ho${'me'}/someone/x';`),
       one('cpp/base/a.h', `// /wo${'rk'}/x`),
     ],
-    good: [one('README.md', 'https://example.org/home/page and src/work/x, a workload, todos'), one('package-lock.json', `TO${'DO'}`)],
+    good: [one('README.md', 'https://example.org/home/page and src/workplace/x, a workload, todos'), one('package-lock.json', `TO${'DO'}`)],
   },
   {
     name: 'documents name scripts that exist',

@@ -1,6 +1,6 @@
 /**
- * Work that the engine drops because nobody reads it (docs/ENGINE.md) must not show in results: runs without a trace, which skip it, give the same bits as
- * runs with one, which compute everything. And the event loop stays free while the engine works.
+ * Work that the engine drops because nobody reads it (docs/ENGINE.md) must not show in results: runs without a trace, which skip it, give the same
+ * bits as runs with one, which compute everything. And the event loop stays free while the engine works.
  */
 import t from 'tap';
 import { type Chunk, type Frame, loadPolicy, type Policy } from '../../src/index.js';
