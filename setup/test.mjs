@@ -80,7 +80,7 @@ function testSanitized(args) {
     PREMOTOR_NATIVE_TESTS: bin,
     PREMOTOR_ADDON: join(root, 'build', 'sanitize', 'Release', 'premotor.node'),
     LD_PRELOAD: sanitizerLibrary(),
-    // Node's own allocations at exit are not leaks of ours; the leak test counts resident memory instead.
+    // Node's own allocations at exit are not leaks of ours: test/native.test.ts turns leak detection on for the native programs.
     ASAN_OPTIONS: 'detect_leaks=0:abort_on_error=0',
     UBSAN_OPTIONS: 'print_stacktrace=1:halt_on_error=1',
   });

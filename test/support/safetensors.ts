@@ -1,42 +1,19 @@
-/** Reads a whole safetensors file for tests: floats as float32, integers as they are. It trusts the file: these are the project's own fixtures. */
-import { readFileSync } from 'node:fs';
+/** Reads a whole safetensors file for tests: floats as float32, integers as they are. */
+import { SafetensorsFile } from '../../src/checkpoint/safetensors.js';
 import type { TraceTensor } from '../../src/policy/contract.js';
 
-interface Entry {
-  readonly dtype: string;
-  readonly shape: number[];
-  readonly data_offsets: [number, number];
-}
-
 export function readSafetensors(path: string): Map<string, TraceTensor> {
-  const bytes = readFileSync(path);
-  const headerLength = Number(bytes.readBigUInt64LE(0));
-  const header = JSON.parse(bytes.toString('utf8', 8, 8 + headerLength)) as Record<string, Entry>;
-  const tensors = new Map<string, TraceTensor>();
-  for (const [name, entry] of Object.entries(header)) {
-    if (name === '__metadata__') continue;
-    const [begin, end] = entry.data_offsets;
-    const raw = Uint8Array.from(bytes.subarray(8 + headerLength + begin, 8 + headerLength + end)); // a copy is aligned
-    tensors.set(name, { ...valuesOf(entry.dtype, raw, name), shape: entry.shape });
+  const file = SafetensorsFile.open(path);
+  try {
+    return new Map([...file.tensors].map(([name, { dtype, shape }]) => [name, { shape, ...valuesOf(file, name, dtype) }]));
+  } finally {
+    file.close();
   }
-  return tensors;
 }
 
-function valuesOf(dtype: string, raw: Uint8Array, name: string): Pick<TraceTensor, 'dtype' | 'data'> {
-  switch (dtype) {
-    case 'F32':
-      return { dtype: 'float32', data: new Float32Array(raw.buffer) };
-    case 'BF16': {
-      // A bfloat16 is the upper half of a float32.
-      const wide = Uint32Array.from(new Uint16Array(raw.buffer), (half) => half << 16);
-      return { dtype: 'float32', data: new Float32Array(wide.buffer) };
-    }
-    case 'I32':
-      return { dtype: 'int32', data: new Int32Array(raw.buffer) };
-    case 'U8':
-    case 'BOOL':
-      return { dtype: 'uint8', data: raw };
-    default:
-      throw new Error(`${name}: no test needs dtype ${dtype}`);
-  }
+function valuesOf(file: SafetensorsFile, name: string, dtype: string): Pick<TraceTensor, 'dtype' | 'data'> {
+  if (dtype === 'I32') return { dtype: 'int32', data: file.int32(name) };
+  if (dtype === 'U8' || dtype === 'BOOL') return { dtype: 'uint8', data: file.bytes(name) };
+  if (dtype === 'F32' || dtype === 'BF16') return { dtype: 'float32', data: file.float32(name) };
+  throw new Error(`${name}: no test needs dtype ${dtype}`);
 }
