@@ -20,10 +20,8 @@ const LATIN_LIGATURES = /[\u0132\u0133\u0149\u01c4-\u01cc\u01f1-\u01f3\ufb00-\uf
 const WIDTH_FORMS = /[\u3000\uff01-\uffef]/g;
 const LONE_SURROGATES = /\p{Surrogate}/gu;
 const LINE_BREAKS = /\r\n|[\r\u2028\u2029\x85]/g;
-// biome-ignore lint/suspicious/noControlCharactersInRegex: removing control characters is what it is for.
 const TERMINAL_ESCAPES = /\x1b\[[\p{Nd};]*[a-zA-Z]/gu;
 /** Control characters that make no whitespace, deprecated Arabic ones, the byte order mark, annotation marks and the object replacement character. */
-// biome-ignore lint/suspicious/noControlCharactersInRegex: removing control characters is what it is for.
 const CONTROL_CHARACTERS = /[\x00-\x08\x0b\x0e-\x1f\x7f\u206a-\u206f\ufeff\ufff9-\ufffc]/g;
 
 function splitLigature(char: string): string {
