@@ -138,10 +138,11 @@ void vae() {
   tap::ok(read(read_vae_config, json, &config).ok() && config.scale_factor_spatial == 16 &&
               config.scale_factor_temporal == 4,
           "absent factors follow from the stages");
+  json = replaced(vae_json, "\"attn_scales\": []", "\"attn_scales\": [0.5]");
+  tap::ok(read(read_vae_config, json, &config).ok(), "attn_scales means nothing in the residual form");
   const auto no = [](const std::string& from, const std::string& to) { refuses(read_vae_config, vae_json, from, to); };
   no("\"is_residual\": true", "\"is_residual\": false");
   no("\"is_residual\": true,", "");
-  no("\"attn_scales\": []", "\"attn_scales\": [0.5]");
   no("\"base_dim\": 160", "\"base_dim\": 0");
   no("\"z_dim\": 2", "\"z_dim\": null");
   no("\"dim_mult\": [1, 2, 4, 4]", "\"dim_mult\": []");
