@@ -210,6 +210,19 @@ void components_that_do_not_fit() {
         "the used text embedder is checked, the vestigial one is not");
 }
 
+// transformers writes the tied embedding table under either name.
+void embedding_table_by_its_other_name() {
+  const Copy copy("franka_tiny");
+  const std::string path = copy.folder / "text_encoder/model.safetensors";
+  const auto [header, data] = split(read_text(path));
+  write_text(path, with_header(replaced(header, "\"shared.weight\"", "\"encoder.embed_tokens.weight\""), data));
+  const Inspection inspection = copy.inspect();
+  const ComponentInspection& encoder = inspection.components[2];
+  tap::ok(encoder.problems.empty(), "the embedding table may have its other name");
+  tap::ok(std::all_of(encoder.tensors.begin(), encoder.tensors.end(), [](const auto& tensor) { return tensor.used; }),
+          "and is used under it");
+}
+
 void shards() {
   const Copy copy("nocfg_partial");
   const std::string second = copy.folder / "transformer/diffusion_pytorch_model-00002-of-00002.safetensors";
@@ -253,6 +266,7 @@ int main() {
   every_problem_is_listed();
   configs_and_folders();
   components_that_do_not_fit();
+  embedding_table_by_its_other_name();
   shards();
   many_problems();
   return tap::finish();
