@@ -18,7 +18,8 @@ import { EpisodeFilm, FILM_CHUNKS_MAX } from '../sim/film.js';
 import { ACTION_RATE_HZ, PICTURE_SIZE, SIM_JOB, VIDEO_RATE_HZ } from '../sim/job.js';
 import { SimulatedRobot } from '../sim/robot.js';
 import { BUTTON_COLOURS } from '../sim/scene.js';
-import { type TouchScene, touchScene, touchSucceeded } from '../sim/touch.js';
+import { touch } from '../sim/tasks/touch.js';
+import type { TaskScene } from '../sim/tasks/task.js';
 import { World } from '../sim/world.js';
 import type { Sink } from './context.js';
 import { ProgressBar } from './progress.js';
@@ -78,7 +79,7 @@ async function prepareCheckpoint(options: DemoOptions, deps: DemoDependencies, b
   return { path, untrained: true };
 }
 
-function announce(scene: TouchScene, { info }: Policy, untrained: boolean, bar: ProgressBar): void {
+function announce(scene: TaskScene, { info }: Policy, untrained: boolean, bar: ProgressBar): void {
   bar.line(
     `Checkpoint: ${(info.parameters / 1e6).toFixed(2)} M parameters, ${info.backend}, ${info.precision}, ${info.threads} threads, own process`,
   );
@@ -156,7 +157,7 @@ async function writeFilm(film: EpisodeFilm, policy: Policy, path: string, bar: P
 
 /** Runs the demonstration. An error that ended the episode is thrown after the result was printed. Errors: those of loadPolicy and the cycle. */
 export async function runDemo(options: DemoOptions, deps: DemoDependencies): Promise<DemoResult> {
-  const scene = touchScene(options.seed);
+  const scene = touch.scene(options.seed);
   const bar = new ProgressBar(deps.err);
   const checkpoint = await prepareCheckpoint(options, deps, bar);
   const world = await World.open();
@@ -166,7 +167,7 @@ export async function runDemo(options: DemoOptions, deps: DemoDependencies): Pro
     policy = await deps.loadPolicy({ checkpoint: checkpoint.path, job: SIM_JOB, isolate: true });
     announce(scene, policy, checkpoint.untrained, bar);
     world.reset(scene.layout);
-    const cycle = new ControlCycle({ policy, robot: new SimulatedRobot(world), cameras: new SimulatedCameras(world, PICTURE_SIZE) });
+    const cycle = new ControlCycle({ policy, robot: new SimulatedRobot(world), cameras: new SimulatedCameras(world, PICTURE_SIZE), actionRateHz: ACTION_RATE_HZ });
     const film = new EpisodeFilm();
     cycle.on(film.listen);
     cycle.on((event) => narrate(event, options.chunks, bar));
@@ -174,7 +175,7 @@ export async function runDemo(options: DemoOptions, deps: DemoDependencies): Pro
       bar.line('Stopping. Interrupt again to end at once.');
       cycle.requestStop('interrupted by the user');
     });
-    const until = (): boolean => touchSucceeded(world, scene.target);
+    const until = (): boolean => touch.verdict(world, scene) === 'succeeded';
     const report = await cycle.run({ prompt: scene.instruction, chunks: options.chunks, seed: options.seed, until });
     ignoreInterrupts();
     const animation = await writeFilm(film, policy, join(resolve(options.out), 'episode.gif'), bar);

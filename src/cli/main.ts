@@ -12,6 +12,7 @@ import { registerDoctor } from './doctor.js';
 import { registerInfer } from './infer.js';
 import { registerInspect } from './inspect.js';
 import { registerPrompt } from './prompt.js';
+import { registerSim } from './sim.js';
 
 export const EXIT_OK = 0;
 export const EXIT_FAILURE = 1;
@@ -55,6 +56,7 @@ export function buildProgram(context: CliContext): Command {
   registerDoctor(program, context);
   registerPrompt(program);
   registerDemo(program);
+  registerSim(program, context);
   return program;
 }
 

@@ -1,14 +1,17 @@
 /**
  * The simulated arm's numbers and its geometry in closed form: four hinges (yaw about the vertical, then shoulder, elbow and wrist in one vertical
- * plane) and a round tip. The scene is built from these numbers, the expert and the tests use the formulas; nothing here knows MuJoCo.
+ * plane) and a paddle that hangs below the hand and faces away from the base. The scene is built from these numbers, the expert and the tests use the formulas; nothing here knows MuJoCo.
  */
 import { PremotorError } from '../errors.js';
 import type { Joint } from '../robot/robot.js';
 
 export type Vector3 = readonly [number, number, number];
 
-/** Height of the shoulder above the table and lengths of upper arm, forearm and hand (wrist joint to tip centre), metres. */
-export const ARM = { shoulderZ: 0.14, upper: 0.24, fore: 0.22, hand: 0.1, tipRadius: 0.013 } as const;
+/** Height of the shoulder above the table and lengths of upper arm, forearm and hand (wrist joint to tip, the paddle's centre), metres. */
+export const ARM = { shoulderZ: 0.14, upper: 0.24, fore: 0.22, hand: 0.1 } as const;
+
+/** The paddle, metres: thin along the reach, wide across it. */
+export const PADDLE = { halfThickness: 0.007, halfWidth: 0.035, halfHeight: 0.018 } as const;
 
 export const JOINTS: readonly Joint[] = [
   { name: 'yaw', lowerRad: -1.6, upperRad: 1.6, velocityMaxRadPerS: 4 },

@@ -8,8 +8,8 @@ import { CAMERAS } from './scene.js';
 
 /** Side of every picture, pixels. */
 export const PICTURE_SIZE = 96;
-export const ACTION_RATE_HZ = 50;
-/** Every fourth action: the video rate that the reference trains with. */
+export const ACTION_RATE_HZ = 25;
+/** Every second action: the video rate that the reference trains with. */
 export const VIDEO_RATE_HZ = 12.5;
 /** Channels 14 .. 20 are the joints of the left arm. */
 const FIRST_JOINT_CHANNEL = 14;
@@ -44,6 +44,7 @@ export const SIM_JOB: Job = {
   height: PICTURE_SIZE,
   width: PICTURE_SIZE,
   frame_chunk_size: 2,
-  action_per_frame: 16,
+  action_per_frame: 8,
+  max_sequence_length: 32,
   bf16_input_cast: true,
 };

@@ -34,6 +34,15 @@ export class Random {
     return low + (this.#next() / 2 ** 32) * (high - low);
   }
 
+  /** Normal with mean 0, by the polar method. */
+  normal(deviation: number): number {
+    for (;;) {
+      const [u, v] = [this.uniform(-1, 1), this.uniform(-1, 1)];
+      const square = u * u + v * v;
+      if (square > 0 && square < 1) return deviation * u * Math.sqrt((-2 * Math.log(square)) / square);
+    }
+  }
+
   /** Uniform integer in 0 .. count - 1. */
   integer(count: number): number {
     return Math.floor((this.#next() / 2 ** 32) * count);

@@ -1,9 +1,13 @@
 /**
- * The table-top scene as MJCF text: table, arm, three sprung buttons, two cameras. Every geom sits in a body of its own, because mj_multiRay drops
- * hits on bodies with several geoms (docs/SIM.md). Pure text building: src/sim/world.ts loads it.
+ * The table-top scenes as MJCF text: table, arm with a paddle, two cameras, and on the table either three sprung buttons or a block and the zone it
+ * belongs in. Every geom sits in a body of its own, because mj_multiRay drops hits on bodies with several geoms (docs/SIM.md). Pure text building:
+ * src/sim/world.ts loads it.
  */
 import type { Joint } from '../robot/robot.js';
-import { ARM, JOINTS, type Vector3 } from './arm.js';
+import { ARM, JOINTS, PADDLE, type Vector3 } from './arm.js';
+
+/** What stands on the table. */
+export type SceneKind = 'buttons' | 'block';
 
 export const BUTTON_COLOURS = ['red', 'green', 'blue'] as const;
 export type ButtonColour = (typeof BUTTON_COLOURS)[number];
@@ -11,7 +15,10 @@ export type ButtonColour = (typeof BUTTON_COLOURS)[number];
 /** Buttons, metres: radius, height of the top face at rest, travel to the stop, travel that counts as pressed and as released again. */
 export const BUTTON = { radius: 0.03, topZ: 0.02, travel: 0.012, pressedAt: 0.006, releasedAt: 0.003 } as const;
 
-/** Physics step. Ten of them make one action at 50 Hz. */
+/** The block's half edge and mass, the zone's radius: metres, kilograms. */
+export const BLOCK = { halfEdge: 0.022, massKg: 0.08 } as const;
+export const ZONE = { radius: 0.055 } as const;
+/** Physics step. Twenty of them make one action at 25 Hz. */
 export const STEP_NS = 2_000_000n;
 
 export const CAMERAS = ['cam_front', 'cam_wrist'] as const;
@@ -48,6 +55,19 @@ function button(colour: ButtonColour): string {
     </body>`;
 }
 
+/** Zone and block. The zone is a mocap body and touches nothing. */
+function blockAndZone(): string {
+  const edge = BLOCK.halfEdge;
+  return `
+    <body name="zone" mocap="true" pos="0.35 0 0">
+      <geom name="zone" type="cylinder" size="${ZONE.radius} 0.0008" pos="0 0 0.0008" rgba="0.38 0.10 0.55 1"/>
+    </body>
+    <body name="block" pos="0.28 0 ${edge}">
+      <freejoint name="block"/>
+      <geom name="block" type="box" size="${edge} ${edge} ${edge}" mass="${BLOCK.massKg}" rgba="0.85 0.12 0.12 1" class="loose"/>
+    </body>`;
+}
+
 function hinge(index: number, axis: string): string {
   const joint = JOINTS[index];
   if (!joint) throw new RangeError(`no joint ${index}`);
@@ -74,7 +94,8 @@ function arm(): string {
             <geom name="hand" type="capsule" fromto="0 0 0 0 0 0.07" size="0.014" mass="0.1" rgba="0.15 0.15 0.18 1" class="moving"/>
             ${wristCamera}
             <body name="tip" gravcomp="1" pos="0 0 ${ARM.hand}">
-              <geom name="tip" type="sphere" size="${ARM.tipRadius}" mass="0.03" rgba="0.95 0.30 0.80 1" class="moving"/>
+              <geom name="tip" type="box" size="${PADDLE.halfThickness} ${PADDLE.halfWidth} ${PADDLE.halfHeight}" mass="0.03"
+                rgba="0.95 0.30 0.80 1" class="moving"/>
               <site name="tip"/>
             </body>
           </body>
@@ -83,8 +104,8 @@ function arm(): string {
     </body>`;
 }
 
-/** The whole model. Arm parts collide with table and buttons only. A diverged state is reported by the world, not silently reset. */
-export function sceneXml(): string {
+/** The whole model. Arm parts collide with what is on the table and the table only. A diverged state is reported by the world, not silently reset. */
+export function sceneXml(kind: SceneKind): string {
   return `<mujoco model="table-top">
   <compiler angle="radian" autolimits="true"/>
   <option timestep="${Number(STEP_NS) / 1e9}" integrator="implicitfast"><flag autoreset="disable"/></option>
@@ -92,12 +113,13 @@ export function sceneXml(): string {
     <geom contype="0" conaffinity="0"/>
     <default class="moving"><geom contype="1" conaffinity="0" friction="0.5 0.01 0.0001"/></default>
     <default class="solid"><geom contype="0" conaffinity="1"/></default>
+    <default class="loose"><geom contype="1" conaffinity="1" friction="0.5 0.01 0.0001"/></default>
     <default class="arm"><joint damping="1" armature="0.05"/><position kp="600" kv="18" forcerange="-20 20"/></default>
   </default>
   <worldbody>
-    ${camera('cam_front', [0.8, 0, 0.58], [0.265, 0, 0.065], [0, 0, 1], 39)}
+    ${camera('cam_front', [0.8, 0, 0.58], [0.285, 0, 0.03], [0, 0, 1], 34)}
     <body name="table"><geom name="table" type="box" size="0.32 0.36 0.02" pos="0.28 0 -0.02" rgba="0.72 0.66 0.58 1" class="solid"/></body>
-    ${BUTTON_COLOURS.map(button).join('')}
+    ${kind === 'buttons' ? BUTTON_COLOURS.map(button).join('') : blockAndZone()}
     ${arm()}
   </worldbody>
   <actuator>

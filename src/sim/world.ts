@@ -1,12 +1,12 @@
 /**
  * The simulated table top in virtual time: it advances by exactly one physics step when stepped, and never otherwise, so equal inputs give equal
- * bits. Owns the physics state and counts button presses; knows no policy, no task and no wall clock.
+ * bits. Owns the physics state and logs button presses; knows no policy, no task and no wall clock.
  */
 import { PremotorError } from '../errors.js';
 import type { RobotState } from '../robot/robot.js';
 import { HOME_TIP, inverseKinematics, JOINTS, type Vector3 } from './arm.js';
 import { Mujoco } from './mujoco.js';
-import { BUTTON, BUTTON_COLOURS, type ButtonColour, STEP_NS, sceneXml } from './scene.js';
+import { BLOCK, BUTTON, BUTTON_COLOURS, type ButtonColour, type SceneKind, STEP_NS, sceneXml } from './scene.js';
 
 /** Where a button stands on the table, metres. */
 export interface TablePoint {
@@ -15,43 +15,66 @@ export interface TablePoint {
 }
 export type ButtonLayout = Readonly<Record<ButtonColour, TablePoint>>;
 
+/** Where the block lies: its centre and its turn about the vertical. */
+export interface BlockPose extends TablePoint {
+  readonly yawRad: number;
+}
+
+/** Where everything stands at the start of an episode. */
+export type TableLayout =
+  | { readonly kind: 'buttons'; readonly buttons: ButtonLayout }
+  | { readonly kind: 'block'; readonly block: BlockPose; readonly zone: TablePoint };
+
+/** One press of a button, at the virtual time when it counted. */
+export interface Press {
+  readonly colour: ButtonColour;
+  readonly timeNs: bigint;
+}
+
 interface ButtonState {
   readonly mocap: number;
   readonly position: number;
   isDown: boolean;
-  presses: number;
 }
 
 export class World {
+  readonly kind: SceneKind;
   readonly mujoco: Mujoco;
   readonly #joints: readonly { readonly position: number; readonly velocity: number; readonly actuator: number }[];
   readonly #buttons: ReadonlyMap<ButtonColour, ButtonState>;
+  readonly #block: { readonly position: number; readonly velocity: number; readonly zoneMocap: number } | undefined;
   readonly #tip: number;
+  readonly #presses: Press[] = [];
   #timeNs = 0n;
 
-  private constructor(mujoco: Mujoco) {
+  private constructor(kind: SceneKind, mujoco: Mujoco) {
+    this.kind = kind;
     this.mujoco = mujoco;
     this.#joints = JOINTS.map(({ name }) => ({ ...mujoco.jointAddress(mujoco.id('joint', name)), actuator: mujoco.id('actuator', name) }));
     this.#buttons = new Map(
-      BUTTON_COLOURS.map((colour) => [
+      (kind === 'buttons' ? BUTTON_COLOURS : []).map((colour) => [
         colour,
         {
           mocap: mujoco.mocapIndex(mujoco.id('body', `mount_${colour}`)),
           position: mujoco.jointAddress(mujoco.id('joint', `button_${colour}`)).position,
           isDown: false,
-          presses: 0,
         },
       ]),
     );
+    if (kind === 'block') this.#block = { ...mujoco.jointAddress(mujoco.id('joint', 'block')), zoneMocap: mujoco.mocapIndex(mujoco.id('body', 'zone')) };
     this.#tip = mujoco.id('site', 'tip');
   }
 
-  static async open(): Promise<World> {
-    return new World(await Mujoco.open(sceneXml()));
+  static async open(kind: SceneKind = 'buttons'): Promise<World> {
+    return new World(kind, await Mujoco.open(sceneXml(kind)));
   }
 
-  /** Time 0: arm at home and at rest, buttons at their places and released. */
-  reset(layout: ButtonLayout): void {
+  /** Time 0: arm at home and at rest, everything at its place, no press logged. Errors: SIM_LAYOUT when the layout is for another scene. */
+  reset(layout: TableLayout): void {
+    if (layout.kind !== this.kind) {
+      const message = `This world holds the scene "${this.kind}". Open one for "${layout.kind}".`;
+      throw new PremotorError('SIM_LAYOUT', message, { expected: this.kind, found: layout.kind });
+    }
     this.mujoco.resetState();
     const home = inverseKinematics(HOME_TIP);
     const { positions, controls, mocapPositions } = this.mujoco;
@@ -60,10 +83,15 @@ export class World {
       controls[joint.actuator] = home[index] ?? 0;
     });
     for (const [colour, state] of this.#buttons) {
-      mocapPositions.set([layout[colour].x, layout[colour].y, 0], state.mocap * 3);
+      if (layout.kind === 'buttons') mocapPositions.set([layout.buttons[colour].x, layout.buttons[colour].y, 0], state.mocap * 3);
       state.isDown = false;
-      state.presses = 0;
     }
+    if (layout.kind === 'block' && this.#block) {
+      const { x, y, yawRad } = layout.block;
+      positions.set([x, y, BLOCK.halfEdge, Math.cos(yawRad / 2), 0, 0, Math.sin(yawRad / 2)], this.#block.position);
+      mocapPositions.set([layout.zone.x, layout.zone.y, 0], this.#block.zoneMocap * 3);
+    }
+    this.#presses.length = 0;
     this.#timeNs = 0n;
     this.mujoco.forward();
   }
@@ -87,7 +115,7 @@ export class World {
     this.mujoco.step();
     this.#timeNs += STEP_NS;
     this.#checkState();
-    this.#countPresses();
+    this.#logPresses();
   }
 
   #checkState(): void {
@@ -100,13 +128,13 @@ export class World {
   }
 
   /** With hysteresis, so that a button that trembles at the threshold counts once. */
-  #countPresses(): void {
+  #logPresses(): void {
     const { positions } = this.mujoco;
-    for (const state of this.#buttons.values()) {
+    for (const [colour, state] of this.#buttons) {
       const travel = -(positions[state.position] ?? 0);
       if (!state.isDown && travel > BUTTON.pressedAt) {
         state.isDown = true;
-        state.presses++;
+        this.#presses.push({ colour, timeNs: this.#timeNs });
       } else if (state.isDown && travel < BUTTON.releasedAt) state.isDown = false;
     }
   }
@@ -120,9 +148,32 @@ export class World {
     };
   }
 
-  /** Presses of each button since the reset. */
+  /** Every press since the reset, in order. */
+  get pressLog(): readonly Press[] {
+    return this.#presses;
+  }
+
+  /** Presses of one button since the reset. */
   presses(colour: ButtonColour): number {
-    return this.#buttons.get(colour)?.presses ?? 0;
+    return this.#presses.filter((press) => press.colour === colour).length;
+  }
+
+  /** The block's centre now, metres; undefined in a scene without one. */
+  block(): Vector3 | undefined {
+    if (!this.#block) return undefined;
+    const [x, y, z] = this.mujoco.positions.subarray(this.#block.position, this.#block.position + 3);
+    return [x ?? 0, y ?? 0, z ?? 0];
+  }
+
+  /** The block's speed, metres per second; 0 in a scene without one. */
+  blockSpeedMPerS(): number {
+    if (!this.#block) return 0;
+    return Math.hypot(...this.mujoco.velocities.subarray(this.#block.velocity, this.#block.velocity + 3));
+  }
+
+  /** Gives the block a sudden sideways velocity, as a knock against the table would. Does nothing in a scene without one. */
+  nudgeBlock(velocityXMPerS: number, velocityYMPerS: number): void {
+    if (this.#block) this.mujoco.velocities.set([velocityXMPerS, velocityYMPerS], this.#block.velocity);
   }
 
   /** How far a button is pushed in, metres. */
