@@ -31,6 +31,11 @@ class Source:
     held_out: list[np.ndarray]
     background: np.ndarray  # [height, width, 3] uint8
 
+    @property
+    def is_stills(self) -> bool:
+        """Scenes without a rollout: every episode is one picture."""
+        return all(len(episode) == 1 for episode in self.train)
+
 
 def open_sources(roots: list[str], cameras: list[str]) -> list[Source]:
     """All cameras of all datasets; a camera that a dataset lacks is left out."""
@@ -70,10 +75,13 @@ def foreground(pixels: torch.Tensor, background: torch.Tensor) -> torch.Tensor:
 
 
 class ClipSampler:
-    """Draws batches. Each source is equally likely, however many episodes it has."""
+    """Draws batches. Each source is equally likely, however many episodes it has; clips of several frames come from videos
+    and single pictures from stills, where the datasets have both."""
 
     def __init__(self, sources: list[Source], seed: int):
         self.sources = sources
+        self.videos = [source for source in sources if not source.is_stills] or sources
+        self.stills = [source for source in sources if source.is_stills] or sources
         self.random = np.random.default_rng(seed)
 
     def draw(self, batch: int, frames: int, side: int | None) -> tuple[torch.Tensor, torch.Tensor]:
@@ -93,7 +101,8 @@ class ClipSampler:
         return pixels, weights
 
     def _draw_clip(self, frames: int) -> tuple[np.ndarray, np.ndarray]:
-        source = self.sources[self.random.integers(len(self.sources))]
+        sources = self.stills if frames == 1 else self.videos
+        source = sources[self.random.integers(len(sources))]
         episode = source.train[self.random.integers(len(source.train))]
         at_start = self.random.random() < EPISODE_START_SHARE
         last_start = max(0, len(episode) - 1 - ROWS_PER_FRAME * (frames - 1))

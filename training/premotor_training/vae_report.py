@@ -16,8 +16,10 @@ matplotlib.use("Agg")
 from matplotlib import pyplot  # noqa: E402
 
 EPISODES_PER_SOURCE = 6
+STILLS_PER_SOURCE = 60
 FRAMES_MAX = 41  # of one episode; the runtime's streams are that long and longer, training clips are not
 SHOWN_FRAMES = 4
+SHOWN_EPISODES = 2  # of one source
 STATISTICS_EPISODES = 48  # of one source
 MSE_MIN = 1e-10
 
@@ -36,8 +38,6 @@ class ErrorSum:
         self.square += picked.square().sum().item()
 
     def __str__(self) -> str:
-        if self.count == 0:
-            return "none"
         psnr = -10 * np.log10(max(self.square / self.count / 4, MSE_MIN))
         return f"L1 {self.absolute / self.count:.4f}, PSNR {psnr:.2f} dB, {self.count // 3} pixels"
 
@@ -72,7 +72,8 @@ def report_errors(vae: CausalVae, sources: list[Source], picture: Path) -> str:
     for source in sources:
         sums = {name: ErrorSum() for name in ("all", "background", "moving", "moving, frame 0", "moving, frames 9 on")}
         background = to_pixels(source.background[None, None])
-        for i, episode in enumerate(source.held_out[:EPISODES_PER_SOURCE]):
+        shown = source.held_out[: STILLS_PER_SOURCE if source.is_stills else EPISODES_PER_SOURCE]
+        for i, episode in enumerate(shown):
             pixels = clip_of(episode, vae.config.scale_factor_temporal)
             decoded = vae.decode(vae.encode(pixels)[0]).clamp(-1, 1)
             difference, moving = decoded - pixels, foreground(pixels, background)
@@ -81,9 +82,9 @@ def report_errors(vae: CausalVae, sources: list[Source], picture: Path) -> str:
             sums["moving"].add(difference, moving)
             sums["moving, frame 0"].add(difference[:, :, :1], moving[:, :, :1])
             sums["moving, frames 9 on"].add(difference[:, :, 9:], moving[:, :, 9:])
-            if i < 2:
+            if i < SHOWN_EPISODES:
                 strips.append(_strip(pixels, decoded))
-        lines += [f"{source.name}: {name}: {total}" for name, total in sums.items()]
+        lines += [f"{source.name}: {name}: {total}" for name, total in sums.items() if total.count > 0]
     Image.fromarray(np.concatenate(strips)).save(picture)
     return "\n".join(lines)
 
