@@ -1,0 +1,115 @@
+"""Encodes all episodes of datasets with a trained autoencoder, once, for the training of the transformer.
+
+    python -m premotor_training.encode_latents CHECKPOINT OUT DATASET...
+
+OUT/<dataset>.pt is a dictionary that torch.load(..., weights_only=True) reads; each value is a list with one entry for
+each episode:
+
+  latents  [clip of the even rows, clip of the odd rows], each [z, F, h, w] float16, normalised means. F is the most
+           that the rows give: 1 + (frames - 1) // temporal factor. Clip p has frame i at row p + 2 i. With several
+           cameras the latents stand side by side, in the order of --cameras.
+  actions  [rows, channels] float32
+  states   [rows, joints] float32
+  text     the episode's first task
+  fields   the episode's line of meta/episodes.jsonl
+
+It also holds `cameras` and `fps`.
+"""
+
+import argparse
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from premotor_training.checkpoint import load_vae
+from premotor_training.clips import to_pixels
+from premotor_training.dataset import (
+    ROWS_PER_FRAME,
+    load_actions,
+    load_episodes,
+    load_info,
+    load_pictures,
+    load_states,
+    video_rows,
+)
+from premotor_training.vae import CausalVae
+
+PROGRESS_EVERY_S = 10
+
+
+@torch.inference_mode()
+def encode_clips(vae: CausalVae, clips: list[tuple[np.ndarray, np.ndarray]], frames_at_once: int, bf16: bool) -> list:
+    """clips: (pictures of an episode [rows, H, W, 3] uint8, rows of the frames) -> of each [z, F, h, w] float16.
+
+    Clips of like length go together; a shorter one is lengthened by its last frame, which changes nothing before it.
+    """
+    order = sorted(range(len(clips)), key=lambda i: -len(clips[i][1]))
+    latents: list = [None] * len(clips)
+    done, began_s, told_s = 0, time.monotonic(), time.monotonic()
+    while done < len(order):
+        longest = len(clips[order[done]][1])
+        batch = order[done : done + max(1, frames_at_once // longest)]
+        padded = [np.pad(clips[i][1], (0, longest - len(clips[i][1])), mode="edge") for i in batch]
+        pixels = to_pixels(np.stack([clips[i][0][rows] for i, rows in zip(batch, padded, strict=True)]))
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=bf16):
+            mean = vae.encode(pixels)[0]
+        normalised = vae.normalise(mean.float()).half()
+        for i, latent in zip(batch, normalised, strict=True):
+            frames = 1 + (len(clips[i][1]) - 1) // vae.config.scale_factor_temporal
+            latents[i] = latent[:, :frames].clone()
+        done += len(batch)
+        if time.monotonic() - told_s > PROGRESS_EVERY_S or done == len(order):
+            told_s = time.monotonic()
+            print(f"  {done} of {len(order)} clips, {told_s - began_s:.0f} s", flush=True)
+    return latents
+
+
+def encode_dataset(vae: CausalVae, root: str, options: argparse.Namespace) -> dict:
+    """What OUT/<dataset>.pt holds."""
+    by_camera = []
+    for camera in options.cameras:
+        clips = [
+            (pictures, video_rows(len(pictures), first, vae.config.scale_factor_temporal))
+            for pictures in load_pictures(root, camera)
+            for first in range(ROWS_PER_FRAME)
+        ]
+        by_camera.append(encode_clips(vae, clips, options.frames_at_once, options.bf16))
+    joined = [torch.cat(views, dim=-1) for views in zip(*by_camera, strict=True)]
+    episodes = load_episodes(root)
+    return {
+        "latents": [joined[i : i + ROWS_PER_FRAME] for i in range(0, len(joined), ROWS_PER_FRAME)],
+        "actions": [torch.from_numpy(actions) for actions in load_actions(root)],
+        "states": [torch.from_numpy(states) for states in load_states(root)],
+        "text": [episode.tasks[0] for episode in episodes],
+        "fields": [episode.fields for episode in episodes],
+        "cameras": options.cameras,
+        "fps": load_info(root)["fps"],
+    }
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("checkpoint", type=Path, help="folder with vae/")
+    parser.add_argument("out", type=Path)
+    parser.add_argument("datasets", nargs="+")
+    parser.add_argument("--cameras", nargs="+", default=["cam_front"], help="default: cam_front")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--frames-at-once", type=int, default=128, help="bounds the memory")
+    parser.add_argument("--bf16", action="store_true", help="compute in bfloat16; the runtime's float32 is the default")
+    options = parser.parse_args(arguments)
+    torch.set_num_threads(options.threads)
+    options.out.mkdir(parents=True, exist_ok=True)
+    vae = load_vae(options.checkpoint)
+    for root in options.datasets:
+        print(root, flush=True)
+        encoded = encode_dataset(vae, root, options)
+        file = options.out / f"{Path(root).name}.pt"
+        torch.save(encoded, file)
+        everything = torch.cat([clip.flatten(1) for clips in encoded["latents"] for clip in clips], dim=1).float()
+        print(f"  {file}: mean {everything.mean():.3f}, deviation {everything.std():.3f}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
