@@ -32,9 +32,9 @@ LAST_RATE = 0.03  # of the peak learning rate, at the end of the budget
 LOG_EVERY = 25  # steps
 SAVE_EVERY_S = 60
 FULL_PICTURE_SHARE = 0.25
-# (share, video frames, cut-outs in a batch, whole pictures in a batch). Long clips are few, but without them the network
-# would never see what most of a stream looks like: frames whose past is not the padding in front of frame 0. Single
-# pictures are many scenes for little time, and the first frame is the one that must show a scene.
+# (share, video frames, cut-outs in a batch, whole pictures in a batch). Long clips are few, but without them the
+# network would never see what most of a stream looks like: frames whose past is not the padding in front of frame 0.
+# Single pictures are many scenes for little time, and the first frame is the one that must show a scene.
 CLIP_KINDS = ((0.15, 1, 40, 10), (0.40, 5, 12, 3), (0.30, 9, 8, 2), (0.15, 17, 4, 1))
 LOG_FIELDS = ("step", "minutes", "learning_rate", "weighted_l1", "l1", "kl")
 
