@@ -1,8 +1,8 @@
 """Clips for training the autoencoder: random cut-outs of the datasets' videos, and how much each pixel counts.
 
-Scenes are mostly still table. What a policy needs is small: buttons, blocks, the arm. So half of the cut-outs are placed
-around something that differs from the background, and such pixels weigh more in the loss; so does the first frame,
-which alone shows a scene in one latent frame.
+Scenes are mostly still table. What a policy needs is small: buttons, blocks, the arm. So half of the cut-outs are
+placed around something that differs from the background, and such pixels weigh more in the loss; so does the first
+frame, which alone shows a scene in one latent frame.
 """
 
 from dataclasses import dataclass
@@ -75,8 +75,8 @@ def foreground(pixels: torch.Tensor, background: torch.Tensor) -> torch.Tensor:
 
 
 class ClipSampler:
-    """Draws batches. Each source is equally likely, however many episodes it has; clips of several frames come from videos
-    and single pictures from stills, where the datasets have both."""
+    """Draws batches. Each source is equally likely, however many episodes it has; clips of several frames come from
+    videos and single pictures from stills, where the datasets have both."""
 
     def __init__(self, sources: list[Source], seed: int):
         self.sources = sources

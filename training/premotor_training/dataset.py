@@ -62,7 +62,7 @@ def cameras_of(root: str | Path) -> list[str]:
 
 
 def load_pictures(root: str | Path, camera: str) -> list[np.ndarray]:
-    """Of each episode [rows, height, width, 3] uint8, memory-mapped. `camera` is a name of cameras_of or its last part."""
+    """Of each episode [rows, height, width, 3] uint8, memory-mapped. `camera`: of cameras_of, or its last part."""
     root = Path(root)
     column = camera if camera.startswith("observation.images.") else f"observation.images.{camera}"
     if column not in cameras_of(root):

@@ -6,7 +6,7 @@ OUT/vae is the result. OUT/vae_training.pt continues an interrupted run: the sam
 OUT/vae_log.csv, vae_curves.png and vae_pictures.png show how it went.
 
 The loss is weighted L1 + 0.5 L2 of the pixels (clips.py has the weights) and a small pull of the latents towards a
-normal distribution. The learning rate falls over the time budget in a cosine.
+normal distribution. The learning rate falls over the budget in a cosine.
 """
 
 import argparse
@@ -32,9 +32,9 @@ LAST_RATE = 0.03  # of the peak learning rate, at the end of the budget
 LOG_EVERY = 25  # steps
 SAVE_EVERY_S = 60
 FULL_PICTURE_SHARE = 0.25
-# (share, video frames, cut-outs in a batch, whole pictures in a batch). Long clips are few, but without them the network
-# would never see what most of a stream looks like: frames whose past is not the padding in front of frame 0. Single
-# pictures are many scenes for little time, and the first frame is the one that must show a scene.
+# (share, video frames, cut-outs in a batch, whole pictures in a batch). Long clips are few, but without them the
+# network would never see what most of a stream looks like: frames whose past is not the padding in front of frame 0.
+# Single pictures are many scenes for little time, and the first frame is the one that must show a scene.
 CLIP_KINDS = ((0.15, 1, 40, 10), (0.40, 5, 12, 3), (0.30, 9, 8, 2), (0.15, 17, 4, 1))
 LOG_FIELDS = ("step", "minutes", "learning_rate", "weighted_l1", "l1", "kl")
 
@@ -45,6 +45,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("datasets", nargs="+", help="folders of LeRobot datasets")
     parser.add_argument("--cameras", nargs="+", default=["cam_front"], help="default: cam_front")
     parser.add_argument("--minutes", type=float, default=22, help="of training, all parts of a resumed run together")
+    parser.add_argument("--steps", type=int, default=10**9, help="also ends the training; whichever comes first")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--learning-rate", type=float, default=2e-3)
@@ -134,12 +135,11 @@ class Run:
         print(f"continues at step {self.step}, {self.seconds / 60:.1f} minutes used")
 
     def train(self) -> None:
-        """Until the budget of minutes is used."""
-        budget_s = self.options.minutes * 60
+        """Until the budget of minutes or of steps is used."""
         resumed_at_s, began_s = self.seconds, time.monotonic()
         saved_s, recent = began_s, []
-        while self.seconds < budget_s:
-            rate = learning_rate(self.options.learning_rate, self.step, self.seconds / budget_s)
+        while (used := self._budget_used()) < 1:
+            rate = learning_rate(self.options.learning_rate, self.step, used)
             recent.append(self._step(rate))
             self.step += 1
             self.seconds = resumed_at_s + time.monotonic() - began_s
@@ -150,6 +150,9 @@ class Run:
                 self.save()
                 saved_s = time.monotonic()
         self.save()
+
+    def _budget_used(self) -> float:
+        return max(self.seconds / 60 / self.options.minutes, self.step / self.options.steps)
 
     def _step(self, rate: float) -> dict[str, float]:
         for group in self.optimizer.param_groups:

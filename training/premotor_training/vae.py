@@ -197,8 +197,8 @@ def average_down(x: torch.Tensor, channels_out: int, factor_t: int, factor_s: in
 
 
 def repeat_up(x: torch.Tensor, channels_out: int, factor_t: int) -> torch.Tensor:
-    """Shortcut around an up stage: channels are repeated and spread over bricks of factor_t x 2 x 2 pixels, in the order
-    (channel, frame, row, column). Frame 0 gives one frame only, the last of its brick."""
+    """Shortcut around an up stage: channels are repeated and spread over bricks of factor_t x 2 x 2 pixels, in the
+    order (channel, frame, row, column). Frame 0 gives one frame only, the last of its brick."""
     b, c, t, h, w = x.shape
     repeats = channels_out * factor_t * 4 // c
     x = x.repeat_interleave(repeats, dim=1).reshape(b, channels_out, factor_t, 2, 2, t, h, w)

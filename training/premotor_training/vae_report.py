@@ -1,4 +1,4 @@
-"""What a trained autoencoder does with episodes it has not seen: errors of still and of moving pixels, pictures, curves."""
+"""What a trained autoencoder does with episodes it has not seen: errors of still, moving pixels, pictures, curves."""
 
 import csv
 from pathlib import Path
@@ -25,7 +25,7 @@ MSE_MIN = 1e-10
 
 
 class ErrorSum:
-    """L1 and peak signal-to-noise ratio of a set of pixels; colours on the scale -1 .. 1 for L1, peak 2 for the ratio."""
+    """L1 and peak signal-to-noise ratio of a set of pixels, colours on the scale -1 .. 1, so that the peak is 2."""
 
     def __init__(self):
         self.count, self.absolute, self.square = 0, 0.0, 0.0
