@@ -21,7 +21,8 @@ from torch import Tensor
 from premotor_training.checkpoint import save_vae
 from premotor_training.clips import ClipSampler, open_sources
 from premotor_training.vae import CausalVae, VaeConfig
-from premotor_training.vae_report import measure_statistics, plot_curves, report_errors
+from premotor_training.curves import plot_curves
+from premotor_training.vae_report import measure_statistics, report_errors
 
 SQUARE_WEIGHT = 0.5
 KL_WEIGHT = 1e-4

@@ -1,9 +1,7 @@
-"""What a trained autoencoder does with episodes it has not seen: errors of still, moving pixels, pictures, curves."""
+"""What a trained autoencoder does with episodes it has not seen: errors of still and moving pixels, and pictures."""
 
-import csv
 from pathlib import Path
 
-import matplotlib
 import numpy as np
 import torch
 from PIL import Image
@@ -11,9 +9,6 @@ from PIL import Image
 from premotor_training.clips import UINT8_PER_UNIT, Source, foreground, to_pixels
 from premotor_training.dataset import video_rows
 from premotor_training.vae import CausalVae
-
-matplotlib.use("Agg")
-from matplotlib import pyplot  # noqa: E402
 
 EPISODES_PER_SOURCE = 6
 STILLS_PER_SOURCE = 60
@@ -97,23 +92,3 @@ def _strip(pixels: torch.Tensor, decoded: torch.Tensor) -> np.ndarray:
         shown = ((clip[0, :, frames] + 1) * UINT8_PER_UNIT).round().byte()  # [3, SHOWN_FRAMES, H, W]
         lines.append(shown.permute(2, 1, 3, 0).flatten(1, 2))  # [H, SHOWN_FRAMES * W, 3]
     return torch.cat(lines).repeat_interleave(2, dim=0).repeat_interleave(2, dim=1).numpy()
-
-
-def plot_curves(log: Path, picture: Path) -> None:
-    """The columns of the log over the steps, one panel each."""
-    with log.open() as file:
-        rows = list(csv.DictReader(file))
-    if len(rows) < 2:
-        return
-    names = [name for name in rows[0] if name != "step"]
-    steps = [int(row["step"]) for row in rows]
-    figure, axes = pyplot.subplots(len(names), 1, figsize=(8, 2 * len(names)), sharex=True)
-    for name, axis in zip(names, axes, strict=True):
-        axis.plot(steps, [float(row[name]) for row in rows])
-        axis.set_ylabel(name)
-        axis.set_yscale("log" if name in ("weighted_l1", "l1") else "linear")
-        axis.grid(alpha=0.3)
-    axes[-1].set_xlabel("step")
-    figure.tight_layout()
-    figure.savefig(picture, dpi=100)
-    pyplot.close(figure)
