@@ -69,17 +69,19 @@ def encode_clips(vae: CausalVae, clips: list[tuple[np.ndarray, np.ndarray]], fra
 def encode_dataset(vae: CausalVae, root: str, options: argparse.Namespace) -> dict:
     """What OUT/<dataset>.pt holds."""
     by_camera = []
+    # A scene's only row has no second way to start.
+    starts = min(ROWS_PER_FRAME, min(episode.length for episode in load_episodes(root)))
     for camera in options.cameras:
         clips = [
             (pictures, video_rows(len(pictures), first, vae.config.scale_factor_temporal))
             for pictures in load_pictures(root, camera)
-            for first in range(ROWS_PER_FRAME)
+            for first in range(starts)
         ]
         by_camera.append(encode_clips(vae, clips, options.frames_at_once, options.bf16))
     joined = [torch.cat(views, dim=-1) for views in zip(*by_camera, strict=True)]
     episodes = load_episodes(root)
     return {
-        "latents": [joined[i : i + ROWS_PER_FRAME] for i in range(0, len(joined), ROWS_PER_FRAME)],
+        "latents": [joined[i : i + starts] for i in range(0, len(joined), starts)],
         "actions": [torch.from_numpy(actions) for actions in load_actions(root)],
         "states": [torch.from_numpy(states) for states in load_states(root)],
         "text": [episode.tasks[0] for episode in episodes],

@@ -29,6 +29,8 @@ const STEP_GROWTH_M = 0.0009;
 /** The push ends when the zone's centre is this little ahead of the block's. */
 const DONE_M = 0.004;
 const ASIDE_MAX_RAD = 0.4;
+/** The hand cannot point down much farther out at this height. */
+const PADDLE_REACH_MAX_M = 0.44;
 
 export interface PushScene extends TaskScene {
   readonly block: BlockPose;
@@ -75,6 +77,7 @@ function* pushHome(world: World, mover: Mover, zone: TablePoint): Generator<Floa
     if (distance(block, zone) * Math.cos(aside) < DONE_M) return;
     step = Math.min(STEP_MAX_M, step + STEP_GROWTH_M);
     const next = ahead({ x, y }, outward + Math.max(-ASIDE_MAX_RAD, Math.min(ASIDE_MAX_RAD, aside)), step);
+    if (Math.hypot(next.x, next.y) > PADDLE_REACH_MAX_M) return;
     yield mover.step(at(next, PUSH_HEIGHT_M));
   }
 }
