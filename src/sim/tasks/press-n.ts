@@ -20,7 +20,7 @@ const COUNT_MIN = 2;
 const HOME_RADIUS_M = 0.04;
 const REST_RAD_PER_S = 0.15;
 
-export const pressN: Task & { scene(seed: number): PressScene } = {
+export const pressN: Task<PressScene> = {
   name: 'press-n',
   kind: 'buttons',
   summary: 'press the named button two, three or four times, then return',
