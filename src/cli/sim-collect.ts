@@ -72,7 +72,7 @@ async function record(
   return verdict === 'succeeded' ? rows : undefined;
 }
 
-/** Records until enough demonstrations succeeded or the signal aborts; what is there then is a complete dataset. Errors: OUT_NOT_EMPTY, FILE_WRITE. */
+/** Records until enough demonstrations succeeded or the signal aborts; either leaves a complete dataset. Errors: OUT_NOT_EMPTY, FILE_WRITE. */
 export async function collect(options: CollectOptions, bar: ProgressBar, signal: AbortSignal): Promise<CollectResult> {
   const task = taskNamed(options.task);
   const begun = performance.now();

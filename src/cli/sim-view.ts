@@ -1,6 +1,6 @@
 /**
- * `premotor sim view`: one episode as an animated picture, all cameras side by side: from a recorded dataset, or played by a task's expert on the spot.
- * Owned by the command line; drawing is src/recording/animation.ts, reading src/recording/lerobot-reader.ts.
+ * `premotor sim view`: one episode as an animated picture, all cameras side by side: from a recorded dataset, or played now by a task's expert. Owned
+ * by the command line; drawing is src/recording/animation.ts, reading src/recording/lerobot-reader.ts.
  */
 import { resolve } from 'node:path';
 import { type Command, Option } from 'commander';

@@ -1,6 +1,6 @@
 /**
- * Reads episodes of a LeRobot v2.1 dataset whose pictures lie inside the Parquet files, whoever wrote it: what lerobot.ts writes and what LeRobot's own
- * recorder writes without video. Everything is checked once, when it is read. Never changes a dataset.
+ * Reads episodes of a LeRobot v2.1 dataset whose pictures lie inside the Parquet files, whoever wrote it: what lerobot.ts writes, and what LeRobot's
+ * own recorder writes without video. Everything is checked once, when it is read. Never changes a dataset.
  */
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';

@@ -1,4 +1,4 @@
-/** Moves the simulated arm without a policy: along an expert's knots, or by hand through a Mover, for tests of worlds and verdicts. Not a test itself. */
+/** Moves the simulated arm without a policy: along an expert's knots, or by hand through a Mover. Not a test itself. */
 import { demonstrate } from '../../src/sim/demonstration.js';
 import { ACTION_RATE_HZ } from '../../src/sim/job.js';
 import { Random } from '../../src/sim/random.js';

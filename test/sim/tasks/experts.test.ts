@@ -1,4 +1,4 @@
-/** All four experts: they succeed within the limits, by themselves and through the real control cycle; an arm at rest never does; equal seeds, equal bits. */
+/** The experts succeed within the limits, alone and through the real control cycle; an arm at rest never does; equal seeds give equal bits. */
 import t, { type Test } from 'tap';
 import { SimulatedCameras } from '../../../src/cameras/simulated.js';
 import { ControlCycle } from '../../../src/control/cycle.js';
