@@ -45,7 +45,7 @@ t.test('a film has one row per moment of completed chunks, and decodes them as o
   t.same(await film.compose(policy), []);
   cycle.on(film.listen);
   // The third chunk is cut short and must not appear.
-  robot.before = () => (robot.setpoints.length === 10 * (16 + 32 + 10) ? cycle.requestStop('test') : undefined);
+  robot.before = () => (robot.setpoints.length === 10 * (8 + 16 + 5) ? cycle.requestStop('test') : undefined);
   t.equal((await cycle.run({ prompt: 'x', chunks: 4 })).outcome, 'stopped');
   const K = SIM_JOB.frame_chunk_size;
   const decoded = await policy.decode({ data: new Float32Array(), shape: [1, 48, 2 * K, 6, 12] });
