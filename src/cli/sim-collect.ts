@@ -4,6 +4,7 @@
  */
 import { resolve } from 'node:path';
 import { type Command, Option } from 'commander';
+import { PremotorError } from '../errors.js';
 import { LeRobotWriter } from '../recording/lerobot.js';
 import { JOINTS } from '../sim/arm.js';
 import { type DemonstrationRow, demonstrate } from '../sim/demonstration.js';
@@ -68,8 +69,14 @@ async function record(
     take({ index: 0, positionsRad, actionRad: positionsRad });
     return rows;
   }
-  const verdict = await demonstrate(task, scene, world, take, { recovery: options.recovery });
-  return verdict === 'succeeded' ? rows : undefined;
+  try {
+    const verdict = await demonstrate(task, scene, world, take, { recovery: options.recovery });
+    return verdict === 'succeeded' ? rows : undefined;
+  } catch (error) {
+    // An expert that asks for more than the arm can reach has failed; the next scene is another one.
+    if (error instanceof PremotorError && error.code === 'SIM_UNREACHABLE') return undefined;
+    throw error;
+  }
 }
 
 /** Records until enough demonstrations succeeded or the signal aborts; either leaves a complete dataset. Errors: OUT_NOT_EMPTY, FILE_WRITE. */
