@@ -31,22 +31,19 @@ async function checkFile(file: string): Promise<FileCheck> {
   try {
     loaded = await readRobotConfig(file, VOCABULARY);
   } catch (error) {
-    return { file, ok: false, problems: problemsOf(error, file, '') };
+    if (error instanceof ConfigError) return { file, ok: false, problems: error.problems };
+    if (!(error instanceof PremotorError)) throw error;
+    const { expected = '', found = '' } = error;
+    return { file, ok: false, problems: [{ file, line: 1, column: 1, key: '', expected, found }] };
   }
   const { config, defaults } = loaded;
   try {
     await readJob(jobOf(config.policy));
   } catch (error) {
-    return { file, ok: false, problems: problemsOf(error, file, 'policy.job') };
+    if (!(error instanceof PremotorError)) throw error;
+    return { file, ok: false, problems: [loaded.problemAt('policy.job', 'a usable job', error.message)] };
   }
   return { file, ok: true, problems: [], config, defaults };
-}
-
-function problemsOf(error: unknown, file: string, key: string): readonly ConfigProblem[] {
-  if (error instanceof ConfigError) return error.problems;
-  if (!(error instanceof PremotorError)) throw error;
-  const { field, expected = '', found = '' } = error;
-  return [{ file, line: 1, column: 1, key: [key, field === 'job' ? undefined : field].filter(Boolean).join('.'), expected, found }];
 }
 
 /** The resolved configuration as lines of `key: value`, defaults marked. */

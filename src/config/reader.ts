@@ -37,6 +37,8 @@ export interface LoadedConfig {
   readonly config: RobotConfig;
   /** Keys that the file does not have. */
   readonly defaults: readonly string[];
+  /** A problem that is found later, at the place of its key. */
+  problemAt(key: string, expected: string, found: string): ConfigProblem;
 }
 
 /** A file with problems; the message shows the first few. */
@@ -91,7 +93,12 @@ export function parseRobotConfig(text: string, file: string, vocabulary: Vocabul
   const defaults = configKeys()
     .map(({ path }) => path)
     .filter((path) => !path.includes('<') && !source.has(path.split('.')));
-  return { file, config: absolutePaths(result.data, dirname(resolve(file))), defaults };
+  return {
+    file,
+    config: absolutePaths(result.data, dirname(resolve(file))),
+    defaults,
+    problemAt: (key, expected, found) => source.problem(key.split('.'), expected, found),
+  };
 }
 
 /** A YAML text: its value, and where in the text each key stands. */
@@ -157,7 +164,8 @@ function problemsOf(issue: z.core.$ZodIssue, source: Source): ConfigProblem[] {
   if (issue.code !== 'unrecognized_keys') return [source.problem(path, expectedAt(path), describe(source.at(path) ?? undefined))];
   const names = namesUnder(path);
   return issue.keys.map((key) => {
-    const meant = nearestName(key, names);
+    // Often only the unit is missing.
+    const meant = nearestName(key, names) ?? names.find((name) => name.startsWith(`${key}_`));
     const expected = `one of ${names.join(', ')}`;
     return source.problem([...path, key], expected, `an unknown key${meant === undefined ? '' : `: did you mean ${meant}?`}`);
   });
