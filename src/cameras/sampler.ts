@@ -1,7 +1,7 @@
 /**
- * Gives the control cycle what the cameras saw at a moment: of every camera the newest frame that was captured at or before it. Cameras sample at their
- * own rate and stamp their frames; this keeps the newest few and refuses frames that are too old, too far apart, or stamped by another clock. Owned by
- * the control cycle; it never waits for a camera.
+ * Gives the control cycle what the cameras saw at a moment: of every camera the newest frame that was captured at or before it. Cameras sample at
+ * their own rate and stamp their frames; this keeps the newest few and refuses frames that are too old, too far apart, or stamped by another clock.
+ * Owned by the control cycle; it never waits for a camera.
  */
 import { PremotorError } from '../errors.js';
 import type { Frame } from '../policy/contract.js';

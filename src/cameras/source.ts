@@ -1,6 +1,6 @@
 /**
- * Where camera pictures come from. A source samples its cameras by itself, stamps every frame with the time of capture on the robot's clock, and never
- * resizes or reorders colours: the frames are what src/policy/contract.ts calls Frame, whether a camera or a simulation made them.
+ * Where camera pictures come from. A source samples its cameras by itself, stamps every frame with the time of capture on the robot's clock, and
+ * never resizes or reorders colours: the frames are what src/policy/contract.ts calls Frame, whether a camera or a simulation made them.
  */
 import type { Frame } from '../policy/contract.js';
 

@@ -1,6 +1,6 @@
 /**
- * `premotor demo`, the body of `npm start`: one episode on the simulated arm, without any file to write first. Drives it with the checkpoint that ships
- * in models/, or, where there is none, with an untrained one. Owned by the command line; the episode is that of `premotor run`.
+ * `premotor demo`, the body of `npm start`: one episode on the simulated arm, without any file to write first. Drives it with the checkpoint that
+ * ships in models/, or, where there is none, with an untrained one. Owned by the command line; the episode is that of `premotor run`.
  */
 import { existsSync } from 'node:fs';
 import { rename, rm } from 'node:fs/promises';

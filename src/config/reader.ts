@@ -1,6 +1,6 @@
 /**
  * Reads a robot configuration, a YAML file, into the readonly RobotConfig. Every problem is found at once and says file, line, key, what was expected
- * and what was found; unknown keys are refused with the name that was probably meant. Owned by the command line; it opens nothing that the file names.
+ * and what was found; unknown keys are refused with the name that was probably meant. Owned by the command line; it opens nothing that a file names.
  */
 import { readFile } from 'node:fs/promises';
 import { dirname, resolve } from 'node:path';

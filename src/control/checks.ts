@@ -1,6 +1,6 @@
 /**
- * What the control cycle checks before it may move a robot: that job, policy and robot fit each other, and that the measured pose is one to start from.
- * Pure functions; cycle.ts decides when.
+ * What the control cycle checks before it may move a robot: that job, policy and robot fit each other, and that the measured pose is one to start
+ * from. Pure functions; cycle.ts decides when.
  */
 import { PremotorError } from '../errors.js';
 import type { Job, Policy } from '../policy/contract.js';

@@ -155,8 +155,8 @@ export class ControlCycle {
   }
 
   /**
-   * Runs one episode of an armed robot. Errors of policy, robot and cameras end it and are in the report; thrown are only CONTROL_BUSY and, for a robot
-   * that is not armed, CONTROL_TRANSITION.
+   * Runs one episode of an armed robot. Errors of policy, robot and cameras end it and are in the report; thrown are only CONTROL_BUSY and, for a
+   * robot that is not armed, CONTROL_TRANSITION.
    */
   async run(options: EpisodeOptions): Promise<CycleReport> {
     if (this.#episode) {

@@ -1,6 +1,6 @@
 /**
- * Opens what a robot configuration describes: the robot, its cameras, its task and how its success is judged. Owned by whoever runs an episode; the one
- * place that knows which robot types exist.
+ * Opens what a robot configuration describes: the robot, its cameras, its task and how its success is judged. Owned by whoever runs an episode; the
+ * one place that knows which robot types exist.
  */
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';

@@ -13,7 +13,7 @@ import type { LoadPolicyOptions } from '../../src/policy/contract.js';
 import { VOCABULARY } from '../../src/runtime/rig.js';
 import type { EpisodeSummary } from '../../src/runtime/summary.js';
 import { BUTTON_COLOURS } from '../../src/sim/scene.js';
-import { touch } from '../../src/sim/tasks/touch.js';
+import { type TouchScene, touch } from '../../src/sim/tasks/touch.js';
 import { FakePolicy } from '../control/fakes.js';
 import { expertPolicy } from '../support/expert-policy.js';
 import { fakeContext } from './fakes.js';
@@ -89,7 +89,7 @@ t.test('a task that is not done: exit code 3; --json prints one document', async
 
 t.test('a task that cannot be done any more ends at once', async (t) => {
   const { file } = prepare(t);
-  const wrong = BUTTON_COLOURS.find((colour) => colour !== touch.scene(3).target);
+  const wrong = BUTTON_COLOURS.find((colour) => colour !== (touch.scene(3) as TouchScene).target);
   const { code, out } = await run([file, '--json'], await expertPolicy('touch', 3, { target: wrong }));
   t.equal(code, 3);
   const summary = JSON.parse(out) as EpisodeSummary;
