@@ -49,13 +49,7 @@ interface RecordedRow extends DemonstrationRow {
 }
 
 /** Plays one seed; undefined when the expert failed. */
-async function record(
-  task: Task,
-  seed: number,
-  world: World,
-  renderers: readonly Renderer[],
-  options: CollectOptions,
-): Promise<RecordedRow[] | undefined> {
+async function record(task: Task, seed: number, world: World, renderers: readonly Renderer[], options: CollectOptions): Promise<RecordedRow[] | undefined> {
   const scene = task.scene(seed);
   const rows: RecordedRow[] = [];
   const take = (row: DemonstrationRow): void => {

@@ -90,12 +90,7 @@ function columnStatistics(rows: readonly ArrayLike<number>[]): Statistics {
 
 /** The same per colour over all pixels, in 0 .. 1, shaped [3, 1, 1] as LeRobot does. */
 function pictureStatistics(pictures: readonly Picture[]): Statistics {
-  const [low, high, sum, squares] = [
-    [255, 255, 255],
-    [0, 0, 0],
-    [0, 0, 0],
-    [0, 0, 0],
-  ] as [number[], number[], number[], number[]];
+  const [low, high, sum, squares] = [[255, 255, 255], [0, 0, 0], [0, 0, 0], [0, 0, 0]] as [number[], number[], number[], number[]];
   let pixels = 0;
   for (const { data } of pictures) {
     pixels += data.length / 3;
@@ -114,9 +109,7 @@ function pictureStatistics(pictures: readonly Picture[]): Statistics {
 }
 
 const encodePng = ({ width, height, data }: Picture): Promise<Buffer> =>
-  sharp(data, { raw: { width, height, channels: 3 } })
-    .png({ compressionLevel: 4 })
-    .toBuffer();
+  sharp(data, { raw: { width, height, channels: 3 } }).png({ compressionLevel: 4 }).toBuffer();
 
 export class LeRobotWriter {
   readonly #options: DatasetOptions;

@@ -32,15 +32,7 @@ export const pressN: Task & { scene(seed: number): PressScene } = {
     const index = random.integer(COUNTS.length);
     const buttons = placeButtons(random);
     const instruction = `press the ${target} button ${COUNTS[index]} times`;
-    return {
-      task: 'press-n',
-      seed,
-      instruction,
-      layout: { kind: 'buttons', buttons },
-      goals: buttonGoals(buttons),
-      target,
-      count: COUNT_MIN + index,
-    };
+    return { task: 'press-n', seed, instruction, layout: { kind: 'buttons', buttons }, goals: buttonGoals(buttons), target, count: COUNT_MIN + index };
   },
   verdict(world, scene) {
     const { target, count } = scene as PressScene;
