@@ -7,7 +7,7 @@ import { setImmediate as nextTurn } from 'node:timers/promises';
 import { type FrameSource, observe } from '../cameras/source.js';
 import { PremotorError } from '../errors.js';
 import { toPremotorError } from '../native.js';
-import type { Chunk, Policy } from '../policy/contract.js';
+import type { Chunk, Policy, PredictOptions } from '../policy/contract.js';
 import type { Robot } from '../robot/robot.js';
 import { type ChunkReport, type CycleListener, type CycleReport, Listeners, type Observation, type Outcome } from './events.js';
 import { type LimitedChunk, limitChunk } from './limits.js';
@@ -26,6 +26,14 @@ export interface CycleOptions {
   readonly actionRateHz?: number;
   /** A frame older than this when it is observed ends the episode. Default: 100. */
   readonly frameAgeMaxMs?: number;
+  /** Denoising steps of every prediction. Default: the job's. */
+  readonly videoSteps?: number;
+  readonly actionSteps?: number;
+  /**
+   * What the policy remembers. 'chunk' is an ablation: before every chunk the policy is reset with the prompt, the present picture is the first frame
+   * of a new episode, and nothing is committed. Such a chunk executes (K - 1) x H actions, as a first chunk does. Default: 'episode'.
+   */
+  readonly memory?: 'episode' | 'chunk';
   /** How long the last setpoint is held at the end of an episode, on the robot's clock. Default: 200. */
   readonly holdMs?: number;
 }
@@ -64,11 +72,13 @@ export class ControlCycle {
   readonly #ticksPerKnot: number;
   readonly #knotsPerMoment: number;
   readonly #frameAgeMaxNs: bigint;
+  readonly #steps: Pick<PredictOptions, 'videoSteps' | 'actionSteps'>;
+  readonly #forgets: boolean;
   readonly #holdMs: number;
   readonly #setpoint: Float64Array; // [joints], the last one given
   #episode: Episode | undefined;
 
-  /** Errors: CONTROL_JOINTS, CONTROL_RATE, CONTROL_MOMENTS, CAMERA_MISSING. */
+  /** Errors: CONTROL_JOINTS, CONTROL_RATE, CONTROL_MOMENTS, CONTROL_MEMORY, CAMERA_MISSING. */
   constructor(options: CycleOptions) {
     const { policy, robot, cameras } = options;
     const rateHz = options.actionRateHz ?? ACTION_RATE_HZ;
@@ -79,6 +89,9 @@ export class ControlCycle {
     this.#ticksPerKnot = Number(this.#knotNs / robot.periodNs);
     this.#knotsPerMoment = policy.job.action_per_frame / MOMENTS_PER_LATENT;
     this.#frameAgeMaxNs = BigInt(Math.round((options.frameAgeMaxMs ?? 100) * 1e6));
+    const { videoSteps, actionSteps } = options;
+    this.#steps = { ...(videoSteps === undefined ? {} : { videoSteps }), ...(actionSteps === undefined ? {} : { actionSteps }) };
+    this.#forgets = options.memory === 'chunk';
     this.#holdMs = options.holdMs ?? 200;
     this.#setpoint = new Float64Array(robot.joints.length);
     this.#check(rateHz);
@@ -104,6 +117,10 @@ export class ControlCycle {
         expected: 'a multiple of 4',
         found: `${job.action_per_frame}`,
       });
+    }
+    if (this.#forgets && job.frame_chunk_size < 2) {
+      const message = "Without memory a chunk's first latent frame is the observation itself: frame_chunk_size 1 leaves no actions to execute.";
+      throw new PremotorError('CONTROL_MEMORY', message, { field: 'frame_chunk_size', expected: 'at least 2', found: `${job.frame_chunk_size}` });
     }
     const keys = this.#cameras.cameras.map(({ camera }) => camera);
     const missing = job.obs_cam_keys.filter((key) => !keys.includes(key));
@@ -179,9 +196,13 @@ export class ControlCycle {
   }
 
   async #runChunk(episode: Episode, chunk: number, first: Observation): Promise<void> {
+    const forgets = this.#forgets && chunk > 0;
+    const obs = forgets ? await this.#observe() : first;
     const begun = performance.now();
+    if (forgets) await this.#policy.reset({ prompt: episode.options.prompt, signal: episode.stop.signal });
     const prediction = await this.#policy.predict({
-      ...(chunk === 0 ? { obs: first } : {}),
+      ...(chunk === 0 || forgets ? { obs } : {}),
+      ...this.#steps,
       seed: episode.options.seed ?? 0,
       signal: episode.stop.signal,
       onProgress: (progress) => this.#listeners.emit({ type: 'progress', chunk, progress }),
@@ -194,11 +215,13 @@ export class ControlCycle {
     const executed = performance.now();
     const clampedKnots = limited.clamped.filter(Boolean).length;
     this.#listeners.emit({ type: 'executed', chunk, actions: limited.executed, moments, clampedKnots });
-    await this.#policy.commit({
-      obs: moments,
-      actions: limited.executed,
-      onProgress: (progress) => this.#listeners.emit({ type: 'progress', chunk, progress }),
-    });
+    if (!this.#forgets) {
+      await this.#policy.commit({
+        obs: moments,
+        actions: limited.executed,
+        onProgress: (progress) => this.#listeners.emit({ type: 'progress', chunk, progress }),
+      });
+    }
     const report: ChunkReport = {
       chunk,
       frameIndex,
@@ -217,8 +240,8 @@ export class ControlCycle {
     return limitChunk({
       actions: prediction.actions,
       shape: prediction.shape,
-      // The episode's first latent frame is the observation itself: no actions lead to it.
-      padding: chunk === 0 ? this.#policy.job.action_per_frame : 0,
+      // An episode's first latent frame is the observation itself: no actions lead to it.
+      padding: chunk === 0 || this.#forgets ? this.#policy.job.action_per_frame : 0,
       from: this.#setpoint,
       joints: this.#robot.joints,
       knotS: Number(this.#knotNs) / 1e9,
