@@ -9,6 +9,7 @@ import { loadNative } from '../native.js';
 import { type CliContext, FoundProblems, printError, UsageError } from './context.js';
 import { registerDemo } from './demo.js';
 import { registerDoctor } from './doctor.js';
+import { registerEval } from './eval.js';
 import { registerInfer } from './infer.js';
 import { registerInspect } from './inspect.js';
 import { registerPrompt } from './prompt.js';
@@ -57,6 +58,7 @@ export function buildProgram(context: CliContext): Command {
   registerPrompt(program);
   registerDemo(program);
   registerSim(program, context);
+  registerEval(program, context);
   return program;
 }
 
