@@ -35,7 +35,7 @@ function barsOf(rows: readonly ReportRow[], task: TaskName): Bar[][] {
   const rungs = new Map<string, Bar[]>();
   for (const row of rows.filter(({ group }) => group === 'denoising')) {
     const { precision, videoSteps, videoExecStep } = row.configuration;
-    const label = videoExecStep === -1 ? `${videoSteps}` : `${videoExecStep} of ${videoSteps}`;
+    const label = `${videoExecStep === -1 ? 'full' : 'partial'} ${videoSteps}`;
     rungs.set(label, [...(rungs.get(label) ?? []), ...bar(row, precision, label)]);
   }
   const memory = rows.filter(({ group }) => group === 'memory').flatMap((row) => bar(row, 'memory off', 'no memory'));
