@@ -20,6 +20,7 @@ import {
 } from './context.js';
 import { registerDemo } from './demo.js';
 import { registerDoctor } from './doctor.js';
+import { registerEval } from './eval.js';
 import { registerInfer } from './infer.js';
 import { registerInspect } from './inspect.js';
 import { registerPrompt } from './prompt.js';
@@ -70,6 +71,7 @@ export function buildProgram(context: CliContext): Command {
   registerConfig(program, context);
   registerDemo(program, context);
   registerSim(program, context);
+  registerEval(program, context);
   return program;
 }
 

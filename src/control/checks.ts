@@ -36,6 +36,13 @@ export function checkConfiguration(job: Job, robot: Robot, actionRateHz: number)
   }
 }
 
+/** Without memory every chunk is an episode's first. Errors: CONTROL_MEMORY. */
+export function checkForgetting(job: Job): void {
+  if (job.frame_chunk_size >= 2) return;
+  const message = "Without memory a chunk's first latent frame is the observation itself: frame_chunk_size 1 leaves no actions to execute.";
+  throw new PremotorError('CONTROL_MEMORY', message, { field: 'frame_chunk_size', expected: 'at least 2', found: `${job.frame_chunk_size}` });
+}
+
 /** The chunks that the engine announces have one channel per joint and the job's K and H. Errors: CONTROL_JOINTS. */
 export function checkPolicy({ info, job }: Policy, joints: readonly Joint[]): void {
   const expected = [joints.length, job.frame_chunk_size, job.action_per_frame].join(' x ');

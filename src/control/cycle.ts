@@ -9,9 +9,9 @@ import { CameraSampler } from '../cameras/sampler.js';
 import type { FrameSource } from '../cameras/source.js';
 import { PremotorError } from '../errors.js';
 import { toPremotorError } from '../native.js';
-import type { Chunk, Policy } from '../policy/contract.js';
+import type { Chunk, Policy, PredictOptions } from '../policy/contract.js';
 import type { Robot } from '../robot/robot.js';
-import { checkConfiguration, checkPolicy, checkPose, MOMENTS_PER_LATENT } from './checks.js';
+import { checkConfiguration, checkForgetting, checkPolicy, checkPose, MOMENTS_PER_LATENT } from './checks.js';
 import { type ChunkReport, type CycleListener, type CycleReport, Listeners, type Observation, type Outcome } from './events.js';
 import { Lifecycle, type State } from './lifecycle.js';
 import { type LimitedChunk, limitChunk } from './limits.js';
@@ -32,6 +32,14 @@ export interface CycleOptions {
   readonly frameAgeMaxMs?: number;
   /** Frames of one observation that were captured further apart end the episode. Default: 50. */
   readonly frameSkewMaxMs?: number;
+  /** Denoising steps of every prediction. Default: the job's. */
+  readonly videoSteps?: number;
+  readonly actionSteps?: number;
+  /**
+   * What the policy remembers. 'chunk' is an ablation: before every chunk the policy is reset with the prompt, the present picture is the first frame
+   * of a new episode, and nothing is committed. Such a chunk executes (K - 1) x H actions, as a first chunk does. Default: 'episode'.
+   */
+  readonly memory?: 'episode' | 'chunk';
   /** How long the last setpoint is held at the end of an episode, on the robot's clock. Default: 200. */
   readonly holdMs?: number;
 }
@@ -42,9 +50,6 @@ export interface EpisodeOptions {
   readonly chunks: number;
   /** Seed of the policy's noise. Default: 0. */
   readonly seed?: number;
-  /** Denoising steps. Default: the job's. */
-  readonly videoSteps?: number;
-  readonly actionSteps?: number;
   /** Asked after every commit; true ends the episode as 'reached'. */
   readonly until?: () => boolean;
 }
@@ -76,13 +81,15 @@ export class ControlCycle {
   readonly #knotNs: bigint;
   readonly #ticksPerKnot: number;
   readonly #knotsPerMoment: number;
+  readonly #steps: Pick<PredictOptions, 'videoSteps' | 'actionSteps'>;
+  readonly #forgets: boolean;
   readonly #holdMs: number;
   readonly #setpoint: Float64Array; // [joints], the last one given
   #episode: Episode | undefined;
   /** Requests so far, so that one which comes while the robot is being armed is not lost. */
   #stopRequests = 0;
 
-  /** Errors: CONTROL_JOINTS, CONTROL_RATE, CONTROL_MOMENTS, CAMERA_MISSING. */
+  /** Errors: CONTROL_JOINTS, CONTROL_RATE, CONTROL_MOMENTS, CONTROL_MEMORY, CAMERA_MISSING. */
   constructor(options: CycleOptions) {
     const { policy, robot, cameras } = options;
     const rateHz = options.actionRateHz ?? ACTION_RATE_HZ;
@@ -99,6 +106,10 @@ export class ControlCycle {
     this.#knotNs = BigInt(Math.round(1e9 / rateHz));
     this.#ticksPerKnot = Number(this.#knotNs / robot.periodNs);
     this.#knotsPerMoment = policy.job.action_per_frame / MOMENTS_PER_LATENT;
+    const { videoSteps, actionSteps } = options;
+    this.#steps = { ...(videoSteps === undefined ? {} : { videoSteps }), ...(actionSteps === undefined ? {} : { actionSteps }) };
+    this.#forgets = options.memory === 'chunk';
+    if (this.#forgets) checkForgetting(policy.job);
     this.#holdMs = options.holdMs ?? HOLD_MS;
     this.#setpoint = new Float64Array(robot.joints.length);
   }
@@ -213,13 +224,14 @@ export class ControlCycle {
   }
 
   async #runChunk(episode: Episode, chunk: number, first: Observation): Promise<void> {
+    const forgets = this.#forgets && chunk > 0;
+    const obs = forgets ? await this.#observe(episode) : first;
     const begun = performance.now();
-    const { seed = 0, videoSteps, actionSteps } = episode.options;
+    if (forgets) await this.#policy.reset({ prompt: episode.options.prompt, signal: episode.stop.signal });
     const prediction = await this.#policy.predict({
-      ...(chunk === 0 ? { obs: first } : {}),
-      ...(videoSteps === undefined ? {} : { videoSteps }),
-      ...(actionSteps === undefined ? {} : { actionSteps }),
-      seed,
+      ...(chunk === 0 || forgets ? { obs } : {}),
+      ...this.#steps,
+      seed: episode.options.seed ?? 0,
       signal: episode.stop.signal,
       onProgress: (progress) => this.#listeners.emit({ type: 'progress', chunk, progress }),
     });
@@ -231,11 +243,13 @@ export class ControlCycle {
     const executed = performance.now();
     const clampedKnots = limited.clamped.filter(Boolean).length;
     this.#listeners.emit({ type: 'executed', chunk, actions: limited.executed, moments, clampedKnots });
-    await this.#policy.commit({
-      obs: moments,
-      actions: limited.executed,
-      onProgress: (progress) => this.#listeners.emit({ type: 'progress', chunk, progress }),
-    });
+    if (!this.#forgets) {
+      await this.#policy.commit({
+        obs: moments,
+        actions: limited.executed,
+        onProgress: (progress) => this.#listeners.emit({ type: 'progress', chunk, progress }),
+      });
+    }
     const report: ChunkReport = {
       chunk,
       frameIndex,
@@ -257,8 +271,8 @@ export class ControlCycle {
     return limitChunk({
       actions: prediction.actions,
       shape: prediction.shape,
-      // The episode's first latent frame is the observation itself: no actions lead to it.
-      padding: chunk === 0 ? this.#policy.job.action_per_frame : 0,
+      // An episode's first latent frame is the observation itself: no actions lead to it.
+      padding: chunk === 0 || this.#forgets ? this.#policy.job.action_per_frame : 0,
       from: this.#setpoint,
       joints: this.#robot.joints,
       knotS: Number(this.#knotNs) / 1e9,

@@ -75,7 +75,7 @@ export async function runEpisode(config: RobotConfig, parts: EpisodeParts): Prom
       ...summaryOfReport(report),
       verdict,
       success: verdict === 'succeeded',
-      completionS: verdict === 'succeeded' ? report.activeMs / 1000 : null,
+      completionS: verdict === 'succeeded' ? rig.completedS() : null,
       chunksMax: rig.chunksMax,
       transitions,
       animation,
@@ -108,6 +108,8 @@ async function runCycle(
     frameAgeMaxMs: cameras.frame_age_max_ms,
     frameSkewMaxMs: cameras.frame_skew_max_ms,
     holdMs: control.hold_ms,
+    ...(wanted.video_steps === undefined ? {} : { videoSteps: wanted.video_steps }),
+    ...(wanted.action_steps === undefined ? {} : { actionSteps: wanted.action_steps }),
   });
   const transitions: Transition[] = [];
   cycle.on((event) => void (event.type === 'state' && transitions.push(event.transition)));
@@ -122,8 +124,6 @@ async function runCycle(
       prompt: rig.instruction,
       chunks: rig.chunksMax,
       seed: wanted.seed ?? task.seed,
-      ...(wanted.video_steps === undefined ? {} : { videoSteps: wanted.video_steps }),
-      ...(wanted.action_steps === undefined ? {} : { actionSteps: wanted.action_steps }),
       until: () => rig.verdict() !== 'open',
     });
     if (cycle.state !== 'fault') cycle.disarm();

@@ -4,19 +4,16 @@
  */
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
-import { SimulatedCameras } from '../cameras/simulated.js';
 import type { FrameSource } from '../cameras/source.js';
 import type { Vocabulary } from '../config/reader.js';
 import type { RobotConfig } from '../config/schema.js';
 import type { LoadPolicyOptions } from '../policy/contract.js';
 import type { Joint, Robot } from '../robot/robot.js';
 import { JOINTS } from '../sim/arm.js';
-import { PICTURE_SIZE, SIM_JOB } from '../sim/job.js';
-import { SimulatedRobot } from '../sim/robot.js';
-import type { SceneKind } from '../sim/scene.js';
+import { SIM_JOB } from '../sim/job.js';
+import { Simulation } from '../sim/simulation.js';
 import { taskNamed } from '../sim/tasks/index.js';
 import { TASK_NAMES, type TaskName, type Verdict } from '../sim/tasks/task.js';
-import { type TableLayout, World } from '../sim/world.js';
 
 /** What a configuration may name. */
 export const VOCABULARY: Vocabulary = { tasks: TASK_NAMES, joints: JOINTS };
@@ -34,42 +31,37 @@ export interface Rig {
   readonly chunksMax: number;
   /** How the task stands now. */
   verdict(): Verdict;
+  /** Time on the robot's clock at which the task was done for the first time; null when it was not. */
+  completedS(): number | null;
   close(): Promise<void>;
-}
-
-interface Simulated {
-  readonly world: World;
-  readonly robot: Robot;
-  readonly cameras: FrameSource;
-  reset(layout: TableLayout): void;
-  close(): Promise<void>;
-}
-
-async function openSimulation(kind: SceneKind): Promise<Simulated> {
-  const world = await World.open(kind);
-  return {
-    world,
-    robot: new SimulatedRobot(world),
-    cameras: new SimulatedCameras(world, PICTURE_SIZE),
-    reset: (layout) => world.reset(layout),
-    close: async () => world.close(),
-  };
 }
 
 /** Errors: SIM_TASK, SIM_MODEL. */
 export async function openRig(config: RobotConfig): Promise<Rig> {
   const task = taskNamed(config.task.name);
   const scene = task.scene(config.task.seed);
-  const { world, robot, cameras, reset, close } = await openSimulation(task.kind);
-  reset(scene.layout);
+  const simulation = await Simulation.open({ kind: task.kind, fps: config.cameras.frame_rate_hz });
+  simulation.reset(scene.layout, config.task.seed);
+  const { world, robot, cameras } = simulation;
+  const verdict = (): Verdict => task.verdict(world, scene);
+  let completedS: number | null = null;
   return {
-    robot: withJoints(robot, tightened(robot.joints, config.control.limits)),
+    robot: {
+      joints: tightened(robot.joints, config.control.limits),
+      periodNs: robot.periodNs,
+      getState: () => robot.getState(),
+      step: async (setpointRad) => {
+        await robot.step(setpointRad);
+        if (completedS === null && verdict() === 'succeeded') completedS = Number(world.timeNs) / 1e9;
+      },
+    },
     cameras,
     task: task.name,
     instruction: config.task.instruction ?? scene.instruction,
     chunksMax: config.control.chunks_max ?? task.chunksMax,
-    verdict: () => task.verdict(world, scene),
-    close,
+    verdict,
+    completedS: () => completedS,
+    close: async () => simulation.close(),
   };
 }
 
@@ -99,8 +91,4 @@ export function tightened(joints: readonly Joint[], limits: Limits): readonly Jo
       velocityMaxRadPerS: velocity_max_rad_per_s ?? joint.velocityMaxRadPerS,
     };
   });
-}
-
-function withJoints(robot: Robot, joints: readonly Joint[]): Robot {
-  return { joints, periodNs: robot.periodNs, getState: () => robot.getState(), step: (setpoint) => robot.step(setpoint) };
 }

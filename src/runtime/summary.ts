@@ -28,7 +28,7 @@ export interface EpisodeSummary {
   readonly success: boolean;
   readonly stopReason: string | null;
   readonly error: { readonly code: string; readonly message: string } | null;
-  /** Time on the robot's clock until the chunk that completed the task had been executed; null when it was not completed. */
+  /** Time on the robot's clock until the task was done; null when it was not. */
   readonly completionS: number | null;
   /** The whole episode on the robot's clock, coming to rest and holding included. */
   readonly robotS: number;

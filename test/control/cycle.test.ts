@@ -255,10 +255,10 @@ t.test('arming looks at policy, robot and cameras, and changes nothing when it f
 });
 
 t.test('steps reach the policy; age and skew of the frames are reported per chunk', async (t) => {
-  const r = rig();
+  const r = rig(gentle, { videoSteps: 2, actionSteps: 3 });
   r.cameras.ageNs = 3_000_000n;
   r.cameras.skewNs = 7_000_000n;
-  const report = await run(r, { videoSteps: 2, actionSteps: 3, chunks: 2 });
+  const report = await run(r, { chunks: 2 });
   t.match(r.policy.predictions[0], { videoSteps: 2, actionSteps: 3 });
   t.same(
     report.chunks.map(({ frameAgeMsMax, frameSkewMsMax }) => [frameAgeMsMax, frameSkewMsMax]),
