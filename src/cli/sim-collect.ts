@@ -3,7 +3,7 @@
  * Owned by the command line; the expert is in src/sim/tasks, the format in src/recording/lerobot.ts.
  */
 import { resolve } from 'node:path';
-import { type Command, InvalidArgumentError, Option } from 'commander';
+import { type Command, Option } from 'commander';
 import { LeRobotWriter } from '../recording/lerobot.js';
 import { JOINTS } from '../sim/arm.js';
 import { type DemonstrationRow, demonstrate } from '../sim/demonstration.js';
@@ -14,11 +14,12 @@ import { taskNamed } from '../sim/tasks/index.js';
 import { TASK_NAMES, type Task, type TaskName } from '../sim/tasks/task.js';
 import { World } from '../sim/world.js';
 import { type CliContext, printResult } from './context.js';
+import { share, whole } from './numbers.js';
 import { ProgressBar } from './progress.js';
 
 /** Demonstrations start here by default, evaluation at 0: no policy is judged on a scene it was shown. */
 export const DEMONSTRATION_SEED = 1_000_000;
-const SEED_MAX = 2 ** 32 - 1;
+export const SEED_MAX = 2 ** 32 - 1;
 
 export interface CollectOptions {
   readonly task: TaskName;
@@ -49,7 +50,13 @@ interface RecordedRow extends DemonstrationRow {
 }
 
 /** Plays one seed; undefined when the expert failed. */
-async function record(task: Task, seed: number, world: World, renderers: readonly Renderer[], options: CollectOptions): Promise<RecordedRow[] | undefined> {
+async function record(
+  task: Task,
+  seed: number,
+  world: World,
+  renderers: readonly Renderer[],
+  options: CollectOptions,
+): Promise<RecordedRow[] | undefined> {
   const scene = task.scene(seed);
   const rows: RecordedRow[] = [];
   const take = (row: DemonstrationRow): void => {
@@ -65,7 +72,7 @@ async function record(task: Task, seed: number, world: World, renderers: readonl
   return verdict === 'succeeded' ? rows : undefined;
 }
 
-/** Records until enough demonstrations succeeded or the signal aborts; what is there then is a complete dataset. Errors: OUT_NOT_EMPTY, FILE_WRITE. */
+/** Records until enough demonstrations succeeded or the signal aborts; either leaves a complete dataset. Errors: OUT_NOT_EMPTY, FILE_WRITE. */
 export async function collect(options: CollectOptions, bar: ProgressBar, signal: AbortSignal): Promise<CollectResult> {
   const task = taskNamed(options.task);
   const begun = performance.now();
@@ -112,20 +119,6 @@ function summary(result: CollectResult): string {
   ].join('\n');
 }
 
-const whole =
-  (low: number, high: number) =>
-  (text: string): number => {
-    const value = Number(text);
-    if (!Number.isInteger(value) || value < low || value > high) throw new InvalidArgumentError(`Expected a whole number of ${low} .. ${high}.`);
-    return value;
-  };
-
-function share(text: string): number {
-  const value = Number(text);
-  if (!(value >= 0 && value <= 1)) throw new InvalidArgumentError('Expected a number of 0 .. 1.');
-  return value;
-}
-
 const cameraChoice = (text: string): readonly CameraName[] => (text === 'both' ? CAMERAS : CAMERAS.filter((name) => name === `cam_${text}`));
 
 /** Adds `collect` to `premotor sim`. */
@@ -149,7 +142,8 @@ export function registerCollect(sim: Command, context: CliContext): void {
       process.once('SIGINT', onInterrupt);
       try {
         const bar = new ProgressBar(context.err);
-        const result = await collect({ ...options, cameras: cameraChoice(options.cameras) }, bar, stop.signal);
+        const signal = AbortSignal.any([context.signal, stop.signal]);
+        const result = await collect({ ...options, cameras: cameraChoice(options.cameras) }, bar, signal);
         printResult(context, options.json, result, () => summary(result));
         if (result.interrupted) process.exitCode = 130;
       } finally {

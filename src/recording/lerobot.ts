@@ -1,19 +1,20 @@
 /**
  * Writes episodes as a LeRobot v2.1 dataset, so that anyone's tools read them: one Parquet file per episode with pictures as PNG inside, and the
- * meta folder. Owned by whoever records; it keeps one episode in memory and renames every file into place, so that a reader never sees half of one.
+ * meta folder. Owned by whoever records; it keeps at most two episodes in memory and renames every file into place, so that a reader never sees half
+ * of one.
  * Format: huggingface/lerobot, dataset codebase version v2.1.
  */
-import { existsSync } from 'node:fs';
 import { mkdir, readdir, rename, rm, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { ByteWriter, type ColumnSource, parquetWrite } from 'hyparquet-writer';
 import sharp from 'sharp';
 import { PremotorError } from '../errors.js';
 import type { Picture } from './animation.js';
+import { columnStatistics, pictureStatistics, type Statistics } from './lerobot-statistics.js';
 
-const CODEBASE_VERSION = 'v2.1';
+export const CODEBASE_VERSION = 'v2.1';
 /** Episodes per folder. */
-const CHUNK_EPISODES = 1000;
+export const CHUNK_EPISODES = 1000;
 const DATA_PATH = 'data/chunk-{episode_chunk:03d}/episode_{episode_index:06d}.parquet';
 
 export interface DatasetOptions {
@@ -65,51 +66,49 @@ const image = (name: string): SchemaElement[] => [
 
 const COUNTERS = ['frame_index', 'episode_index', 'index', 'task_index'] as const;
 
-interface Statistics {
-  readonly min: unknown;
-  readonly max: unknown;
-  readonly mean: unknown;
-  readonly std: unknown;
-  readonly count: readonly number[];
+/** Columns of numbers in the file's order: a list of [joints] or of plain numbers, one entry per row. */
+type Columns = Readonly<Record<string, (readonly number[] | number | bigint)[]>>;
+
+function schemaOf(name: string): SchemaElement[] {
+  if (name === 'timestamp') return scalar(name, 'FLOAT');
+  return (COUNTERS as readonly string[]).includes(name) ? scalar(name, 'INT64') : vector(name);
 }
 
-/** Minimum, maximum, mean and population deviation of each column of [rows, columns]. */
-function columnStatistics(rows: readonly ArrayLike<number>[]): Statistics {
-  const columns = rows[0]?.length ?? 0;
-  const each = (measure: (values: number[]) => number): number[] =>
-    Array.from({ length: columns }, (_, column) => measure(rows.map((row) => row[column] ?? 0)));
-  const mean = (values: number[]): number => values.reduce((sum, value) => sum + value, 0) / values.length;
-  return {
-    min: each((values) => Math.min(...values)),
-    max: each((values) => Math.max(...values)),
-    mean: each(mean),
-    std: each((values) => Math.sqrt(mean(values.map((value) => (value - mean(values)) ** 2)))),
-    count: [rows.length],
-  };
-}
-
-/** The same per colour over all pixels, in 0 .. 1, shaped [3, 1, 1] as LeRobot does. */
-function pictureStatistics(pictures: readonly Picture[]): Statistics {
-  const [low, high, sum, squares] = [[255, 255, 255], [0, 0, 0], [0, 0, 0], [0, 0, 0]] as [number[], number[], number[], number[]];
-  let pixels = 0;
-  for (const { data } of pictures) {
-    pixels += data.length / 3;
-    for (let at = 0; at < data.length; at++) {
-      const [colour, value] = [at % 3, data[at] ?? 0];
-      if (value < (low[colour] ?? 0)) low[colour] = value;
-      if (value > (high[colour] ?? 0)) high[colour] = value;
-      sum[colour] = (sum[colour] ?? 0) + value;
-      squares[colour] = (squares[colour] ?? 0) + value * value;
-    }
+/** Errors: PICTURE_INVALID when a row lacks a camera's picture. */
+async function encodePng(picture: Picture | undefined): Promise<Buffer> {
+  if (!picture) {
+    const [expected, found] = ['one picture per camera', 'a row with fewer'];
+    throw new PremotorError('PICTURE_INVALID', `A row cannot be written: expected ${expected}, found ${found}.`, { expected, found });
   }
-  const shaped = (values: readonly number[]): number[][][] => values.map((value) => [[value / 255]]);
-  const mean = sum.map((total) => total / pixels);
-  const std = squares.map((total, colour) => Math.sqrt(Math.max(0, total / pixels - (mean[colour] ?? 0) ** 2)));
-  return { min: shaped(low), max: shaped(high), mean: shaped(mean), std: shaped(std), count: [pictures.length] };
+  const { width, height, data } = picture;
+  return sharp(data, { raw: { width, height, channels: 3 } })
+    .png({ compressionLevel: 4 })
+    .toBuffer();
 }
 
-const encodePng = ({ width, height, data }: Picture): Promise<Buffer> =>
-  sharp(data, { raw: { width, height, channels: 3 } }).png({ compressionLevel: 4 }).toBuffer();
+async function contentOf(dir: string): Promise<'nothing' | 'files' | 'a file'> {
+  try {
+    return (await readdir(dir)).length > 0 ? 'files' : 'nothing';
+  } catch (error) {
+    return (error as NodeJS.ErrnoException).code === 'ENOTDIR' ? 'a file' : 'nothing';
+  }
+}
+
+const linesOf = (lines: readonly string[]): string => lines.map((line) => `${line}\n`).join('');
+
+/** What Hugging Face's `datasets` reads from the Parquet file's metadata: without it pictures stay undecoded bytes. */
+function datasetsMetadata({ cameras, joints }: DatasetOptions): { key: string; value: string } {
+  const value = (dtype: string) => ({ dtype, _type: 'Value' });
+  const pose = { feature: value('float32'), length: joints.length, _type: 'Sequence' };
+  const features = {
+    ...Object.fromEntries(cameras.map(({ key }) => [key, { _type: 'Image' }])),
+    'observation.state': pose,
+    action: pose,
+    timestamp: value('float32'),
+    ...Object.fromEntries(COUNTERS.map((name) => [name, value('int64')])),
+  };
+  return { key: 'huggingface', value: JSON.stringify({ info: { features } }) };
+}
 
 export class LeRobotWriter {
   readonly #options: DatasetOptions;
@@ -117,6 +116,8 @@ export class LeRobotWriter {
   readonly #episodes: string[] = [];
   readonly #statistics: string[] = [];
   #rows = 0;
+  /** The episode that is being written while the next one is recorded. */
+  #writing: Promise<void> = Promise.resolve();
 
   private constructor(options: DatasetOptions) {
     this.#options = options;
@@ -124,16 +125,16 @@ export class LeRobotWriter {
 
   /** Errors: OUT_NOT_EMPTY when the folder holds anything and `force` is not given, FILE_WRITE. */
   static async create(options: DatasetOptions, force = false): Promise<LeRobotWriter> {
-    if (existsSync(options.dir) && (await readdir(options.dir)).length > 0) {
-      if (!force) {
-        const message = `The folder ${options.dir} is not empty. Choose another one, or replace it with --force.`;
-        throw new PremotorError('OUT_NOT_EMPTY', message, { file: options.dir, expected: 'an empty or new folder', found: 'files' });
-      }
-      for (const part of ['data', 'meta']) await rm(join(options.dir, part), { recursive: true, force: true });
+    const found = await contentOf(options.dir);
+    if (found === 'a file' || (found === 'files' && !force)) {
+      const message = `Expected an empty or new folder ${options.dir}, found ${found}. Choose another one, or replace a dataset with --force.`;
+      throw new PremotorError('OUT_NOT_EMPTY', message, { file: options.dir, expected: 'an empty or new folder', found });
     }
+    if (found === 'files') for (const part of ['data', 'meta']) await rm(join(options.dir, part), { recursive: true, force: true });
     return new LeRobotWriter(options);
   }
 
+  /** Episodes taken; the last one may still be on its way to the disk. */
   get episodes(): number {
     return this.#episodes.length;
   }
@@ -141,48 +142,70 @@ export class LeRobotWriter {
     return this.#rows;
   }
 
-  /** Writes one episode's Parquet file. Errors: FILE_WRITE. */
+  /**
+   * Takes one episode and writes its Parquet file in the background: resolves when the episode before it is written, so that pictures are compressed
+   * while the next episode is recorded. Rows must not change afterwards. Errors: FILE_WRITE, of the episode before.
+   */
   async add(episode: DatasetEpisode): Promise<void> {
-    const index = this.#episodes.length;
+    await this.#writing;
     const task = this.#tasks.get(episode.task) ?? this.#tasks.size;
     this.#tasks.set(episode.task, task);
-    const { rows } = episode;
-    const columns: { data: ColumnSource; schema: SchemaElement[] }[] = [];
-    for (const [camera, { key }] of this.#options.cameras.entries()) {
-      const pictures = await Promise.all(rows.map((row) => encodePng(row.pictures[camera] ?? { width: 1, height: 1, data: new Uint8Array(3) })));
-      const data = pictures.map((bytes, row) => ({ bytes: new Uint8Array(bytes), path: `frame_${String(row).padStart(6, '0')}.png` }));
-      columns.push({ data: { name: key, data }, schema: image(key) });
-    }
-    columns.push({ data: { name: 'observation.state', data: rows.map(({ state }) => Array.from(state)) }, schema: vector('observation.state') });
-    columns.push({ data: { name: 'action', data: rows.map(({ action }) => Array.from(action)) }, schema: vector('action') });
-    columns.push({ data: { name: 'timestamp', data: rows.map((_, row) => row / this.#options.fps) }, schema: scalar('timestamp', 'FLOAT') });
-    const counters = { frame_index: 0, episode_index: index, index: this.#rows, task_index: task };
-    for (const name of COUNTERS) {
-      const grows = name === 'frame_index' || name === 'index';
-      const data = rows.map((_, row) => BigInt(counters[name] + (grows ? row : 0)));
-      columns.push({ data: { name, data }, schema: scalar(name, 'INT64') });
-    }
-    const writer = new ByteWriter();
-    const schema = [{ name: 'schema', num_children: columns.length }, ...columns.flatMap((column) => column.schema)];
-    parquetWrite({ writer, columnData: columns.map(({ data }) => data), schema, statistics: false });
-    await this.#write(episodePath(index), new Uint8Array(writer.getBuffer()));
-    this.#episodes.push(JSON.stringify({ episode_index: index, tasks: [episode.task], length: rows.length, ...episode.extra }));
-    this.#statistics.push(JSON.stringify({ episode_index: index, stats: this.#statisticsOf(episode) }));
-    this.#rows += rows.length;
+    const columns = this.#columns(episode, task);
+    const { length } = episode.rows;
+    this.#writing = this.#writeEpisode(episodePath(this.episodes), episode, columns);
+    // An error is thrown by whoever waits next: add or finish.
+    this.#writing.catch(() => undefined);
+    this.#episodes.push(JSON.stringify({ episode_index: this.episodes, tasks: [episode.task], length, ...episode.extra }));
+    this.#statistics.push(JSON.stringify({ episode_index: this.#statistics.length, stats: this.#statisticsOf(episode, columns) }));
+    this.#rows += length;
   }
 
-  #statisticsOf({ rows }: DatasetEpisode): Record<string, Statistics> {
-    const statistics: Record<string, Statistics> = {};
-    for (const [camera, { key }] of this.#options.cameras.entries()) {
-      statistics[key] = pictureStatistics(rows.flatMap(({ pictures }) => pictures[camera] ?? []));
-    }
-    statistics['observation.state'] = columnStatistics(rows.map(({ state }) => state));
-    statistics['action'] = columnStatistics(rows.map(({ action }) => action));
-    return statistics;
+  /** The columns of numbers. */
+  #columns({ rows }: DatasetEpisode, task: number): Columns {
+    const filled = (from: number, step: number): bigint[] => rows.map((_, row) => BigInt(from + step * row));
+    return {
+      // As the file keeps them, so that statistics are of what a reader gets.
+      'observation.state': rows.map(({ state }) => Array.from(state, Math.fround)),
+      action: rows.map(({ action }) => Array.from(action, Math.fround)),
+      timestamp: rows.map((_, row) => Math.fround(row / this.#options.fps)),
+      frame_index: filled(0, 1),
+      episode_index: filled(this.episodes, 0),
+      index: filled(this.#rows, 1),
+      task_index: filled(task, 0),
+    };
+  }
+
+  async #writeEpisode(path: string, { rows }: DatasetEpisode, columns: Columns): Promise<void> {
+    const { cameras } = this.#options;
+    // All at once: the pictures are compressed on other threads.
+    const encoded = await Promise.all(cameras.map((_, camera) => Promise.all(rows.map(({ pictures }) => encodePng(pictures[camera])))));
+    const images = cameras.map(({ key }, camera) => {
+      const data = (encoded[camera] ?? []).map((bytes, row) => ({
+        bytes: new Uint8Array(bytes),
+        path: `frame_${String(row).padStart(6, '0')}.png`,
+      }));
+      return { source: { name: key, data }, schema: image(key) };
+    });
+    const numbers = Object.entries(columns).map(([name, data]) => ({ source: { name, data }, schema: schemaOf(name) }));
+    const all = [...images, ...numbers];
+    const schema = [{ name: 'schema', num_children: all.length }, ...all.flatMap((column) => column.schema)];
+    const columnData: ColumnSource[] = all.map(({ source }) => source);
+    const writer = new ByteWriter();
+    parquetWrite({ writer, columnData, schema, statistics: false, kvMetadata: [datasetsMetadata(this.#options)] });
+    await this.#write(path, new Uint8Array(writer.getBuffer()));
+  }
+
+  /** Of every column, as LeRobot's own writer gives them. */
+  #statisticsOf({ rows }: DatasetEpisode, columns: Columns): Record<string, Statistics> {
+    const pictures = this.#options.cameras.map(({ key }, camera) => [key, pictureStatistics(rows.flatMap((row) => row.pictures[camera] ?? []))]);
+    const vectors = (values: Columns[string]): ArrayLike<number>[] => values.map((value) => (typeof value === 'object' ? value : [Number(value)]));
+    const numbers = Object.entries(columns).map(([name, values]) => [name, columnStatistics(vectors(values))]);
+    return Object.fromEntries([...pictures, ...numbers]);
   }
 
   /** Writes the meta folder: without it a folder is no dataset. May be called again after more episodes. Errors: FILE_WRITE. */
   async finish(): Promise<void> {
+    await this.#writing;
     const { cameras, joints, fps, robotType } = this.#options;
     const pose = { dtype: 'float32', shape: [joints.length], names: joints };
     const info = {
@@ -209,9 +232,9 @@ export class LeRobotWriter {
       },
     };
     const tasks = [...this.#tasks].map(([task, index]) => JSON.stringify({ task_index: index, task }));
-    await this.#write('meta/tasks.jsonl', `${tasks.join('\n')}\n`);
-    await this.#write('meta/episodes.jsonl', `${this.#episodes.join('\n')}\n`);
-    await this.#write('meta/episodes_stats.jsonl', `${this.#statistics.join('\n')}\n`);
+    await this.#write('meta/tasks.jsonl', linesOf(tasks));
+    await this.#write('meta/episodes.jsonl', linesOf(this.#episodes));
+    await this.#write('meta/episodes_stats.jsonl', linesOf(this.#statistics));
     await this.#write('meta/info.json', `${JSON.stringify(info, null, 2)}\n`);
   }
 
@@ -222,6 +245,7 @@ export class LeRobotWriter {
       await writeFile(`${path}.part`, content);
       await rename(`${path}.part`, path);
     } catch (cause) {
+      await rm(`${path}.part`, { force: true }).catch(() => undefined);
       const message = `${path} cannot be written: ${(cause as Error).message}. Check the disk and the folder's rights.`;
       throw new PremotorError('FILE_WRITE', message, { file: path, cause });
     }

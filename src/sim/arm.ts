@@ -1,6 +1,7 @@
 /**
  * The simulated arm's numbers and its geometry in closed form: four hinges (yaw about the vertical, then shoulder, elbow and wrist in one vertical
- * plane) and a paddle that hangs below the hand and faces away from the base. The scene is built from these numbers, the expert and the tests use the formulas; nothing here knows MuJoCo.
+ * plane) and a paddle that hangs below the hand and faces away from the base. The scene is built from these numbers, the experts and the tests use
+ * the formulas; nothing here knows MuJoCo.
  */
 import { PremotorError } from '../errors.js';
 import type { Joint } from '../robot/robot.js';

@@ -89,7 +89,7 @@ export function splitColumns(picture: Picture, parts: number): Picture[] {
 }
 
 /** Enlarges by repeating pixels. */
-function enlarge(picture: Picture, factor: number): Picture {
+export function enlarge(picture: Picture, factor: number): Picture {
   const [width, height] = [picture.width * factor, picture.height * factor];
   const data = new Uint8Array(width * height * 3);
   for (let row = 0; row < height; row++) {

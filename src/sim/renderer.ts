@@ -54,9 +54,20 @@ function cosineToLight(geom: ShadedGeom, x: number, y: number, z: number): numbe
     return size[0] - radius < size[1] - Math.abs(z) ? (x * light[0] + y * light[1]) / radius : Math.sign(z) * light[2];
   }
   // A box: the face whose plane the point is nearest to.
-  const [gapX, gapY, gapZ] = [size[0] - Math.abs(x), size[1] - Math.abs(y), size[2] - Math.abs(z)];
+  const gapX = size[0] - Math.abs(x);
+  const gapY = size[1] - Math.abs(y);
+  const gapZ = size[2] - Math.abs(z);
   if (gapX < gapY && gapX < gapZ) return Math.sign(x) * light[0];
   return gapY < gapZ ? Math.sign(y) * light[1] : Math.sign(z) * light[2];
+}
+
+/** Brightness where a ray (direction x, y, z in the world's frame) meets a geom at a distance. Scalars only: this runs for every pixel. */
+function shadeAt(geom: ShadedGeom, distance: number, x: number, y: number, z: number): number {
+  const { rotation: r, camera } = geom;
+  const alongX = camera[0] + distance * (r[0] * x + r[3] * y + r[6] * z);
+  const alongY = camera[1] + distance * (r[1] * x + r[4] * y + r[7] * z);
+  const alongZ = camera[2] + distance * (r[2] * x + r[5] * y + r[8] * z);
+  return AMBIENT + (1 - AMBIENT) * Math.max(0, cosineToLight(geom, alongX, alongY, alongZ));
 }
 
 export class Renderer {
@@ -65,6 +76,8 @@ export class Renderer {
   readonly #local: Float64Array; // [pixels, 3], unit rays in the camera's frame
   readonly #rays: Float64Array; // [pixels, 3], the same in the world's frame
   readonly #origin = new Float64Array(3);
+  /** The rotation that #rays were made with. */
+  readonly #aimed = new Float64Array(9).fill(Number.NaN);
   readonly width: number;
   readonly height: number;
 
@@ -91,16 +104,25 @@ export class Renderer {
   aim(): { readonly origin: Float64Array; readonly rays: Float64Array } {
     const { mujoco } = this.#world;
     mujoco.updatePoses();
-    const r = Array.from(mujoco.cameraRotations.subarray(this.#camera * 9, this.#camera * 9 + 9)) as unknown as Matrix3;
-    const [r0, r1, r2, r3, r4, r5, r6, r7, r8] = r;
-    for (let i = 0; i < this.#local.length; i += 3) {
-      const [x, y, z] = [this.#local[i] ?? 0, this.#local[i + 1] ?? 0, this.#local[i + 2] ?? 0];
-      this.#rays[i] = r0 * x + r1 * y + r2 * z;
-      this.#rays[i + 1] = r3 * x + r4 * y + r5 * z;
-      this.#rays[i + 2] = r6 * x + r7 * y + r8 * z;
-    }
+    const rotation = mujoco.cameraRotations.subarray(this.#camera * 9, this.#camera * 9 + 9);
+    // A fixed camera is aimed once.
+    if (rotation.some((value, index) => value !== this.#aimed[index])) this.#turn(rotation);
     this.#origin.set(mujoco.cameraPositions.subarray(this.#camera * 3, this.#camera * 3 + 3));
     return { origin: this.#origin, rays: this.#rays };
+  }
+
+  #turn(rotation: Float64Array): void {
+    this.#aimed.set(rotation);
+    const [r0, r1, r2, r3, r4, r5, r6, r7, r8] = Array.from(rotation) as unknown as Matrix3;
+    const [local, rays] = [this.#local, this.#rays];
+    for (let i = 0; i < local.length; i += 3) {
+      const x = local[i] ?? 0;
+      const y = local[i + 1] ?? 0;
+      const z = local[i + 2] ?? 0;
+      rays[i] = r0 * x + r1 * y + r2 * z;
+      rays[i + 1] = r3 * x + r4 * y + r5 * z;
+      rays[i + 2] = r6 * x + r7 * y + r8 * z;
+    }
   }
 
   /** The picture: RGB, [height, width, 3]. */
@@ -112,18 +134,11 @@ export class Renderer {
     for (let pixel = 0; pixel < geoms.length; pixel++) {
       const at = pixel * 3;
       const geom = scene[geoms[pixel] ?? -1];
-      let colour: readonly [number, number, number] = BACKGROUND;
-      let shade = 1;
-      if (geom) {
-        colour = geom.colour;
-        const ray = intoGeom(geom.rotation, rays[at] ?? 0, rays[at + 1] ?? 0, rays[at + 2] ?? 0);
-        const distance = distances[pixel] ?? 0;
-        const [x, y, z] = [geom.camera[0] + distance * ray[0], geom.camera[1] + distance * ray[1], geom.camera[2] + distance * ray[2]];
-        shade = AMBIENT + (1 - AMBIENT) * Math.max(0, cosineToLight(geom, x, y, z));
-      }
-      picture[at] = Math.min(255, Math.round(255 * colour[0] * shade));
-      picture[at + 1] = Math.min(255, Math.round(255 * colour[1] * shade));
-      picture[at + 2] = Math.min(255, Math.round(255 * colour[2] * shade));
+      const [red, green, blue] = geom ? geom.colour : BACKGROUND;
+      const shade = geom ? shadeAt(geom, distances[pixel] ?? 0, rays[at] ?? 0, rays[at + 1] ?? 0, rays[at + 2] ?? 0) : 1;
+      picture[at] = Math.min(255, Math.round(255 * red * shade));
+      picture[at + 1] = Math.min(255, Math.round(255 * green * shade));
+      picture[at + 2] = Math.min(255, Math.round(255 * blue * shade));
     }
     return picture;
   }

@@ -61,7 +61,8 @@ export class World {
         },
       ]),
     );
-    if (kind === 'block') this.#block = { ...mujoco.jointAddress(mujoco.id('joint', 'block')), zoneMocap: mujoco.mocapIndex(mujoco.id('body', 'zone')) };
+    if (kind === 'block')
+      this.#block = { ...mujoco.jointAddress(mujoco.id('joint', 'block')), zoneMocap: mujoco.mocapIndex(mujoco.id('body', 'zone')) };
     this.#tip = mujoco.id('site', 'tip');
   }
 

@@ -4,45 +4,73 @@ import { SimulatedCameras } from '../../src/cameras/simulated.js';
 import { PICTURE_SIZE, SIM_JOB } from '../../src/sim/job.js';
 import { Renderer } from '../../src/sim/renderer.js';
 import { CAMERAS } from '../../src/sim/scene.js';
-import { touchScene } from '../../src/sim/touch.js';
+import { push } from '../../src/sim/tasks/push.js';
+import type { Task } from '../../src/sim/tasks/task.js';
+import { touch } from '../../src/sim/tasks/touch.js';
 import { World } from '../../src/sim/world.js';
-import { touchKnots } from './expert.js';
+import { playExpert } from './support.js';
 
 const world = await World.open();
-t.teardown(() => world.close());
+const blocks = await World.open('block');
+t.teardown(() => {
+  world.close();
+  blocks.close();
+});
 
 /** The scene of a seed with the arm some knots into the expert's path. */
 function pose(seed: number, knots: number): void {
-  const scene = touchScene(seed);
-  world.reset(scene.layout);
-  for (const knot of touchKnots(scene.layout[scene.target]).slice(0, knots)) for (let step = 0; step < 10; step++) world.step(knot);
+  playExpert(world, touch, touch.scene(seed), knots);
 }
 
 t.test('every body has at most one geom, because mj_multiRay drops hits on bodies with several', async (t) => {
-  const bodies = [...world.mujoco.geomBodies];
-  t.ok(bodies.length > 10);
-  t.equal(new Set(bodies).size, bodies.length);
+  for (const { kind, mujoco } of [world, blocks]) {
+    const bodies = [...mujoco.geomBodies];
+    t.ok(bodies.length >= 9, kind);
+    t.equal(new Set(bodies).size, bodies.length, kind);
+  }
 });
 
-t.test('every pixel agrees with mj_ray', async (t) => {
-  for (const [seed, knots] of [
-    [0, 0],
-    [3, 45],
-  ] as const) {
-    pose(seed, knots);
+/** Pixels in which the bundle of rays and single rays differ, and those that hit anything. */
+function comparePixels(shown: World, camera: (typeof CAMERAS)[number]): { wrong: number; hit: number; pixels: number } {
+  const { origin, rays } = new Renderer(shown, camera, PICTURE_SIZE, PICTURE_SIZE).aim();
+  const hits = shown.mujoco.castRays(origin, rays);
+  let wrong = 0;
+  let hit = 0;
+  for (let pixel = 0; pixel < hits.geoms.length; pixel++) {
+    const single = shown.mujoco.castRay([...origin], [...rays.subarray(pixel * 3, pixel * 3 + 3)]);
+    if (single.geom >= 0) hit++;
+    const isSame = single.geom === hits.geoms[pixel] && (single.geom < 0 || Math.abs(single.distance - (hits.distances[pixel] ?? 0)) < 1e-9);
+    if (!isSame) wrong++;
+  }
+  return { wrong, hit, pixels: hits.geoms.length };
+}
+
+t.test('every pixel agrees with mj_ray, in both scenes, at rest, on the way, and in contact', async (t) => {
+  const cases: [World, Task, number, number][] = [
+    [world, touch, 0, 0],
+    [world, touch, 3, 18],
+    [world, touch, 5, 34],
+    [blocks, push, 0, 0],
+    [blocks, push, 3, 20],
+    [blocks, push, 5, 45],
+  ];
+  for (const [shown, task, seed, knots] of cases) {
+    playExpert(shown, task, task.scene(seed), knots);
     for (const camera of CAMERAS) {
-      const { origin, rays } = new Renderer(world, camera, PICTURE_SIZE, PICTURE_SIZE).aim();
-      const hits = world.mujoco.castRays(origin, rays);
-      let wrong = 0;
-      let hit = 0;
-      for (let pixel = 0; pixel < hits.geoms.length; pixel++) {
-        const single = world.mujoco.castRay([...origin], [...rays.subarray(pixel * 3, pixel * 3 + 3)]);
-        if (single.geom >= 0) hit++;
-        const isSame = single.geom === hits.geoms[pixel] && (single.geom < 0 || Math.abs(single.distance - (hits.distances[pixel] ?? 0)) < 1e-9);
-        if (!isSame) wrong++;
-      }
-      t.equal(wrong, 0, `${camera}, seed ${seed}, ${knots} knots`);
-      t.ok(hit > hits.geoms.length / 2, 'most rays hit something, so the comparison says something');
+      const { wrong, hit, pixels } = comparePixels(shown, camera);
+      t.equal(wrong, 0, `${camera}, ${task.name}, seed ${seed}, ${knots} knots`);
+      t.ok(hit > pixels / 2, 'most rays hit something, so the comparison says something');
+    }
+  }
+});
+
+t.test('a renderer that was used before gives what a new one gives', async (t) => {
+  const used = CAMERAS.map((camera) => new Renderer(world, camera, PICTURE_SIZE, PICTURE_SIZE));
+  for (const knots of [0, 12, 25]) {
+    pose(1, knots);
+    for (const [index, camera] of CAMERAS.entries()) {
+      const fresh = new Renderer(world, camera, PICTURE_SIZE, PICTURE_SIZE).render();
+      t.equal(Buffer.compare(used[index]?.render() ?? Buffer.alloc(0), fresh), 0, `${camera} after ${knots} knots`);
     }
   }
 });
@@ -84,12 +112,25 @@ t.test('a picture is stamped with virtual time and follows the arm', async (t) =
   const still = await cameras.capture();
   pose(2, 30);
   const after = await cameras.capture();
-  t.equal(after[0]?.capturedAtNs, 600_000_000n, '30 knots of 20 ms');
+  t.equal(after[0]?.capturedAtNs, 1_200_000_000n, '30 knots of 40 ms');
   for (const [index, frame] of before.entries()) {
     // Bytes are compared by Buffer: a deep comparison of pictures takes a minute.
     t.equal(Buffer.compare(frame.data, still[index]?.data ?? Buffer.alloc(0)), 0, 'nothing moves unless stepped');
     t.not(Buffer.compare(frame.data, after[index]?.data ?? Buffer.alloc(0)), 0, `${frame.camera} sees the motion`);
   }
+});
+
+t.test('the front camera sees block and zone', async (t) => {
+  playExpert(blocks, push, push.scene(2), 0);
+  const [front] = await new SimulatedCameras(blocks, PICTURE_SIZE).capture();
+  const data = front?.data ?? new Uint8Array();
+  t.ok(countDominant(data, 0) > 20, 'a red block');
+  let purple = 0;
+  for (let at = 0; at < data.length; at += 3) {
+    const [r, g, b] = [data[at] ?? 0, data[at + 1] ?? 0, data[at + 2] ?? 0];
+    if (b > 1.2 * r && r > 2 * g) purple++;
+  }
+  t.ok(purple > 40, `a purple zone in ${purple} pixels`);
 });
 
 t.test('shading follows the surface: a sphere is brightest towards the light', async (t) => {

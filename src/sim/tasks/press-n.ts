@@ -20,7 +20,7 @@ const COUNT_MIN = 2;
 const HOME_RADIUS_M = 0.04;
 const REST_RAD_PER_S = 0.15;
 
-export const pressN: Task & { scene(seed: number): PressScene } = {
+export const pressN: Task<PressScene> = {
   name: 'press-n',
   kind: 'buttons',
   summary: 'press the named button two, three or four times, then return',
@@ -32,7 +32,15 @@ export const pressN: Task & { scene(seed: number): PressScene } = {
     const index = random.integer(COUNTS.length);
     const buttons = placeButtons(random);
     const instruction = `press the ${target} button ${COUNTS[index]} times`;
-    return { task: 'press-n', seed, instruction, layout: { kind: 'buttons', buttons }, goals: buttonGoals(buttons), target, count: COUNT_MIN + index };
+    return {
+      task: 'press-n',
+      seed,
+      instruction,
+      layout: { kind: 'buttons', buttons },
+      goals: buttonGoals(buttons),
+      target,
+      count: COUNT_MIN + index,
+    };
   },
   verdict(world, scene) {
     const { target, count } = scene as PressScene;

@@ -79,7 +79,7 @@ function* pushHome(world: World, mover: Mover, zone: TablePoint): Generator<Floa
   }
 }
 
-export const push: Task & { scene(seed: number): PushScene } = {
+export const push: Task<PushScene> = {
   name: 'push',
   kind: 'block',
   summary: 'push the block into the zone',

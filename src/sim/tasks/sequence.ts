@@ -23,7 +23,7 @@ function shuffled(random: Random): ButtonColour[] {
   return order;
 }
 
-export const sequence: Task & { scene(seed: number): SequenceScene } = {
+export const sequence: Task<SequenceScene> = {
   name: 'sequence',
   kind: 'buttons',
   summary: 'press all three buttons in the order given',

@@ -26,7 +26,7 @@ export interface ExpertOptions {
   readonly recovery?: number;
 }
 
-export interface Task {
+export interface Task<Scene extends TaskScene = TaskScene> {
   readonly name: TaskName;
   readonly kind: SceneKind;
   /** One sentence for people. */
@@ -36,7 +36,7 @@ export interface Task {
   /** Actions of a demonstration; what the expert does not need is holding still. */
   readonly demonstrationKnots: number;
   /** The scene of a seed of 0 .. 2^32 - 1. */
-  scene(seed: number): TaskScene;
+  scene(seed: number): Scene;
   verdict(world: World, scene: TaskScene): Verdict;
   /** Joint knots, 25 per second, each to be reached before the next is asked for: the expert may look at the world in between. */
   expert(world: World, scene: TaskScene, random: Random, options?: ExpertOptions): Generator<Float64Array>;

@@ -11,7 +11,7 @@ export interface TouchScene extends TaskScene {
   readonly target: ButtonColour;
 }
 
-export const touch: Task & { scene(seed: number): TouchScene } = {
+export const touch: Task<TouchScene> = {
   name: 'touch',
   kind: 'buttons',
   summary: 'press the button of the named colour, and no other',
