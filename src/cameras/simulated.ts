@@ -1,12 +1,15 @@
 /**
- * The frame source of the simulation: renders the cameras of a World on request. A frame shows the world at the present virtual time and is stamped
- * with it.
+ * The frame sources of the simulation. SimulatedCameras renders on request: a frame shows the world at the present virtual time and is stamped with
+ * it. SampledCameras behaves like real cameras: it takes frames at a rate of its own, and delivers them when they have arrived.
  */
 import type { Frame } from '../policy/contract.js';
 import { Renderer } from '../sim/renderer.js';
-import { CAMERAS } from '../sim/scene.js';
+import { CAMERAS, type CameraName } from '../sim/scene.js';
 import type { World } from '../sim/world.js';
 import type { CameraInfo, FrameSource } from './source.js';
+
+/** What the job calls a camera of the scene. */
+export const CAMERA_KEY_PREFIX = 'observation.images.';
 
 export class SimulatedCameras implements FrameSource {
   readonly cameras: readonly CameraInfo[];
@@ -14,7 +17,7 @@ export class SimulatedCameras implements FrameSource {
   readonly #renderers: readonly { readonly key: string; readonly renderer: Renderer }[];
 
   /** @param size width and height of every picture, pixels */
-  constructor(world: World, size: number, prefix = 'observation.images.') {
+  constructor(world: World, size: number, prefix = CAMERA_KEY_PREFIX) {
     this.#world = world;
     this.#renderers = CAMERAS.map((name) => ({ key: `${prefix}${name}`, renderer: new Renderer(world, name, size, size) }));
     this.cameras = this.#renderers.map(({ key }) => ({ camera: key, width: size, height: size }));
@@ -28,6 +31,77 @@ export class SimulatedCameras implements FrameSource {
       data: renderer.render(),
       capturedAtNs: this.#world.timeNs,
     }));
+  }
+
+  /** Nothing to release: the world belongs to whoever opened it. */
+  async close(): Promise<void> {}
+}
+
+export interface SampledCamerasOptions {
+  /** The cameras to render; each costs time. */
+  readonly names: readonly CameraName[];
+  /** Width and height of every picture, pixels. */
+  readonly size: number;
+  /** Frames per second of the world's clock. */
+  readonly fps: number;
+  /** From capture to delivery. */
+  readonly delayMs: number;
+}
+
+export class SampledCameras implements FrameSource {
+  readonly cameras: readonly CameraInfo[];
+  readonly #world: World;
+  readonly #renderers: readonly Renderer[];
+  readonly #fps: number;
+  readonly #delayNs: bigint;
+  /** Taken and not yet delivered, oldest first: at most delay x fps + 1 of them. */
+  readonly #underway: (readonly Frame[])[] = [];
+  #delivered: readonly Frame[] = [];
+  #taken = 0;
+
+  constructor(world: World, options: SampledCamerasOptions) {
+    this.#world = world;
+    this.#renderers = options.names.map((name) => new Renderer(world, name, options.size, options.size));
+    this.cameras = options.names.map((name) => ({ camera: `${CAMERA_KEY_PREFIX}${name}`, width: options.size, height: options.size }));
+    this.#fps = options.fps;
+    this.#delayNs = BigInt(Math.round(options.delayMs * 1e6));
+  }
+
+  /** Frame 0, now. It counts as delivered: before a reset nothing has moved, so an older frame would show the same. */
+  restart(): void {
+    this.#underway.length = 0;
+    this.#delivered = this.#take();
+    this.#taken = 1;
+  }
+
+  /** Called after every step of the world: takes the frame that is due, delivers what has arrived. */
+  tick(): void {
+    const now = this.#world.timeNs;
+    if (now >= BigInt(Math.round((1e9 * this.#taken) / this.#fps))) {
+      this.#underway.push(this.#take());
+      this.#taken++;
+    }
+    while ((this.#underway[0]?.[0]?.capturedAtNs ?? now) + this.#delayNs <= now) {
+      const arrived = this.#underway.shift();
+      if (!arrived) break;
+      this.#delivered = arrived;
+    }
+  }
+
+  #take(): readonly Frame[] {
+    const capturedAtNs = this.#world.timeNs;
+    return this.#renderers.map((renderer, index) => ({
+      camera: this.cameras[index]?.camera ?? '',
+      width: renderer.width,
+      height: renderer.height,
+      data: renderer.render(),
+      capturedAtNs,
+    }));
+  }
+
+  /** The newest delivered frame of every camera. */
+  async capture(): Promise<readonly Frame[]> {
+    return this.#delivered;
   }
 
   /** Nothing to release: the world belongs to whoever opened it. */

@@ -31,6 +31,24 @@ export class UsageError extends PremotorError {
   }
 }
 
+export const EXIT_OK = 0;
+export const EXIT_FAILURE = 1;
+export const EXIT_USAGE = 2;
+/** An episode ran to its end, but its task was not done. */
+export const EXIT_NOT_DONE = 3;
+/** What shells report for a process that an interrupt ended. */
+export const EXIT_INTERRUPTED = 130;
+
+/** A command that has printed its result and ends with a code of its own. */
+export class CommandExit extends Error {
+  readonly exitCode: number;
+
+  constructor(exitCode: number) {
+    super(`exit code ${exitCode}`);
+    this.exitCode = exitCode;
+  }
+}
+
 /** A command that finished but found problems, such as inspect: it has printed its result, and the exit code is 1. */
 export class FoundProblems extends Error {}
 
@@ -86,6 +104,8 @@ const hints: Readonly<Record<string, string>> = {
   CHECKPOINT_MISSING_TENSOR: 'premotor inspect DIR lists everything that is wrong with a checkpoint.',
   JOB_MISSING: 'A job is a JSON file with the reference job configuration: docs/CLI.md, "The job".',
   JOB_INVALID: 'docs/CLI.md, "The job", lists the fields.',
+  CONFIG_MISSING: 'premotor config example prints a configuration to start from.',
+  CONFIG_INVALID: 'premotor config check FILE lists everything that is wrong with it.',
   OUT_NOT_EMPTY: 'Choose another --out, or add --force to replace the results in it.',
   DEVICE_UNAVAILABLE: 'premotor doctor shows which devices this machine has.',
   PRECISION_UNSUPPORTED: 'Use --precision f32 or bf16.',

@@ -6,19 +6,29 @@ import { readFileSync } from 'node:fs';
 import { Command, CommanderError } from 'commander';
 import { PremotorError } from '../errors.js';
 import { loadNative } from '../native.js';
-import { type CliContext, FoundProblems, printError, UsageError } from './context.js';
+import { registerConfig } from './config.js';
+import {
+  type CliContext,
+  CommandExit,
+  EXIT_FAILURE,
+  EXIT_INTERRUPTED,
+  EXIT_OK,
+  EXIT_USAGE,
+  FoundProblems,
+  printError,
+  UsageError,
+} from './context.js';
 import { registerDemo } from './demo.js';
 import { registerDoctor } from './doctor.js';
+import { registerEval } from './eval.js';
 import { registerInfer } from './infer.js';
 import { registerInspect } from './inspect.js';
 import { registerPrompt } from './prompt.js';
+import { registerRun } from './run.js';
 import { registerSim } from './sim.js';
 
-export const EXIT_OK = 0;
-export const EXIT_FAILURE = 1;
-export const EXIT_USAGE = 2;
-/** What shells report for a process that an interrupt ended. */
-export const EXIT_INTERRUPTED = 130;
+/** Commands that end in order when they are interrupted, through the context's signal. */
+const LISTENING: readonly string[] = ['infer', 'inspect', 'run', 'demo'];
 
 const examples = `
 Examples:
@@ -26,10 +36,12 @@ Examples:
   premotor inspect checkpoint/ --job job.json      what a checkpoint holds, needs and costs
   premotor infer --checkpoint checkpoint/ --job job.json --image cam_high=a.png --prompt "pick up the cube"
   premotor prompt --checkpoint checkpoint/ --prompt "pick up the cube"
+  premotor run robots/sim-tabletop.yaml            one episode on the robot of a configuration
+  premotor config check robots/sim-tabletop.yaml   what a configuration means, or what is wrong with it
   premotor demo                                    a simulated robot, closed loop
 
 Results go to standard output, progress and errors to standard error.
-Exit codes: 0 done, 1 failed, 2 wrong command line, 130 interrupted.`;
+Exit codes: 0 done, 1 failed, 2 wrong command line, 3 the task of an episode was not done, 130 interrupted.`;
 
 /** The package's version. */
 export function version(): string {
@@ -55,8 +67,11 @@ export function buildProgram(context: CliContext): Command {
   registerInspect(program, context);
   registerDoctor(program, context);
   registerPrompt(program);
-  registerDemo(program);
+  registerRun(program, context);
+  registerConfig(program, context);
+  registerDemo(program, context);
   registerSim(program, context);
+  registerEval(program, context);
   return program;
 }
 
@@ -79,7 +94,7 @@ export async function runCli(argv: readonly string[], parts: Partial<CliContext>
   };
   const context: CliContext = { ...processContext(interrupt.signal), ...parts };
   // The other commands have nothing to undo: an interrupt ends them as it ends any process, or they listen themselves.
-  const listens = parts.signal === undefined && (argv[0] === 'infer' || argv[0] === 'inspect');
+  const listens = parts.signal === undefined && LISTENING.includes(argv[0] ?? '');
   if (listens) process.on('SIGINT', onInterrupt);
   try {
     await buildProgram(context).parseAsync([...argv], { from: 'user' });
@@ -95,6 +110,7 @@ function failed(error: unknown, context: CliContext, argv: readonly string[]): n
   const end = argv.indexOf('--');
   const json = (end < 0 ? argv : argv.slice(0, end)).includes('--json');
   if (error instanceof FoundProblems) return EXIT_FAILURE;
+  if (error instanceof CommandExit) return error.exitCode;
   if (error instanceof CommanderError) {
     if (error.exitCode === 0) return EXIT_OK;
     // premotor alone prints its help, which is not an error in a text's sense but no command either.

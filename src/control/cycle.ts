@@ -1,22 +1,26 @@
 /**
  * The synchronous control cycle: observe, predict a chunk, execute it knot by knot, commit what was executed and seen, again. It owns the order of
- * these steps and the robot's safety in them: whatever ends an episode, the arm is brought to rest and held. It computes no actions and reaches
- * policy, robot and cameras only through their interfaces, so simulation and hardware run the same code.
+ * these steps, the lifecycle around them and the robot's safety in them: nothing moves before it was armed, and whatever ends an episode, the arm is
+ * brought to rest and held. It computes no actions and reaches policy, robot and cameras only through their interfaces, so simulation and hardware
+ * run the same code.
  */
 import { setImmediate as nextTurn } from 'node:timers/promises';
-import { type FrameSource, observe } from '../cameras/source.js';
+import { CameraSampler } from '../cameras/sampler.js';
+import type { FrameSource } from '../cameras/source.js';
 import { PremotorError } from '../errors.js';
 import { toPremotorError } from '../native.js';
-import type { Chunk, Policy } from '../policy/contract.js';
+import type { Chunk, Policy, PredictOptions } from '../policy/contract.js';
 import type { Robot } from '../robot/robot.js';
+import { checkConfiguration, checkForgetting, checkPolicy, checkPose, MOMENTS_PER_LATENT } from './checks.js';
 import { type ChunkReport, type CycleListener, type CycleReport, Listeners, type Observation, type Outcome } from './events.js';
+import { Lifecycle, type State } from './lifecycle.js';
 import { type LimitedChunk, limitChunk } from './limits.js';
 import { KnotPath, StopRamp } from './path.js';
 
-/** Pictures per latent frame: the temporal factor of the released VAE. */
-const MOMENTS_PER_LATENT = 4;
 const ACTION_RATE_HZ = 50;
-const RATE_HZ_MIN = 1;
+const FRAME_AGE_MAX_MS = 100;
+const FRAME_SKEW_MAX_MS = 50;
+const HOLD_MS = 200;
 
 export interface CycleOptions {
   readonly policy: Policy;
@@ -26,6 +30,16 @@ export interface CycleOptions {
   readonly actionRateHz?: number;
   /** A frame older than this when it is observed ends the episode. Default: 100. */
   readonly frameAgeMaxMs?: number;
+  /** Frames of one observation that were captured further apart end the episode. Default: 50. */
+  readonly frameSkewMaxMs?: number;
+  /** Denoising steps of every prediction. Default: the job's. */
+  readonly videoSteps?: number;
+  readonly actionSteps?: number;
+  /**
+   * What the policy remembers. 'chunk' is an ablation: before every chunk the policy is reset with the prompt, the present picture is the first frame
+   * of a new episode, and nothing is committed. Such a chunk executes (K - 1) x H actions, as a first chunk does. Default: 'episode'.
+   */
+  readonly memory?: 'episode' | 'chunk';
   /** How long the last setpoint is held at the end of an episode, on the robot's clock. Default: 200. */
   readonly holdMs?: number;
 }
@@ -50,6 +64,9 @@ interface Episode {
   /** The motion under way and where in it the last setpoint that the robot took was; undefined at rest. */
   motion: { readonly path: KnotPath; segment: number; fraction: number } | undefined;
   startNs: bigint | undefined;
+  /** Over the observations of the chunk under way. */
+  frameAgeNsMax: bigint;
+  frameSkewNsMax: bigint;
 }
 
 /** Thrown inside the cycle to leave it when a stop was requested. */
@@ -58,61 +75,43 @@ class StopRequested extends Error {}
 export class ControlCycle {
   readonly #policy: Policy;
   readonly #robot: Robot;
-  readonly #cameras: FrameSource;
+  readonly #sampler: CameraSampler;
   readonly #listeners = new Listeners();
+  readonly #lifecycle = new Lifecycle((transition) => this.#listeners.emit({ type: 'state', transition }));
   readonly #knotNs: bigint;
   readonly #ticksPerKnot: number;
   readonly #knotsPerMoment: number;
-  readonly #frameAgeMaxNs: bigint;
+  readonly #steps: Pick<PredictOptions, 'videoSteps' | 'actionSteps'>;
+  readonly #forgets: boolean;
   readonly #holdMs: number;
   readonly #setpoint: Float64Array; // [joints], the last one given
   #episode: Episode | undefined;
+  /** Requests so far, so that one which comes while the robot is being armed is not lost. */
+  #stopRequests = 0;
 
-  /** Errors: CONTROL_JOINTS, CONTROL_RATE, CONTROL_MOMENTS, CAMERA_MISSING. */
+  /** Errors: CONTROL_JOINTS, CONTROL_RATE, CONTROL_MOMENTS, CONTROL_MEMORY, CAMERA_MISSING. */
   constructor(options: CycleOptions) {
     const { policy, robot, cameras } = options;
     const rateHz = options.actionRateHz ?? ACTION_RATE_HZ;
+    checkConfiguration(policy.job, robot, rateHz);
+    const milliseconds = (value: number): bigint => BigInt(Math.round(value * 1e6));
     this.#policy = policy;
     this.#robot = robot;
-    this.#cameras = cameras;
-    this.#knotNs = rateHz >= RATE_HZ_MIN ? BigInt(Math.round(1e9 / rateHz)) : 0n;
+    this.#sampler = new CameraSampler({
+      source: cameras,
+      keys: policy.job.obs_cam_keys,
+      ageMaxNs: milliseconds(options.frameAgeMaxMs ?? FRAME_AGE_MAX_MS),
+      skewMaxNs: milliseconds(options.frameSkewMaxMs ?? FRAME_SKEW_MAX_MS),
+    });
+    this.#knotNs = BigInt(Math.round(1e9 / rateHz));
     this.#ticksPerKnot = Number(this.#knotNs / robot.periodNs);
     this.#knotsPerMoment = policy.job.action_per_frame / MOMENTS_PER_LATENT;
-    this.#frameAgeMaxNs = BigInt(Math.round((options.frameAgeMaxMs ?? 100) * 1e6));
-    this.#holdMs = options.holdMs ?? 200;
+    const { videoSteps, actionSteps } = options;
+    this.#steps = { ...(videoSteps === undefined ? {} : { videoSteps }), ...(actionSteps === undefined ? {} : { actionSteps }) };
+    this.#forgets = options.memory === 'chunk';
+    if (this.#forgets) checkForgetting(policy.job);
+    this.#holdMs = options.holdMs ?? HOLD_MS;
     this.#setpoint = new Float64Array(robot.joints.length);
-    this.#check(rateHz);
-  }
-
-  #check(rateHz: number): void {
-    const { job } = this.#policy;
-    const [joints, channels] = [this.#robot.joints.length, job.used_action_channel_ids.length];
-    if (joints !== channels) {
-      throw new PremotorError('CONTROL_JOINTS', 'The job does not fit the robot: it needs one used action channel per joint.', {
-        expected: `${joints} used_action_channel_ids`,
-        found: `${channels}`,
-      });
-    }
-    if (this.#ticksPerKnot < 1 || this.#knotNs % this.#robot.periodNs !== 0n) {
-      throw new PremotorError('CONTROL_RATE', "The time between two actions must be a whole number of the robot's setpoint periods.", {
-        expected: `at least ${RATE_HZ_MIN} actions per second, a multiple of ${this.#robot.periodNs} ns apart`,
-        found: `${rateHz} actions per second`,
-      });
-    }
-    if (!Number.isInteger(this.#knotsPerMoment)) {
-      throw new PremotorError('CONTROL_MOMENTS', 'The cameras are read 4 times per latent frame, so action_per_frame must be a multiple of 4.', {
-        expected: 'a multiple of 4',
-        found: `${job.action_per_frame}`,
-      });
-    }
-    const keys = this.#cameras.cameras.map(({ camera }) => camera);
-    const missing = job.obs_cam_keys.filter((key) => !keys.includes(key));
-    if (missing.length > 0) {
-      throw new PremotorError('CAMERA_MISSING', `No camera is called ${missing.join(', ')}. Change obs_cam_keys of the job or the camera's name.`, {
-        expected: job.obs_cam_keys.join(', '),
-        found: keys.join(', ') || 'no cameras',
-      });
-    }
   }
 
   /** Returns what removes the listener again. */
@@ -120,19 +119,62 @@ export class ControlCycle {
     return this.#listeners.add(listener);
   }
 
+  get state(): State {
+    return this.#lifecycle.state;
+  }
+
+  /** Why the robot is in the state `fault`. */
+  get fault(): PremotorError | undefined {
+    return this.#lifecycle.fault;
+  }
+
   /**
-   * Ends the running episode as 'stopped': within one action period the arm begins to decelerate, then holds. Idempotent, safe in a signal handler.
+   * Allows one episode, after looking whether it could run: the policy fits the robot, the robot's pose can be read and lies inside the joint limits,
+   * every camera of the job delivers a fresh frame of its size. What it finds wrong is thrown and changes no state. Errors: CONTROL_TRANSITION,
+   * CONTROL_JOINTS, CONTROL_POSE, CAMERA_*, ABORTED when a stop was requested meanwhile, those of the robot.
+   */
+  async arm(): Promise<void> {
+    this.#lifecycle.check('arm');
+    const requests = this.#stopRequests;
+    checkPolicy(this.#policy, this.#robot.joints);
+    const state = await this.#robot.getState();
+    checkPose(state, this.#robot.joints);
+    this.#sampler.clear();
+    await this.#sampler.sampleAt(state.timeNs, () => this.#now());
+    if (this.#stopRequests !== requests) throw new PremotorError('ABORTED', 'A stop was requested while the robot was being armed. Arm it again.');
+    this.#lifecycle.dispatch('arm', 'robot, cameras and policy are ready');
+  }
+
+  /** Takes the permission to move back. Errors: CONTROL_TRANSITION while an episode runs, and after a fault. */
+  disarm(): void {
+    this.#lifecycle.dispatch('disarm', 'disarmed');
+  }
+
+  /** Leaves a fault; the robot has to be armed again before it moves. Errors: CONTROL_TRANSITION when there is none. */
+  reset(): void {
+    this.#lifecycle.dispatch('reset', 'the fault was acknowledged');
+  }
+
+  /**
+   * Ends the running episode as 'stopped': within one action period the arm begins to decelerate, then holds. An armed robot is disarmed. Idempotent,
+   * possible in every state, safe in a signal handler.
    */
   requestStop(reason: string): void {
+    this.#stopRequests++;
+    this.#lifecycle.dispatch('stop', reason);
     this.#episode?.stop.abort(reason);
   }
 
-  /** Runs one episode. Errors of policy, robot and cameras end it and are in the report; only a second run while one is running is thrown. */
+  /**
+   * Runs one episode of an armed robot. Errors of policy, robot and cameras end it and are in the report; thrown are only CONTROL_BUSY and, for a
+   * robot that is not armed, CONTROL_TRANSITION.
+   */
   async run(options: EpisodeOptions): Promise<CycleReport> {
     if (this.#episode) {
       const message = 'An episode is already running. Await its report, or request a stop, before the next one.';
       throw new PremotorError('CONTROL_BUSY', message, { expected: 'no episode', found: 'a running one' });
     }
+    this.#lifecycle.check('start');
     const episode: Episode = {
       options,
       stop: new AbortController(),
@@ -141,9 +183,12 @@ export class ControlCycle {
       clampedKnots: 0,
       motion: undefined,
       startNs: undefined,
+      frameAgeNsMax: 0n,
+      frameSkewNsMax: 0n,
     };
     this.#episode = episode;
     this.#listeners.errors.length = 0;
+    this.#lifecycle.dispatch('start', `episode "${options.prompt}"`);
     try {
       let outcome: Outcome;
       let error: PremotorError | undefined;
@@ -168,7 +213,7 @@ export class ControlCycle {
     // The first setpoint equals the measured pose, so nothing jumps when control begins.
     this.#setpoint.set(state.positionsRad);
     await this.#policy.reset({ prompt: options.prompt, signal: stop.signal });
-    const first = await this.#observe();
+    const first = await this.#observe(episode);
     this.#listeners.emit({ type: 'started', prompt: options.prompt, chunks: options.chunks, observation: first });
     for (let chunk = 0; chunk < options.chunks; chunk++) {
       await this.#runChunk(episode, chunk, first);
@@ -179,9 +224,13 @@ export class ControlCycle {
   }
 
   async #runChunk(episode: Episode, chunk: number, first: Observation): Promise<void> {
+    const forgets = this.#forgets && chunk > 0;
+    const obs = forgets ? await this.#observe(episode) : first;
     const begun = performance.now();
+    if (forgets) await this.#policy.reset({ prompt: episode.options.prompt, signal: episode.stop.signal });
     const prediction = await this.#policy.predict({
-      ...(chunk === 0 ? { obs: first } : {}),
+      ...(chunk === 0 || forgets ? { obs } : {}),
+      ...this.#steps,
       seed: episode.options.seed ?? 0,
       signal: episode.stop.signal,
       onProgress: (progress) => this.#listeners.emit({ type: 'progress', chunk, progress }),
@@ -194,22 +243,27 @@ export class ControlCycle {
     const executed = performance.now();
     const clampedKnots = limited.clamped.filter(Boolean).length;
     this.#listeners.emit({ type: 'executed', chunk, actions: limited.executed, moments, clampedKnots });
-    await this.#policy.commit({
-      obs: moments,
-      actions: limited.executed,
-      onProgress: (progress) => this.#listeners.emit({ type: 'progress', chunk, progress }),
-    });
+    if (!this.#forgets) {
+      await this.#policy.commit({
+        obs: moments,
+        actions: limited.executed,
+        onProgress: (progress) => this.#listeners.emit({ type: 'progress', chunk, progress }),
+      });
+    }
     const report: ChunkReport = {
       chunk,
       frameIndex,
       knots: limited.knots.length,
       clampedKnots,
+      frameAgeMsMax: Number(episode.frameAgeNsMax) / 1e6,
+      frameSkewMsMax: Number(episode.frameSkewNsMax) / 1e6,
       predictMs: predicted - begun,
       executeMs: executed - predicted,
       commitMs: performance.now() - executed,
       timing,
     };
     episode.reports.push(report);
+    Object.assign(episode, { frameAgeNsMax: 0n, frameSkewNsMax: 0n });
     this.#listeners.emit({ type: 'committed', chunk, report });
   }
 
@@ -217,8 +271,8 @@ export class ControlCycle {
     return limitChunk({
       actions: prediction.actions,
       shape: prediction.shape,
-      // The episode's first latent frame is the observation itself: no actions lead to it.
-      padding: chunk === 0 ? this.#policy.job.action_per_frame : 0,
+      // An episode's first latent frame is the observation itself: no actions lead to it.
+      padding: chunk === 0 || this.#forgets ? this.#policy.job.action_per_frame : 0,
       from: this.#setpoint,
       joints: this.#robot.joints,
       knotS: Number(this.#knotNs) / 1e9,
@@ -243,7 +297,7 @@ export class ControlCycle {
       episode.knots++;
       if (clamped[segment]) episode.clampedKnots++;
       if ((segment + 1) % this.#knotsPerMoment !== 0) continue;
-      moments.push(await this.#observe());
+      moments.push(await this.#observe(episode));
       // In virtual time nothing waits, so signals and timers get their turn here.
       await nextTurn();
     }
@@ -251,24 +305,37 @@ export class ControlCycle {
     return moments;
   }
 
-  async #observe(): Promise<Observation> {
-    const { timeNs } = await this.#robot.getState();
-    return observe(this.#cameras, { keys: this.#policy.job.obs_cam_keys, nowNs: timeNs, ageMaxNs: this.#frameAgeMaxNs });
+  async #now(): Promise<bigint> {
+    return (await this.#robot.getState()).timeNs;
+  }
+
+  /** What the cameras saw at this moment. */
+  async #observe(episode: Episode): Promise<Observation> {
+    const { frames, ageNsMax, skewNs } = await this.#sampler.sampleAt(await this.#now(), () => this.#now());
+    if (ageNsMax > episode.frameAgeNsMax) episode.frameAgeNsMax = ageNsMax;
+    if (skewNs > episode.frameSkewNsMax) episode.frameSkewNsMax = skewNs;
+    return frames;
   }
 
   /** Brings the arm to rest, holds it, and reports. Never throws. */
   async #end(episode: Episode, outcome: Outcome, error: PremotorError | undefined): Promise<CycleReport> {
+    if (error) this.#lifecycle.fail(error);
     this.#listeners.emit({ type: 'holding', why: outcome });
     let holdError: PremotorError | undefined;
-    let robotMs = 0;
+    let [activeMs, robotMs] = [0, 0];
+    const { startNs } = episode;
     try {
-      if (episode.startNs !== undefined) {
+      if (startNs !== undefined) {
+        const elapsedMs = async (): Promise<number> => Number((await this.#now()) - startNs) / 1e6;
+        activeMs = await elapsedMs();
         await this.#comeToRest(episode);
+        if (!error) this.#lifecycle.dispatch('rest', outcome === 'stopped' ? 'the arm came to rest' : `episode ${outcome}`);
         await this.#hold();
-        robotMs = Number((await this.#robot.getState()).timeNs - episode.startNs) / 1e6;
-      }
+        robotMs = await elapsedMs();
+      } else if (!error) this.#lifecycle.dispatch('rest', 'nothing had moved');
     } catch (thrown) {
       holdError = toPremotorError(thrown);
+      this.#lifecycle.fail(holdError);
     }
     const report: CycleReport = {
       outcome,
@@ -278,6 +345,7 @@ export class ControlCycle {
       chunks: episode.reports,
       knots: episode.knots,
       clampedKnots: episode.clampedKnots,
+      activeMs,
       robotMs,
       listenerErrors: [...this.#listeners.errors],
     };

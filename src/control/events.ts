@@ -4,6 +4,7 @@
  */
 import type { PremotorError } from '../errors.js';
 import type { Frame, Progress, Tensor, Timing } from '../policy/contract.js';
+import type { Transition } from './lifecycle.js';
 
 /** One frame per camera, in the job's order. */
 export type Observation = readonly Frame[];
@@ -16,6 +17,9 @@ export interface ChunkReport {
   /** Setpoint knots executed, and how many of them had to be clamped. */
   readonly knots: number;
   readonly clampedKnots: number;
+  /** Over its observations: the oldest frame's age when it was used, and the largest time between the cameras' captures. */
+  readonly frameAgeMsMax: number;
+  readonly frameSkewMsMax: number;
   /** Wall-clock time of the three parts. */
   readonly predictMs: number;
   readonly executeMs: number;
@@ -41,13 +45,15 @@ export interface CycleReport {
   /** Over the whole episode, chunks that were cut short included. */
   readonly knots: number;
   readonly clampedKnots: number;
-  /** Time that passed on the robot's clock. */
+  /** Time that passed on the robot's clock: until the last action ended or the episode was cut short, and with coming to rest and holding. */
+  readonly activeMs: number;
   readonly robotMs: number;
   /** Listeners that threw. They were ignored. */
   readonly listenerErrors: readonly Error[];
 }
 
 export type CycleEvent =
+  | { readonly type: 'state'; readonly transition: Transition }
   | { readonly type: 'started'; readonly prompt: string; readonly chunks: number; readonly observation: Observation }
   | { readonly type: 'progress'; readonly chunk: number; readonly progress: Progress }
   | { readonly type: 'predicted'; readonly chunk: number; readonly frameIndex: number; readonly latents: Tensor; readonly timing: Timing }

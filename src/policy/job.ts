@@ -6,6 +6,7 @@ import { readFile } from 'node:fs/promises';
 import { z } from 'zod';
 import { PremotorError } from '../errors.js';
 import { TEXT_TOKENS_MAX } from '../text/tokenizer.js';
+import { describe, nearestName } from '../wording.js';
 import type { Job } from './contract.js';
 
 export interface ParsedJob {
@@ -252,45 +253,11 @@ function nearMisses(source: Record<string, unknown>): [string, string][] {
   const pairs: [string, string][] = [];
   for (const key of Object.keys(source)) {
     if (known.includes(key) || key.length > 64) continue;
-    const ranked = known
-      .filter((name) => source[name] === undefined)
-      .map((name): [string, number] => [name, editDistance(plain(key), plain(name))])
-      .sort((a, b) => a[1] - b[1]);
-    const best = ranked[0];
-    if (best !== undefined && best[1] <= Math.min(2, Math.floor(plain(key).length / 4))) pairs.push([key, best[0]]);
+    const absent = known.filter((name) => source[name] === undefined);
+    const meant = nearestName(key, absent);
+    if (meant !== undefined) pairs.push([key, meant]);
   }
   return pairs;
-}
-
-const plain = (name: string): string => name.toLowerCase().replaceAll(/[^a-z0-9]/g, '');
-
-/** Levenshtein distance. */
-function editDistance(a: string, b: string): number {
-  let row = Array.from({ length: b.length + 1 }, (_, index) => index);
-  for (let i = 1; i <= a.length; i++) {
-    const next = [i];
-    for (let j = 1; j <= b.length; j++) {
-      const substitution = (row[j - 1] ?? 0) + (a[i - 1] === b[j - 1] ? 0 : 1);
-      next.push(Math.min(substitution, (row[j] ?? 0) + 1, (next[j - 1] ?? 0) + 1));
-    }
-    row = next;
-  }
-  return row[b.length] ?? 0;
-}
-
-/** A value in few words, for an error's `found`. */
-export function describe(value: unknown): string {
-  if (value === undefined) return 'nothing';
-  if (value === null) return 'null';
-  if (typeof value === 'bigint') return `${value}n`;
-  if (typeof value === 'number') return String(value);
-  if (typeof value === 'function') return 'a function';
-  if (typeof value === 'symbol') return 'a symbol';
-  if (Array.isArray(value)) return `a list of ${value.length}`;
-  if (ArrayBuffer.isView(value)) return `${value.constructor.name} of ${(value as { length?: number }).length ?? value.byteLength}`;
-  if (typeof value === 'object') return `an object (${Object.keys(value).slice(0, 4).join(', ')})`;
-  const shown = JSON.stringify(value) ?? String(value);
-  return shown.length > 60 ? `${shown.slice(0, 57)}...` : shown;
 }
 
 function deepFreeze<T>(value: T): T {

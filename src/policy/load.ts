@@ -11,9 +11,10 @@ import { checkpointHash } from '../text/checkpoint-hash.js';
 import { embedPrompt } from '../text/embeddings.js';
 import { textMode } from '../text/prompt-cache.js';
 import { TEXT_TOKENS_MAX } from '../text/tokenizer.js';
+import { describe } from '../wording.js';
 import type { Job, LoadPolicyOptions, Policy, PolicyInfo } from './contract.js';
 import { IsolatedPolicy } from './isolated.js';
-import { describe, type ParsedJob, readJob } from './job.js';
+import { type ParsedJob, readJob } from './job.js';
 import { LocalPolicy, type TextProvider } from './local.js';
 
 const THREADS_MAX = 1024;

@@ -4,8 +4,8 @@
  */
 import { PremotorError } from '../errors.js';
 import type { NativeFrame } from '../native.js';
+import { describe } from '../wording.js';
 import type { Job, Noise } from './contract.js';
-import { describe } from './job.js';
 import { countOf } from './tensor.js';
 
 const SIDE_PIXELS_MAX = 8192;

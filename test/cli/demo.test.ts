@@ -1,79 +1,82 @@
 /** `premotor demo`: with the real engine in its own process end to end, and with a scripted policy for what a user sees in each ending. */
-import { spawn } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import { existsSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { fileURLToPath } from 'node:url';
-import { Command } from 'commander';
 import sharp from 'sharp';
 import t from 'tap';
 import { writeUntrainedCheckpoint } from '../../src/checkpoint/untrained.js';
-import { type DemoDependencies, type DemoOptions, registerDemo, runDemo } from '../../src/cli/demo.js';
+import type { CliContext } from '../../src/cli/context.js';
+import { type DemoOptions, type DemoParts, demoConfig, runDemo } from '../../src/cli/demo.js';
+import { runCli } from '../../src/cli/main.js';
 import { PremotorError } from '../../src/errors.js';
 import { loadPolicy } from '../../src/policy/load.js';
-import { touchScene } from '../../src/sim/touch.js';
 import { FakePolicy } from '../control/fakes.js';
-import { touchKnots } from '../sim/expert.js';
+import { expertPolicy } from '../support/expert-policy.js';
+import { fakeContext, TextSink } from './fakes.js';
 
-/** What was printed: results, and progress as a terminal would get it. */
-interface Heard {
-  out: string;
-  err: string;
-}
-
-function listen(change: Partial<DemoDependencies>): { deps: DemoDependencies; heard: Heard } {
-  const heard: Heard = { out: '', err: '' };
-  const deps: DemoDependencies = {
-    loadPolicy,
+function listen(context: Partial<CliContext>, change: Partial<DemoParts> = {}) {
+  const fakes = fakeContext({ loadPolicy, ...context });
+  const err = new TextSink(true);
+  Object.assign(err, { columns: 200 });
+  const parts: DemoParts = {
     writeCheckpoint: (dir, texts) => writeUntrainedCheckpoint(dir, { texts }),
-    out: { write: (text) => (heard.out += text) },
-    err: { write: (text) => (heard.err += text), isTTY: true, columns: 200 },
-    onInterrupt: () => () => undefined,
+    shippedCheckpoint: '/nowhere/tabletop',
     ...change,
   };
-  return { deps, heard };
+  return { context: { ...fakes.context, err }, out: fakes.out, err, parts };
 }
-const optionsOf = (out: string, change: Partial<DemoOptions> = {}): DemoOptions => ({ chunks: 2, seed: 3, out, json: false, ...change });
+const optionsOf = (out: string, change: Partial<DemoOptions> = {}): DemoOptions => ({
+  task: 'touch',
+  chunks: 2,
+  seed: 3,
+  out,
+  json: false,
+  ...change,
+});
 
 t.test('end to end: an untrained checkpoint, the engine in its own process, a film', async (t) => {
   const out = t.testdir();
-  const { deps, heard } = listen({});
-  const result = await runDemo(optionsOf(out), deps);
-  t.same([result.outcome, result.untrained, result.chunks.length, result.setpoints], ['finished', true, 2, 48]);
-  t.match(heard.err, /UNTRAINED.*will not succeed/);
-  t.equal(heard.err.match(/chunk [12]\/2 {2}predict \d+ ms/g)?.length, 2);
-  t.match(heard.err, /chunk 2\/2: denoising video \[#{24}\] 6\/6/, 'the bar shows the passes');
-  t.match(heard.out, /clamped setpoints +\d+ of 48[\s\S]*success +(yes|no)/);
+  const first = listen({});
+  const summary = await runDemo(optionsOf(out), first.context, first.parts);
+  t.same([summary.outcome, summary.untrained, summary.chunks.length, summary.setpoints], ['finished', true, 2, 24]);
+  t.match(first.err.text, /No trained checkpoint ships/);
+  t.match(first.err.text, /UNTRAINED.*will not succeed/);
+  t.match(first.err.text, /state {2}disarmed -> armed: .*\n[\s\S]*state {2}armed -> running: [\s\S]*state {2}running -> holding: episode finished/);
+  t.equal(first.err.text.match(/chunk [12]\/2 {2}predict \d+ ms/g)?.length, 2);
+  t.match(first.err.text, /chunk 2\/2: denoising video \[#{24}\] 6\/6/, 'the bar shows the passes');
+  t.match(first.out.text, /success +(yes|no)[\s\S]*clamped setpoints +\d+ of 24/);
   const film = join(out, 'episode.gif');
   const { pages, delay, width } = await sharp(film, { pages: -1 }).metadata();
   t.same([pages, delay?.[0], width], [1 + 4 + 8, 80, 4 * 192 + 3 * 6], '12.5 pictures per second, two cameras real and imagined');
   const before = createHash('sha256').update(readFileSync(film)).digest('hex');
 
-  const again = listen({
-    writeCheckpoint: async () => {
-      throw new Error('the checkpoint is there already');
+  const again = listen(
+    {},
+    {
+      writeCheckpoint: async () => {
+        throw new Error('the checkpoint is there already');
+      },
     },
-  });
-  await runDemo(optionsOf(out, { json: true }), again.deps);
+  );
+  await runDemo(optionsOf(out, { json: true }), again.context, again.parts);
   t.equal(createHash('sha256').update(readFileSync(film)).digest('hex'), before, 'the same seed gives the same film, bit for bit');
-  const printed = JSON.parse(again.heard.out);
-  t.same([printed.outcome, printed.setpoints, printed.chunks.length, printed.animation], ['finished', 48, 2, film], '--json prints one document');
+  const printed = JSON.parse(again.out.text);
+  t.same([printed.outcome, printed.setpoints, printed.chunks.length, printed.animation], ['finished', 24, 2, film], '--json prints one document');
 });
 
 t.test('a policy that knows the way succeeds, and the demonstration ends there', async (t) => {
-  const scene = touchScene(3);
-  const knots = touchKnots(scene.layout[scene.target]);
-  const policy = new FakePolicy((channel, knot) => knots[Math.max(0, Math.min(knot, knots.length - 1))]?.[channel] ?? 0);
-  const { deps, heard } = listen({ loadPolicy: async () => policy });
-  const result = await runDemo(optionsOf(t.testdir(), { chunks: 9, checkpoint: 'trained' }), deps);
-  t.same([result.outcome, result.success, result.untrained], ['reached', true, false]);
-  t.ok(result.chunks.length < 9);
-  t.notMatch(heard.err, /UNTRAINED/);
-  t.match(heard.out, /success +yes/);
+  const policy = await expertPolicy('touch', 3);
+  const { context, out, err, parts } = listen({ loadPolicy: async () => policy });
+  const summary = await runDemo(optionsOf(t.testdir(), { chunks: 9, checkpoint: 'trained' }), context, parts);
+  t.same([summary.outcome, summary.success, summary.untrained, summary.clampedSetpoints], ['reached', true, false, 0]);
+  t.ok(summary.chunks.length < 9);
+  t.ok(summary.completionS !== null && summary.completionS < summary.robotS && summary.completionS > 0.5, `${summary.completionS} s`);
+  t.notMatch(err.text, /UNTRAINED/);
+  t.match(out.text, /success +yes/);
   t.ok(policy.isClosed);
 });
 
-t.test('an engine that dies: the result is printed, the arm held, the error thrown', async (t) => {
+t.test('an engine that dies: the summary is printed, the arm held, the error thrown', async (t) => {
   const out = t.testdir();
   const policy = new FakePolicy(() => 0);
   policy.before = (call) => {
@@ -82,66 +85,59 @@ t.test('an engine that dies: the result is printed, the arm held, the error thro
   policy.decode = async () => {
     throw new PremotorError('ENGINE_DIED', 'The engine process ended.');
   };
-  const { deps, heard } = listen({ loadPolicy: async () => policy });
-  await t.rejects(runDemo(optionsOf(out, { checkpoint: 'x' }), deps), { code: 'ENGINE_DIED' });
-  t.match(heard.out, /outcome +failed[\s\S]*animation +none/);
-  t.match(heard.err, /The arm decelerates and holds its position\./);
+  const heard = listen({ loadPolicy: async () => policy });
+  await t.rejects(runDemo(optionsOf(out, { checkpoint: 'x' }), heard.context, heard.parts), { code: 'ENGINE_DIED' });
+  t.match(heard.out.text, /outcome +failed \(ENGINE_DIED\)[\s\S]*animation +none/);
+  t.match(heard.err.text, /state {2}running -> fault: ENGINE_DIED[\s\S]*The arm decelerates and holds its position\./);
   t.notOk(existsSync(join(out, 'episode.gif')));
   t.ok(policy.isClosed);
 });
 
+t.test('the shipped checkpoint is taken when it is there, with its own job', async (t) => {
+  const dir = t.testdir({ shipped: { 'job.json': '{}' } });
+  const shipped = join(dir, 'shipped');
+  const policy = new FakePolicy(() => 0);
+  const loads: unknown[] = [];
+  const load = async (options: unknown): Promise<FakePolicy> => {
+    loads.push(options);
+    return policy;
+  };
+  const { context, parts } = listen({ loadPolicy: load }, { shippedCheckpoint: shipped });
+  await runDemo(optionsOf(join(dir, 'out'), { chunks: 1 }), context, parts);
+  t.match(loads, [{ checkpoint: shipped, job: join(shipped, 'job.json'), isolate: true }]);
+});
+
 t.test('a checkpoint that cannot be loaded leaves nothing running', async (t) => {
-  const { deps } = listen({});
-  await t.rejects(runDemo(optionsOf(t.testdir(), { checkpoint: '/nowhere' }), deps), { code: 'CHECKPOINT_MISSING_FILE' });
+  const { context, parts } = listen({});
+  await t.rejects(runDemo(optionsOf(t.testdir(), { checkpoint: '/nowhere' }), context, parts), { code: 'CHECKPOINT_MISSING_FILE' });
 });
 
 t.test('an interrupted checkpoint writer leaves nothing that is taken for complete', async (t) => {
   const out = t.testdir();
-  const { deps } = listen({
-    writeCheckpoint: async (dir) => {
-      await writeUntrainedCheckpoint(dir);
-      throw new Error('interrupted');
+  const { context, parts } = listen(
+    {},
+    {
+      writeCheckpoint: async (dir) => {
+        await writeUntrainedCheckpoint(dir);
+        throw new Error('interrupted');
+      },
     },
-  });
-  await t.rejects(runDemo(optionsOf(out), deps), { message: 'interrupted' });
+  );
+  await t.rejects(runDemo(optionsOf(out), context, parts), { message: 'interrupted' });
   t.notOk(existsSync(join(out, 'untrained-checkpoint')));
 });
 
-t.test('options are checked', async (t) => {
+t.test('options are checked, and become a configuration', async (t) => {
   for (const wrong of [
     ['--chunks', '0'],
     ['--chunks', 'many'],
     ['--seed', '-1'],
     ['--seed', '1.5'],
+    ['--task', 'juggle'],
   ]) {
-    const program = new Command().exitOverride().configureOutput({ writeErr: () => undefined });
-    registerDemo(program);
-    for (const command of program.commands) command.exitOverride().configureOutput({ writeErr: () => undefined });
-    await t.rejects(program.parseAsync(['node', 'premotor', 'demo', ...wrong]), { code: 'commander.invalidArgument' }, wrong.join(' '));
+    t.equal(await runCli(['demo', ...wrong], fakeContext().context), 2, wrong.join(' '));
   }
-});
-
-t.test('SIGINT ends the command after holding, with exit code 130', async (t) => {
-  const out = t.testdir();
-  const script = `import { Command } from 'commander';
-    import { registerDemo } from './src/cli/demo.ts';
-    const program = new Command();
-    registerDemo(program);
-    await program.parseAsync(['node', 'premotor', 'demo', '--chunks', '1000', '--json', '--out', ${JSON.stringify(out)}]);`;
-  const root = fileURLToPath(new URL('../..', import.meta.url));
-  const child = spawn(process.execPath, ['--import=tsx', '--input-type=module', '-e', script], { cwd: root, stdio: ['ignore', 'pipe', 'pipe'] });
-  let [stdout, stderr] = ['', ''];
-  child.stdout.on('data', (data) => (stdout += data));
-  child.stderr.on('data', (data) => {
-    const had = /chunk 1\/1000 {2}predict/.test(stderr);
-    stderr += data;
-    if (!had && /chunk 1\/1000 {2}predict/.test(stderr)) child.kill('SIGINT');
-  });
-  const code = await new Promise((resolve) => child.on('exit', resolve));
-  t.equal(code, 130, stderr.slice(-400));
-  t.match(stderr, /Stopping[\s\S]*decelerates and holds/);
-  const result = JSON.parse(stdout);
-  t.equal(result.outcome, 'stopped');
-  t.ok(result.chunks.length >= 1 && result.chunks.length < 1000);
-  t.ok(existsSync(result.animation), 'the film of what was done is there');
+  const { chunks: _, ...usual } = optionsOf('out', { task: 'push' });
+  t.match(demoConfig(usual, '/ckpt'), { task: { name: 'push', seed: 3 }, policy: { checkpoint_dir: '/ckpt', isolate: true } });
+  t.equal(demoConfig(usual, '/ckpt').control.chunks_max, undefined, "the task's own number of chunks");
 });

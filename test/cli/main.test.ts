@@ -20,9 +20,9 @@ t.test('version and help are results, with examples for every command', async (t
   t.same(await run(['--version']), { code: 0, out: `${version}\n`, err: '' });
   const help = await run(['--help']);
   t.equal(help.code, 0);
-  for (const command of ['infer', 'inspect', 'doctor', 'prompt', 'demo']) t.match(help.out, new RegExp(`^  ${command}\\b`, 'm'));
+  for (const command of ['infer', 'inspect', 'doctor', 'prompt', 'run', 'config', 'demo']) t.match(help.out, new RegExp(`^  ${command}\\b`, 'm'));
   t.match(help.out, /Examples:/);
-  for (const command of ['infer', 'inspect', 'doctor']) {
+  for (const command of ['infer', 'inspect', 'doctor', 'run', 'demo']) {
     const { code, out } = await run([command, '--help']);
     t.equal(code, 0);
     t.match(out, /Examples:\n {2}premotor/, command);

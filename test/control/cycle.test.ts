@@ -2,10 +2,13 @@
 import t from 'tap';
 import { ControlCycle, type CycleOptions, type EpisodeOptions } from '../../src/control/cycle.js';
 import type { CycleEvent, CycleReport } from '../../src/control/events.js';
+import { PremotorError } from '../../src/errors.js';
 import { SIM_JOB } from '../../src/sim/job.js';
 import { type ActionAt, FakeCameras, FakePolicy, FakeRobot } from './fakes.js';
 
-const [K, H] = [SIM_JOB.frame_chunk_size, SIM_JOB.action_per_frame];
+/** Longer chunks than the simulated arm's, at the cycle's default of 50 actions per second. */
+const JOB = { frame_chunk_size: 2, action_per_frame: 16 };
+const [K, H] = [JOB.frame_chunk_size, JOB.action_per_frame];
 const MOMENT_NS = 80_000_000n;
 /** Well inside the limits: 0.01 rad a knot at most. */
 const gentle: ActionAt = (channel, knot) => 0.2 * Math.sin(0.05 * knot + channel) - 0.2 * Math.sin(0.05 * -1 + channel);
@@ -19,7 +22,7 @@ interface Rig {
 }
 
 function rig(actionAt: ActionAt = gentle, options: Partial<CycleOptions> = {}, job: Partial<typeof SIM_JOB> = {}): Rig {
-  const policy = new FakePolicy(actionAt, job);
+  const policy = new FakePolicy(actionAt, { ...JOB, ...job });
   const robot = new FakeRobot();
   const cameras = new FakeCameras(robot);
   const cycle = new ControlCycle({ policy, robot, cameras, holdMs: 20, ...options });
@@ -27,7 +30,10 @@ function rig(actionAt: ActionAt = gentle, options: Partial<CycleOptions> = {}, j
   cycle.on((event) => events.push(event));
   return { policy, robot, cameras, events, cycle };
 }
-const run = ({ cycle }: Rig, options: Partial<EpisodeOptions> = {}): Promise<CycleReport> => cycle.run({ prompt: 'touch', chunks: 3, ...options });
+async function run({ cycle }: Rig, options: Partial<EpisodeOptions> = {}): Promise<CycleReport> {
+  await cycle.arm();
+  return cycle.run({ prompt: 'touch', chunks: 3, ...options });
+}
 
 t.test('the order of calls, and what each of them gets', async (t) => {
   const r = rig();
@@ -84,7 +90,7 @@ t.test('frames are taken at every (H/4)-th action, stamped with those times, in 
       );
     }
   }
-  t.equal(r.cameras.captures, 1 + 4 * (K - 1) + 2 * 4 * K);
+  t.equal(r.cameras.captures, 2 + 4 * (K - 1) + 2 * 4 * K, 'once for arming, once at the start, then at every moment');
 });
 
 t.test('every knot is reached, at its time, ten setpoints each', async (t) => {
@@ -125,7 +131,9 @@ t.test('clamped actions are what is committed, and they are counted', async (t) 
 t.test('the first setpoints start from the measured pose', async (t) => {
   const policy = new FakePolicy(() => 1);
   const robot = new FakeRobot([0.5, -0.5, 0.25, 0]);
-  await new ControlCycle({ policy, robot, cameras: new FakeCameras(robot) }).run({ prompt: 'x', chunks: 1 });
+  const cycle = new ControlCycle({ policy, robot, cameras: new FakeCameras(robot) });
+  await cycle.arm();
+  await cycle.run({ prompt: 'x', chunks: 1 });
   const [first] = robot.setpoints;
   t.ok(Math.abs((first?.[0] ?? 0) - 0.5) < 0.003 && Math.abs((first?.[1] ?? 0) + 0.5) < 0.003, `first setpoint ${first?.join(', ')}`);
 });
@@ -158,7 +166,7 @@ t.test('listeners hear every step; one that throws is reported and changes nothi
   const chunk = ['progress', 'predicted', 'executed', 'committed'];
   t.same(
     r.events.map(({ type }) => type),
-    ['started', ...chunk, ...chunk, 'holding', 'ended'],
+    ['state', 'state', 'started', ...chunk, ...chunk, 'holding', 'state', 'ended'],
   );
   t.equal(report.outcome, 'finished');
   t.ok(report.listenerErrors.length > 0 && report.listenerErrors.every(({ message }) => message === 'a broken listener'));
@@ -186,7 +194,78 @@ t.test('a configuration that cannot work is refused before anything moves', asyn
 t.test('a second run while one is running is refused; afterwards it is welcome', async (t) => {
   const r = rig();
   const first = run(r);
-  await t.rejects(run(r), { code: 'CONTROL_BUSY' });
+  await new Promise(setImmediate);
+  await t.rejects(r.cycle.run({ prompt: 'x', chunks: 1 }), { code: 'CONTROL_BUSY' });
+  await t.rejects(r.cycle.arm(), { code: 'CONTROL_TRANSITION', found: 'running' });
   t.equal((await first).outcome, 'finished');
   t.equal((await run(r)).outcome, 'finished');
+});
+
+t.test('the states of an episode, with reasons', async (t) => {
+  const r = rig();
+  t.equal(r.cycle.state, 'disarmed');
+  await run(r, { chunks: 1 });
+  r.cycle.disarm();
+  const states = r.events.flatMap((event) => (event.type === 'state' ? [event.transition] : []));
+  t.same(
+    states.map(({ from, to }) => [from, to]),
+    [
+      ['disarmed', 'armed'],
+      ['armed', 'running'],
+      ['running', 'holding'],
+      ['holding', 'disarmed'],
+    ],
+  );
+  t.ok(states.every(({ reason }) => reason !== ''));
+  t.ok(states.every(({ atMs }, index) => atMs >= (states[index - 1]?.atMs ?? 0)));
+});
+
+t.test('a robot that is not armed does not move; every episode is armed anew', async (t) => {
+  const r = rig();
+  const refused = { code: 'CONTROL_TRANSITION', expected: 'armed', message: /Call arm\(\)/ };
+  await t.rejects(r.cycle.run({ prompt: 'x', chunks: 1 }), { ...refused, found: 'disarmed' });
+  await run(r, { chunks: 1 });
+  await t.rejects(r.cycle.run({ prompt: 'x', chunks: 1 }), { ...refused, found: 'holding' });
+  t.equal(r.policy.resets.length, 1);
+  t.throws(() => r.cycle.reset(), { code: 'CONTROL_TRANSITION' });
+});
+
+t.test('arming looks at policy, robot and cameras, and changes nothing when it finds something', async (t) => {
+  const refuse = async (code: string, spoil: (r: Rig) => void): Promise<void> => {
+    const r = rig();
+    spoil(r);
+    await t.rejects(r.cycle.arm(), { code });
+    t.equal(r.cycle.state, 'disarmed', code);
+    t.equal(r.robot.setpoints.length, 0);
+  };
+  await refuse('CAMERA_FRAME_STALE', (r) => (r.cameras.ageNs = 101_000_000n));
+  await refuse('CAMERA_FRAME_SIZE', (r) => (r.cameras.bytes = 4));
+  await refuse('CONTROL_JOINTS', (r) => Object.defineProperty(r.policy, 'info', { value: { ...r.policy.info, actionShape: [4, 2, 8] } }));
+  await refuse('CONTROL_POSE', (r) => (r.robot.start[1] = 1.52));
+  await refuse('CONTROL_POSE', (r) => (r.robot.start[1] = Number.NaN));
+  await refuse('BUS_OFF', (r) => {
+    r.robot.getState = async () => {
+      throw new PremotorError('BUS_OFF', 'no answer');
+    };
+  });
+  const r = rig();
+  r.robot.start[1] = 1.505;
+  await r.cycle.arm();
+  t.equal(r.cycle.state, 'armed', 'a joint on its stop is fine');
+});
+
+t.test('steps reach the policy; age and skew of the frames are reported per chunk', async (t) => {
+  const r = rig(gentle, { videoSteps: 2, actionSteps: 3 });
+  r.cameras.ageNs = 3_000_000n;
+  r.cameras.skewNs = 7_000_000n;
+  const report = await run(r, { chunks: 2 });
+  t.match(r.policy.predictions[0], { videoSteps: 2, actionSteps: 3 });
+  t.same(
+    report.chunks.map(({ frameAgeMsMax, frameSkewMsMax }) => [frameAgeMsMax, frameSkewMsMax]),
+    [
+      [10, 7],
+      [10, 7],
+    ],
+  );
+  t.same([report.activeMs, report.robotMs], [(16 + 32) * 20, (16 + 32) * 20 + 20]);
 });

@@ -125,15 +125,15 @@ export class FakeRobot implements Robot {
   timeNs = 0n;
   /** Runs before a setpoint is taken; may throw. */
   before: (setpoint: Float64Array) => void = () => undefined;
-  readonly #start: Float64Array;
+  readonly start: Float64Array;
 
   constructor(start: readonly number[] = [0, 0, 0, 0], joints = FAKE_JOINTS) {
-    this.#start = Float64Array.from(start);
+    this.start = Float64Array.from(start);
     this.joints = joints;
   }
 
   async getState(): Promise<RobotState> {
-    const positionsRad = (this.setpoints.at(-1) ?? this.#start).slice();
+    const positionsRad = (this.setpoints.at(-1) ?? this.start).slice();
     return { timeNs: this.timeNs, positionsRad, velocitiesRadPerS: new Float64Array(positionsRad.length) };
   }
 
@@ -149,6 +149,10 @@ export class FakeCameras implements FrameSource {
   captures = 0;
   /** Age that is put on every frame. */
   ageNs = 0n;
+  /** How much older the frames of the last camera are. */
+  skewNs = 0n;
+  /** Bytes of every picture; 3 is right. */
+  bytes = 3;
   before: () => void = () => undefined;
   readonly #robot: FakeRobot;
 
@@ -161,8 +165,11 @@ export class FakeCameras implements FrameSource {
   async capture(): Promise<readonly Frame[]> {
     this.before();
     this.captures++;
-    const capturedAtNs = this.#robot.timeNs - this.ageNs;
-    return this.cameras.map(({ camera, width, height }) => ({ camera, width, height, data: new Uint8Array(3), capturedAtNs }));
+    const newest = this.#robot.timeNs - this.ageNs;
+    return this.cameras.map(({ camera, width, height }, index) => {
+      const capturedAtNs = index === this.cameras.length - 1 ? newest - this.skewNs : newest;
+      return { camera, width, height, data: new Uint8Array(this.bytes), capturedAtNs };
+    });
   }
 
   async close(): Promise<void> {}

@@ -12,13 +12,17 @@ const sweeping: ActionAt = (_, knot) => 0.03 * Math.abs(((knot + 21) % 40) - 20)
 const HOLD_TICKS = 50;
 
 function rig(options: Partial<CycleOptions> = {}) {
-  const policy = new FakePolicy(sweeping);
+  const policy = new FakePolicy(sweeping, { action_per_frame: 16 });
   const robot = new FakeRobot([0, 0, 0, 0].map(() => sweeping(0, -1)));
   const cameras = new FakeCameras(robot);
   const cycle = new ControlCycle({ policy, robot, cameras, holdMs: 100, ...options });
   const heard: string[] = [];
-  cycle.on(({ type }) => heard.push(type));
-  return { policy, robot, cameras, cycle, heard, run: (): Promise<CycleReport> => cycle.run({ prompt: 'sweep', chunks: 4 }) };
+  cycle.on((event) => heard.push(event.type === 'state' ? event.transition.to : event.type));
+  const run = async (): Promise<CycleReport> => {
+    await cycle.arm();
+    return cycle.run({ prompt: 'sweep', chunks: 4 });
+  };
+  return { policy, robot, cameras, cycle, heard, run };
 }
 
 /** The arm kept its limits, slowed down without a jump, and held its last setpoint. */
@@ -51,7 +55,8 @@ t.test('a stop while the arm moves: it decelerates within six knots, holds, and 
   t.equal(report.chunks.length, 1);
   t.equal(r.policy.commits.length, 1);
   t.ok(r.robot.setpoints.length <= 10 * (16 + 6 + 5) + HOLD_TICKS, `${r.robot.setpoints.length} setpoints in all`);
-  t.same(r.heard.slice(-2), ['holding', 'ended']);
+  // The state `stopping`, the event that the arm is brought to rest, the state `holding`.
+  t.same(r.heard.slice(-4), ['stopping', 'holding', 'holding', 'ended']);
   checkRest(t, r.robot);
 });
 
@@ -79,7 +84,22 @@ t.test('a stop during a commit lets the commit finish', async (t) => {
 t.test('a stop when nothing runs does nothing, and the next episode runs', async (t) => {
   const r = rig();
   r.cycle.requestStop('early');
+  t.equal(r.cycle.state, 'disarmed');
   t.equal((await r.run()).outcome, 'finished');
+  r.cycle.requestStop('late');
+  t.equal(r.cycle.state, 'holding');
+});
+
+t.test('a stop of an armed robot disarms it; one that comes while it is being armed is not lost', async (t) => {
+  const r = rig();
+  await r.cycle.arm();
+  r.cycle.requestStop('wait');
+  t.equal(r.cycle.state, 'disarmed');
+  await t.rejects(r.cycle.run({ prompt: 'x', chunks: 1 }), { code: 'CONTROL_TRANSITION' });
+  r.cameras.before = () => r.cycle.requestStop('now');
+  await t.rejects(r.cycle.arm(), { code: 'ABORTED' });
+  t.equal(r.cycle.state, 'disarmed');
+  t.equal(r.robot.setpoints.length, 0);
 });
 
 for (const [call, predictionsBefore, chunks] of [
@@ -98,7 +118,8 @@ for (const [call, predictionsBefore, chunks] of [
     t.equal(report.outcome, 'failed');
     t.equal(report.error?.code, 'ENGINE_DIED');
     t.equal(report.chunks.length, chunks);
-    t.same(r.heard.slice(-2), ['holding', 'ended']);
+    t.same(r.heard.slice(-3), ['fault', 'holding', 'ended']);
+    t.equal(r.cycle.fault?.code, 'ENGINE_DIED');
     checkRest(t, r.robot);
   });
 }
@@ -113,9 +134,11 @@ t.test('an abort that nobody asked for is a failure', async (t) => {
 });
 
 t.test('an action that is no number stops before anything of the chunk is executed', async (t) => {
-  const policy = new FakePolicy((_, knot) => (knot === 40 ? Number.NaN : sweeping(0, knot)));
+  const policy = new FakePolicy((_, knot) => (knot === 40 ? Number.NaN : sweeping(0, knot)), { action_per_frame: 16 });
   const robot = new FakeRobot();
-  const report = await new ControlCycle({ policy, robot, cameras: new FakeCameras(robot), holdMs: 100 }).run({ prompt: 'x', chunks: 4 });
+  const cycle = new ControlCycle({ policy, robot, cameras: new FakeCameras(robot), holdMs: 100 });
+  await cycle.arm();
+  const report = await cycle.run({ prompt: 'x', chunks: 4 });
   t.same([report.outcome, report.error?.code, report.knots], ['failed', 'CONTROL_ACTION_VALUE', 16]);
   checkRest(t, robot);
 });
@@ -124,6 +147,7 @@ t.test('cameras: missing, stale, from the future or of a wrong size end the epis
   const cases: [string, (r: ReturnType<typeof rig>) => void][] = [
     ['CAMERA_FRAME_STALE', (r) => (r.cameras.ageNs = 101_000_000n)],
     ['CAMERA_CLOCK', (r) => (r.cameras.ageNs = -1n)],
+    ['CAMERA_SKEW', (r) => (r.cameras.skewNs = 51_000_000n)],
     ['CAMERA_FRAME_SIZE', (r) => Object.assign(r.cameras.cameras[1] ?? {}, { width: 2 })],
     ['CAMERA_MISSING', (r) => Object.assign(r.cameras.cameras[1] ?? {}, { camera: 'unplugged' })],
     [
@@ -169,13 +193,19 @@ t.test('a robot that stays broken is reported as not held', async (t) => {
   t.equal(r.heard.at(-1), 'ended');
 });
 
-t.test('after a failure the same cycle runs the next episode', async (t) => {
+t.test('after a failure, a reset and arming the same cycle runs the next episode', async (t) => {
   const r = rig();
   r.policy.before = (call) => {
     if (call === 'predict') throw new Error('once');
   };
   t.equal((await r.run()).outcome, 'failed');
   r.policy.before = () => undefined;
+  await t.rejects(r.cycle.arm(), { code: 'CONTROL_TRANSITION', found: 'fault' }, 'a fault stays until it is acknowledged');
+  t.throws(() => r.cycle.disarm(), { code: 'CONTROL_TRANSITION' });
+  r.cycle.requestStop('a stop is possible and changes nothing');
+  t.equal(r.cycle.state, 'fault');
+  r.cycle.reset();
+  t.same([r.cycle.state, r.cycle.fault], ['disarmed', undefined]);
   const report = await r.run();
   t.same([report.outcome, report.chunks.length], ['finished', 4]);
 });

@@ -46,6 +46,7 @@ t.test('a film has one row per moment of completed chunks, and decodes them as o
   cycle.on(film.listen);
   // The third chunk is cut short and must not appear.
   robot.before = () => (robot.setpoints.length === 10 * (8 + 16 + 5) ? cycle.requestStop('test') : undefined);
+  await cycle.arm();
   t.equal((await cycle.run({ prompt: 'x', chunks: 4 })).outcome, 'stopped');
   const K = SIM_JOB.frame_chunk_size;
   const decoded = await policy.decode({ data: new Float32Array(), shape: [1, 48, 2 * K, 6, 12] });
@@ -59,8 +60,10 @@ t.test('a long episode makes a film of bounded length', async (t) => {
   const cycle = new ControlCycle({ policy, robot, cameras: new FakeCameras(robot) });
   const film = new EpisodeFilm();
   cycle.on(film.listen);
+  await cycle.arm();
   await cycle.run({ prompt: 'x', chunks: FILM_CHUNKS_MAX });
   t.notOk(film.isCut);
+  await cycle.arm();
   await cycle.run({ prompt: 'x', chunks: FILM_CHUNKS_MAX + 1 });
   t.ok(film.isCut);
   const decoded: number[] = [];

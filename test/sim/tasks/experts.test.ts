@@ -54,6 +54,7 @@ async function playThroughCycle(t: Test, task: Task, seed: number, knots: readon
   const { frame_chunk_size: K, action_per_frame: H } = SIM_JOB;
   const chunks = Math.ceil((knots.length + H) / (K * H));
   t.ok(chunks <= task.chunksMax, 'a policy as quick as the expert has the time');
+  await cycle.arm();
   const report = await cycle.run({ prompt: scene.instruction, chunks });
   t.equal(report.outcome, 'finished');
   t.equal(report.clampedKnots, 0, 'the expert keeps the limits by itself');

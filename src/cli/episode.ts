@@ -1,0 +1,116 @@
+/**
+ * An episode in words: what `run` and `demo` print while it goes on, and its summary as a table. Owned by these two commands; it only writes text.
+ */
+import type { ChunkReport, CycleEvent } from '../control/events.js';
+import type { EpisodeObserver, EpisodeStart } from '../runtime/episode.js';
+import type { EpisodeSummary, Latency } from '../runtime/summary.js';
+import { FILM_CHUNKS_MAX } from '../sim/film.js';
+import { formatMs } from './context.js';
+import type { ProgressBar } from './progress.js';
+
+export interface NarratorOptions {
+  readonly isolate: boolean;
+  readonly actionRateHz: number;
+}
+
+/** Prints an episode as it happens: above all states, chunk by chunk, with a progress bar in between. */
+export class Narrator implements EpisodeObserver {
+  readonly #bar: ProgressBar;
+  readonly #options: NarratorOptions;
+  #chunks = 0;
+
+  constructor(bar: ProgressBar, options: NarratorOptions) {
+    this.#bar = bar;
+    this.#options = options;
+  }
+
+  ready({ rig, info, untrained }: EpisodeStart): void {
+    this.#chunks = rig.chunksMax;
+    for (const warning of info.warnings) this.#bar.line(`warning: ${warning}`);
+    const where = this.#options.isolate ? 'own process' : 'in this process';
+    const size = `${(info.parameters / 1e6).toFixed(2)} M parameters`;
+    this.#bar.line(`Checkpoint: ${size}, ${info.backend}, ${info.precision}, ${info.threads} threads, ${where}`);
+    if (untrained) {
+      this.#bar.line(
+        'NOTE: this checkpoint is UNTRAINED. Its weights are random numbers, so the arm moves without aim, imagines noise and will not succeed.',
+      );
+      this.#bar.line(
+        '      It shows that the whole loop runs: cameras, engine, action chunks, limits, memory. Name a trained one to see the task done.',
+      );
+    }
+    this.#bar.line(`Task ${rig.task}: "${rig.instruction}", at most ${rig.chunksMax} chunks`);
+  }
+
+  cycle(event: CycleEvent): void {
+    if (event.type === 'state') {
+      const { from, to, reason } = event.transition;
+      this.#bar.line(`state  ${from} -> ${to}: ${reason}`);
+    }
+    if (event.type === 'progress') {
+      this.#bar.prefix(`chunk ${event.chunk + 1}/${this.#chunks}`);
+      this.#bar.report(event.progress);
+    }
+    if (event.type === 'committed') this.#bar.line(this.#chunkLine(event.report));
+    if (event.type === 'holding' && (event.why === 'stopped' || event.why === 'failed')) {
+      this.#bar.line('The arm decelerates and holds its position.');
+    }
+  }
+
+  decoding(isCut: boolean): void {
+    this.#bar.prefix('film');
+    this.#bar.line(isCut ? `Decoding the imagined video of the first ${FILM_CHUNKS_MAX} chunks` : 'Decoding the imagined video');
+  }
+
+  decoded = (progress: Parameters<EpisodeObserver['decoded']>[0]): void => this.#bar.report(progress);
+
+  noAnimation(why: string): void {
+    this.#bar.line(`No animation: ${why}`);
+  }
+
+  #chunkLine(report: ChunkReport): string {
+    const { chunk, timing, predictMs, executeMs, commitMs, knots, clampedKnots, frameAgeMsMax } = report;
+    const ms = (value: number): string => value.toFixed(0);
+    const engine = `encode ${ms(timing.encodeMs)}, video ${ms(timing.videoMs)}, action ${ms(timing.actionMs)}`;
+    const parts = [
+      `predict ${ms(predictMs)} ms (${engine})`,
+      `execute ${ms((1000 * knots) / this.#options.actionRateHz)} ms of motion in ${ms(executeMs)} ms`,
+      `commit ${ms(commitMs)} ms`,
+      `frames at most ${ms(frameAgeMsMax)} ms old`,
+      `clamped ${clampedKnots}/${knots}`,
+    ];
+    return `chunk ${chunk + 1}/${this.#chunks}  ${parts.join('   ')}`;
+  }
+}
+
+const verdicts: Readonly<Record<EpisodeSummary['verdict'], string>> = {
+  succeeded: 'done',
+  failed: 'failed: it cannot be done any more',
+  open: 'not done',
+};
+
+/** The summary as a table. */
+export function summaryTable(summary: EpisodeSummary): string {
+  const latency = (value: Latency | null): string =>
+    value === null ? '-' : `p50 ${formatMs(value.p50)} ms, p99 ${formatMs(value.p99)} ms, longest ${formatMs(value.max)} ms`;
+  const ms = (value: number | null): string => (value === null ? '-' : `${formatMs(value)} ms`);
+  const why = summary.error?.code ?? summary.stopReason;
+  const rows: [string, string][] = [
+    ['instruction', summary.instruction],
+    ['checkpoint', summary.untrained ? 'untrained (random weights)' : summary.checkpoint],
+    ['outcome', why === null ? summary.outcome : `${summary.outcome} (${why})`],
+    ['task', `${summary.task}, seed ${summary.seed}: ${verdicts[summary.verdict]}`],
+    ['success', summary.success ? 'yes' : 'no'],
+    ['time to completion', summary.completionS === null ? '-' : `${summary.completionS.toFixed(2)} s of robot time`],
+    ['robot time', `${summary.robotS.toFixed(2)} s`],
+    ['chunks', `${summary.chunks.length} of at most ${summary.chunksMax}`],
+    ['predict', latency(summary.latencyMs.predict)],
+    ['execute (wall clock)', latency(summary.latencyMs.execute)],
+    ['commit', latency(summary.latencyMs.commit)],
+    ['oldest frame used', ms(summary.frameAgeMsMax)],
+    ['largest camera skew', ms(summary.frameSkewMsMax)],
+    ['clamped setpoints', `${summary.clampedSetpoints} of ${summary.setpoints}`],
+    ['animation', summary.animation ?? 'none'],
+  ];
+  const width = Math.max(...rows.map(([name]) => name.length));
+  return rows.map(([name, value]) => `${name.padEnd(width)}  ${value}`).join('\n');
+}

@@ -1,0 +1,58 @@
+/**
+ * What `premotor eval` and its report share: the default checkpoint, options that mean the same in both, and how an interrupt ends them. Owned by the
+ * command line.
+ */
+import { existsSync } from 'node:fs';
+import { availableParallelism } from 'node:os';
+import { join, resolve } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { InvalidArgumentError } from 'commander';
+import { PremotorError } from '../errors.js';
+import type { Subject } from '../evaluation/configuration.js';
+import { readJob } from '../policy/job.js';
+import { SIM_JOB } from '../sim/job.js';
+
+export const SEED_MAX = 2 ** 32 - 1;
+export const WORKERS_MAX = 256;
+
+/** Where the shipped checkpoint is, in the package. */
+export const SHIPPED_CHECKPOINT = fileURLToPath(new URL('../../models/tabletop', import.meta.url));
+
+/** A whole number within bounds, for an option. */
+export const whole =
+  (low: number, high: number) =>
+  (text: string): number => {
+    const value = Number(text);
+    if (!Number.isInteger(value) || value < low || value > high) throw new InvalidArgumentError(`Expected a whole number of ${low} .. ${high}.`);
+    return value;
+  };
+
+export interface SubjectOptions {
+  readonly checkpoint: string;
+  readonly job?: string;
+}
+
+/** The checkpoint and its job: the file given, else job.json in the checkpoint's folder, else the built-in job of the simulated arm. */
+export async function subjectOf({ checkpoint, job }: SubjectOptions): Promise<Subject> {
+  const folder = resolve(checkpoint);
+  const beside = join(folder, 'job.json');
+  const parsed = await readJob(job ?? (existsSync(beside) ? beside : SIM_JOB));
+  return { checkpoint: folder, job: parsed.job };
+}
+
+/** Worker processes by default: one per core, but in real time one, because several would make each other late. */
+export function workersFor(workers: number | undefined, realTime: boolean): number {
+  return workers ?? (realTime ? 1 : availableParallelism());
+}
+
+/** Aborts on the first interrupt while `body` runs; the second ends the process as usual. */
+export async function interruptible<T>(body: (signal: AbortSignal) => Promise<T>): Promise<T> {
+  const stop = new AbortController();
+  const onInterrupt = (): void => stop.abort(new PremotorError('ABORTED', 'Interrupted.'));
+  process.once('SIGINT', onInterrupt);
+  try {
+    return await body(stop.signal);
+  } finally {
+    process.off('SIGINT', onInterrupt);
+  }
+}

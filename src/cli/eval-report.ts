@@ -1,0 +1,151 @@
+/**
+ * `premotor eval report`: runs the grid of configurations of the committed report and writes REPORT.md, REPORT.json and the pictures. Evaluations are
+ * kept, and one that was made with the same checkpoint, job and seeds is not made again. Owned by the command line.
+ */
+import { mkdir, readFile, rename, writeFile } from 'node:fs/promises';
+import { dirname, join, resolve } from 'node:path';
+import { type Command, Option } from 'commander';
+import { PremotorError } from '../errors.js';
+import { drawChart } from '../evaluation/chart.js';
+import type { Subject } from '../evaluation/configuration.js';
+import { composeSheet, sheetRows } from '../evaluation/contact-sheet.js';
+import { type Evaluation, evaluate, formatEvaluation, jobHash } from '../evaluation/evaluation.js';
+import { BASE_NAME, type GridEntry, reportGrid } from '../evaluation/grid.js';
+import { buildReport, type Report, type ReportEntry, reportMarkdown } from '../evaluation/report.js';
+import { WorkerPool } from '../evaluation/workers.js';
+import { writePng } from '../recording/animation.js';
+import { checkpointHash } from '../text/checkpoint-hash.js';
+import { type CliContext, printResult } from './context.js';
+import { interruptible, SEED_MAX, SHIPPED_CHECKPOINT, subjectOf, WORKERS_MAX, whole, workersFor } from './eval-options.js';
+import { ProgressBar } from './progress.js';
+
+export interface ReportOptions {
+  readonly out: string;
+  readonly checkpoint: string;
+  readonly job?: string;
+  readonly episodes: number;
+  readonly seed: number;
+  readonly workers?: number;
+  /** Configurations to run, by name; the report has those and what was kept. Absent: all. */
+  readonly only?: readonly string[];
+  readonly force: boolean;
+  readonly json: boolean;
+}
+
+const CHART = 'evaluation/success.png';
+
+async function writeText(path: string, content: string): Promise<void> {
+  try {
+    await mkdir(dirname(path), { recursive: true });
+    await writeFile(`${path}.part`, content);
+    await rename(`${path}.part`, path);
+  } catch (cause) {
+    const message = `${path} cannot be written: ${(cause as Error).message}. Check the disk and the folder's rights.`;
+    throw new PremotorError('FILE_WRITE', message, { file: path, cause });
+  }
+}
+
+/** A kept evaluation that a new run would repeat; undefined when there is none. */
+async function kept(path: string, entry: GridEntry, subject: Subject, hash: string, options: ReportOptions): Promise<Evaluation | undefined> {
+  if (options.force) return undefined;
+  try {
+    const found = JSON.parse(await readFile(path, 'utf8')) as Evaluation;
+    const isSame =
+      found.checkpoint.hash === hash &&
+      found.job.hash === jobHash(subject.job) &&
+      JSON.stringify(found.configuration) === JSON.stringify(entry.configuration) &&
+      entry.tasks.every((task) => {
+        const seeds = found.episodes.filter((episode) => episode.task === task).map(({ seed }) => seed);
+        return seeds.length === options.episodes && seeds.every((seed, index) => seed === options.seed + index);
+      });
+    return isSame ? found : undefined;
+  } catch {
+    return undefined; // absent or cut off: it is made again
+  }
+}
+
+/** Runs what is not kept. Errors: those of evaluate, FILE_WRITE. */
+async function runGrid(options: ReportOptions, pool: WorkerPool, bar: ProgressBar, signal: AbortSignal): Promise<ReportEntry[]> {
+  const subject = await subjectOf(options);
+  const hash = await checkpointHash(subject.checkpoint);
+  const folder = join(resolve(options.out), 'evaluation');
+  const grid = reportGrid(subject.job).filter(({ name }) => name === BASE_NAME || options.only === undefined || options.only.includes(name));
+  const entries: ReportEntry[] = [];
+  for (const [index, entry] of grid.entries()) {
+    const path = join(folder, `${entry.name}.json`);
+    const found = await kept(path, entry, subject, hash, options);
+    const name = `${index + 1}/${grid.length} ${entry.title}`;
+    if (found) {
+      bar.line(`${name}: kept`);
+      entries.push({ ...entry, evaluation: found });
+      continue;
+    }
+    const total = entry.tasks.length * options.episodes;
+    bar.prefix(name);
+    bar.update('running episodes', 0, total);
+    const { configuration, tasks } = entry;
+    const { evaluation, failures } = await evaluate({
+      pool,
+      subject,
+      configuration,
+      tasks,
+      workers: workersFor(options.workers, false),
+      firstSeed: options.seed,
+      episodes: options.episodes,
+      signal,
+      onEpisode: (_, done) => bar.update('running episodes', done, total),
+    });
+    await writeText(path, formatEvaluation(evaluation));
+    if (entry.name === BASE_NAME) {
+      const sheet = await composeSheet(sheetRows(evaluation.episodes, failures));
+      if (sheet) await writePng(join(folder, 'failures.png'), sheet);
+    }
+    entries.push({ ...entry, evaluation });
+  }
+  return entries;
+}
+
+/** Runs the grid and writes the report. `pool` is the caller's. */
+export async function runReport(
+  options: ReportOptions,
+  pool: WorkerPool,
+  context: Pick<CliContext, 'out' | 'err'>,
+  signal: AbortSignal,
+): Promise<Report> {
+  const bar = new ProgressBar(context.err);
+  try {
+    const report = buildReport(await runGrid(options, pool, bar, signal));
+    const out = resolve(options.out);
+    await writePng(join(out, CHART), await drawChart(report));
+    await writeText(join(out, 'REPORT.json'), `${JSON.stringify(report, null, 2)}\n`);
+    await writeText(join(out, 'REPORT.md'), reportMarkdown(report, CHART));
+    printResult(context, options.json, report, () => `Written: ${join(out, 'REPORT.md')}`);
+    return report;
+  } finally {
+    bar.clear();
+  }
+}
+
+/** Adds `report` to `premotor eval`. */
+export function registerReport(command: Command, context: CliContext): void {
+  command
+    .command('report')
+    .description('run the whole grid of configurations and write REPORT.md, REPORT.json and pictures')
+    .requiredOption('--out <dir>', 'folder of the report; finished evaluations are kept in its evaluation folder')
+    .option('--checkpoint <dir>', 'checkpoint folder', SHIPPED_CHECKPOINT)
+    .option('--job <file>', "job file (default: the checkpoint's job.json, else the job of the simulated arm)")
+    .option('--episodes <n>', 'episodes per task and configuration', whole(1, 100_000), 100)
+    .option('--seed <n>', 'seed of the first episode', whole(0, SEED_MAX), 0)
+    .option('--workers <n>', 'processes that run episodes (default: one per core)', whole(1, WORKERS_MAX))
+    .addOption(new Option('--only <names...>', `configurations to run beside ${BASE_NAME} (default: all)`))
+    .option('--force', 'run again what is kept', false)
+    .option('--json', 'print the report as JSON', false)
+    .action(async (options: ReportOptions) => {
+      const pool = new WorkerPool(workersFor(options.workers, false));
+      try {
+        await interruptible((signal) => runReport(options, pool, context, signal));
+      } finally {
+        pool.close();
+      }
+    });
+}

@@ -1,0 +1,115 @@
+/**
+ * `premotor run`: runs one episode on the robot that a configuration describes and reports it. Owned by the command line; the episode itself is in
+ * src/runtime/episode.ts.
+ */
+import { resolve } from 'node:path';
+import { type Command, InvalidArgumentError, Option } from 'commander';
+import { readRobotConfig } from '../config/reader.js';
+import type { RobotConfig } from '../config/schema.js';
+import { runEpisode } from '../runtime/episode.js';
+import { VOCABULARY } from '../runtime/rig.js';
+import type { EpisodeSummary } from '../runtime/summary.js';
+import { TASK_NAMES } from '../sim/tasks/task.js';
+import { type CliContext, CommandExit, EXIT_INTERRUPTED, EXIT_NOT_DONE, printResult } from './context.js';
+import { Narrator, summaryTable } from './episode.js';
+import { wholeNumber } from './infer.js';
+import { ProgressBar } from './progress.js';
+
+export interface StepsOption {
+  readonly video: number;
+  readonly action: number;
+}
+
+export interface RunOptions {
+  readonly task?: string;
+  readonly seed?: number;
+  readonly chunks?: number;
+  readonly steps?: StepsOption;
+  readonly precision?: 'f32' | 'bf16';
+  readonly out?: string;
+  readonly json: boolean;
+}
+
+const SEED_MAX = 2 ** 32 - 1;
+const CHUNKS_MAX = 10_000;
+const STEPS_MAX = 1000;
+
+/** A configuration with what the command line says otherwise. */
+export function overridden(config: RobotConfig, options: RunOptions): RobotConfig {
+  const { task, seed, chunks, steps, precision, out } = options;
+  // The file's instruction was written for the file's task.
+  const { instruction, ...scene } = config.task;
+  const kept = task === undefined || task === scene.name ? config.task : scene;
+  return {
+    ...config,
+    task: { ...kept, ...(task === undefined ? {} : { name: task }), ...(seed === undefined ? {} : { seed }) },
+    policy: {
+      ...config.policy,
+      ...(steps === undefined ? {} : { video_steps: steps.video, action_steps: steps.action }),
+      ...(precision === undefined ? {} : { precision }),
+    },
+    control: { ...config.control, ...(chunks === undefined ? {} : { chunks_max: chunks }) },
+    recording: { ...config.recording, ...(out === undefined ? {} : { out_dir: resolve(out) }) },
+  };
+}
+
+/** Runs an episode with everything printed. An error that ended it is thrown after its summary was printed. Errors: those of runEpisode. */
+export async function narrateEpisode(config: RobotConfig, context: CliContext, bar: ProgressBar, json: boolean): Promise<EpisodeSummary> {
+  const { loadPolicy, signal } = context;
+  const narrator = new Narrator(bar, { isolate: config.policy.isolate, actionRateHz: config.control.action_rate_hz });
+  const remark = (): void => bar.line('Stopping. Interrupt again to end at once.');
+  signal.addEventListener('abort', remark, { once: true });
+  try {
+    const { summary, error } = await runEpisode(config, { loadPolicy, observer: narrator, signal });
+    bar.clear();
+    printResult(context, json, summary, () => `\n${summaryTable(summary)}`);
+    if (error) throw error;
+    if (summary.outcome === 'stopped') throw new CommandExit(EXIT_INTERRUPTED);
+    return summary;
+  } finally {
+    bar.clear();
+    signal.removeEventListener('abort', remark);
+  }
+}
+
+/** Runs the command. Errors: CONFIG_MISSING, CONFIG_INVALID, those of runEpisode; CommandExit when the task was not done or the user stopped it. */
+export async function runRun(file: string, options: RunOptions, context: CliContext): Promise<void> {
+  const { config } = await readRobotConfig(file, VOCABULARY);
+  const summary = await narrateEpisode(overridden(config, options), context, new ProgressBar(context.err), options.json);
+  if (!summary.success) throw new CommandExit(EXIT_NOT_DONE);
+}
+
+/** "5/10": denoising steps for video and for actions. */
+export function parseSteps(text: string): StepsOption {
+  const [, video, action] = /^(\d{1,4})\/(\d{1,4})$/.exec(text) ?? [];
+  const steps = { video: Number(video), action: Number(action) };
+  const isFine = [steps.video, steps.action].every((value) => value >= 1 && value <= STEPS_MAX);
+  if (!isFine) throw new InvalidArgumentError(`Expected two whole numbers of 1 .. ${STEPS_MAX}, video/action, such as 5/10.`);
+  return steps;
+}
+
+const examples = `
+Examples:
+  premotor run robots/sim-tabletop.yaml
+  premotor run robots/sim-tabletop.yaml --task push --seed 3 --steps 3/5
+  premotor config example > my-robot.yaml
+
+Ctrl-C is a controlled stop: the arm decelerates, holds, and the summary follows. A second one ends the process at once.
+Exit codes: 0 the task was done, 1 failed, 2 wrong command line, 3 it ran but the task was not done, 130 interrupted.`;
+
+/** Adds `premotor run` to the program. */
+export function registerRun(program: Command, context: CliContext): void {
+  program
+    .command('run')
+    .description('run one episode on the robot of a configuration')
+    .argument('<config>', 'robot configuration, a YAML file (docs/CONFIG.md)')
+    .addOption(new Option('--task <name>', 'another task than the configured one').choices([...TASK_NAMES]))
+    .option('--seed <n>', "seed of the scene, and of the policy's noise unless that has its own", wholeNumber(0, SEED_MAX))
+    .option('--chunks <n>', 'end after so many action chunks', wholeNumber(1, CHUNKS_MAX))
+    .option('--steps <video/action>', 'denoising steps, such as 5/10', parseSteps)
+    .addOption(new Option('--precision <name>', 'how weights are held').choices(['f32', 'bf16']))
+    .option('--out <dir>', 'folder for the animated picture')
+    .option('--json', 'print the summary as JSON', false)
+    .addHelpText('after', examples)
+    .action((file: string, options: RunOptions) => runRun(file, options, context));
+}

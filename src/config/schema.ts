@@ -1,0 +1,162 @@
+/**
+ * The robot configuration: every key with its type, unit, default and meaning. The schema is the one list: reader.ts checks files against it, and
+ * docs/CONFIG.md is compared with it by a test. Pure data; it opens nothing.
+ */
+import { z } from 'zod';
+
+/** What is known of a key beside its type. */
+export interface KeyNotes {
+  /** What a right value looks like, in an error's words. */
+  readonly expected: string;
+  readonly meaning: string;
+  /** Said here when there is no fixed default. */
+  readonly fallback?: string;
+}
+
+/** The only robot type of this version. */
+export const ROBOT_TYPES = ['sim'] as const;
+const SEED_MAX = 2 ** 32 - 1;
+
+function note<Schema extends z.ZodType>(schema: Schema, expected: string, meaning: string, fallback?: string): Schema {
+  return schema.meta({ expected, meaning, ...(fallback === undefined ? {} : { fallback }) });
+}
+
+const text = z.string().min(1);
+const positive = z.number().positive();
+const whole = (low: number, high: number): z.ZodInt => z.int().min(low).max(high);
+const wholeWords = (low: number, high: number): string => `a whole number of ${low} .. ${high}`;
+const among = (values: readonly string[]): string => values.map((value) => `"${value}"`).join(' or ');
+
+const jointLimits = z.strictObject({
+  lower_rad: note(z.number().optional(), 'an angle in radians', 'lowest setpoint of the joint', "the robot's own"),
+  upper_rad: note(z.number().optional(), 'an angle in radians', 'highest setpoint of the joint', "the robot's own"),
+  velocity_max_rad_per_s: note(positive.optional(), 'a number above 0', 'highest speed of the joint', "the robot's own"),
+});
+
+const robot = z.strictObject({
+  type: note(z.enum(ROBOT_TYPES), `${among(ROBOT_TYPES)}, the only robot type of this version`, 'which robot is driven; `sim` is the simulated arm'),
+});
+
+const task = z.strictObject({
+  name: note(text.default('touch'), 'the name of a task', 'the task whose scene is set up and judged; docs/SIM.md lists them'),
+  seed: note(whole(0, SEED_MAX).default(0), wholeWords(0, SEED_MAX), 'fixes the scene'),
+  instruction: note(text.optional(), 'a text', "told to the policy instead of the scene's own; the task judges as before", "the scene's"),
+});
+
+const policy = z.strictObject({
+  checkpoint_dir: note(text, 'the path of a folder', 'checkpoint in the released layout'),
+  job: note(
+    z.union([text, z.record(z.string(), z.unknown())]).optional(),
+    'the path of a JSON file, or the job itself',
+    'how the robot uses the checkpoint (docs/CLI.md, "The job")',
+    '`job.json` in `checkpoint_dir`, else the job of the robot type',
+  ),
+  precision: note(z.enum(['f32', 'bf16']).default('f32'), among(['f32', 'bf16']), 'how weights are held'),
+  device: note(z.enum(['auto', 'cpu', 'cuda']).default('auto'), among(['auto', 'cpu', 'cuda']), 'where to compute'),
+  threads: note(whole(1, 1024).optional(), wholeWords(1, 1024), 'CPU threads', 'all cores but one'),
+  isolate: note(z.boolean().default(true), 'true or false', 'run the engine in a process of its own, so that its crash ends no supervisor'),
+  video_steps: note(whole(1, 1000).optional(), wholeWords(1, 1000), 'denoising steps for video', "the job's"),
+  action_steps: note(whole(1, 1000).optional(), wholeWords(1, 1000), 'denoising steps for actions', "the job's"),
+  seed: note(whole(0, SEED_MAX).optional(), wholeWords(0, SEED_MAX), "seed of the policy's noise", '`task.seed`'),
+});
+
+const cameras = z.strictObject({
+  frame_rate_hz: note(positive.max(1000).default(12.5), 'a number above 0 and up to 1000', 'pictures that every camera takes per second'),
+  frame_age_max_ms: note(positive.default(100), 'a number above 0', 'an older frame ends the episode'),
+  frame_skew_max_ms: note(positive.default(50), 'a number above 0', 'frames of one observation that were captured further apart end the episode'),
+});
+
+const control = z.strictObject({
+  mode: note(z.enum(['sync']).default('sync'), '"sync", the only mode of this version', 'how planning and moving alternate'),
+  action_rate_hz: note(
+    positive.max(1000).default(25),
+    'a number above 0 and up to 1000',
+    'actions per second; must be what the policy was trained with',
+  ),
+  chunks_max: note(whole(1, 10_000).optional(), wholeWords(1, 10_000), 'the episode ends after so many action chunks', "the task's"),
+  hold_ms: note(z.number().min(0).max(60_000).default(200), 'a number of 0 .. 60000', 'how long the last setpoint is repeated at the end'),
+  limits: note(
+    z.record(z.string(), jointLimits).default({}),
+    'joint names with their limits',
+    "per joint name, limits that are tighter than the robot's own",
+  ),
+});
+
+const recording = z.strictObject({
+  animation: note(z.boolean().default(true), 'true or false', 'leave an animated picture, real beside imagined'),
+  out_dir: note(text.default('premotor-out'), 'the path of a folder', 'where it is written, as `episode.gif`'),
+  picture_rate_hz: note(positive.max(50).default(12.5), 'a number above 0 and up to 50', 'pictures per second of the animation'),
+});
+
+export const robotConfigSchema = z.strictObject({
+  robot,
+  task: task.prefault({}),
+  policy,
+  cameras: cameras.prefault({}),
+  control: control.prefault({}),
+  recording: recording.prefault({}),
+});
+
+type DeepReadonly<T> = T extends object ? { readonly [K in keyof T]: DeepReadonly<T[K]> } : T;
+
+/** A checked configuration: defaults filled in, paths absolute. Keys are those of the file. */
+export type RobotConfig = DeepReadonly<z.output<typeof robotConfigSchema>>;
+
+/** One key of a configuration file. */
+export interface ConfigKey extends KeyNotes {
+  readonly path: string;
+  readonly isRequired: boolean;
+  /** Undefined when there is none, or only a fallback. */
+  readonly defaultValue?: unknown;
+}
+
+/** The schema of the values, without what makes it optional. */
+function inner(schema: z.ZodType): z.ZodType {
+  if (schema instanceof z.ZodDefault || schema instanceof z.ZodPrefault || schema instanceof z.ZodOptional)
+    return inner(schema.unwrap() as z.ZodType);
+  return schema;
+}
+
+/** The schemas of the keys inside; `undefined` for a schema without any. A record's keys are all alike and called `<name>`. */
+function keysInside(schema: z.ZodType): Readonly<Record<string, z.ZodType>> | undefined {
+  const value = inner(schema);
+  if (value instanceof z.ZodObject) return value.shape;
+  return value instanceof z.ZodRecord ? { '<name>': value.valueType as z.ZodType } : undefined;
+}
+
+/** Names that may stand under a path; empty where there are no fixed ones. */
+export function namesUnder(path: readonly PropertyKey[]): readonly string[] {
+  const schema = schemaAt(path);
+  return Object.keys((schema && keysInside(schema)) ?? {}).filter((name) => name !== '<name>');
+}
+
+function schemaAt(path: readonly PropertyKey[]): z.ZodType | undefined {
+  let schema: z.ZodType | undefined = robotConfigSchema;
+  for (const part of path) {
+    const names: Readonly<Record<string, z.ZodType>> | undefined = schema && keysInside(schema);
+    schema = names?.[String(part)] ?? names?.['<name>'];
+  }
+  return schema;
+}
+
+/** What is expected at a path, in an error's words. */
+export function expectedAt(path: readonly PropertyKey[]): string {
+  const schema = schemaAt(path);
+  const notes = schema?.meta() as Partial<KeyNotes> | undefined;
+  if (notes?.expected !== undefined) return notes.expected;
+  const names = namesUnder(path);
+  return names.length > 0 ? `a section with ${names.join(', ')}` : 'a value';
+}
+
+/** Every key in the order of the schema. */
+export function configKeys(schema: z.ZodType = robotConfigSchema, prefix = ''): ConfigKey[] {
+  return Object.entries(keysInside(schema) ?? {}).flatMap(([name, value]): ConfigKey[] => {
+    const path = `${prefix}${name}`;
+    const notes = value.meta() as KeyNotes | undefined;
+    const insides = inner(value) instanceof z.ZodObject || name === 'limits' ? configKeys(value, `${path}.`) : [];
+    if (!notes || insides.length > 0) return insides;
+    const defaultValue = value instanceof z.ZodDefault ? value.def.defaultValue : undefined;
+    const isRequired = !(value instanceof z.ZodDefault || value instanceof z.ZodOptional);
+    return [{ path, ...notes, isRequired, ...(defaultValue === undefined ? {} : { defaultValue }) }];
+  });
+}

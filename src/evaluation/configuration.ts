@@ -1,0 +1,92 @@
+/**
+ * What is evaluated and what comes out: one configuration of a policy, the result of one episode, the summary of many. Types and the arithmetic that
+ * turns a configuration into a job and an episode's length; src/evaluation/episode.ts runs it.
+ */
+import type { Job } from '../policy/contract.js';
+import { type Disturbances, formatDisturbances } from '../sim/disturbances.js';
+import type { ButtonColour } from '../sim/scene.js';
+import type { Task, TaskName } from '../sim/tasks/task.js';
+
+/** How a checkpoint is run. Two configurations are compared on the same seeds. */
+export interface Configuration {
+  readonly precision: 'f32' | 'bf16';
+  /** Default: the job's. */
+  readonly videoSteps?: number;
+  readonly actionSteps?: number;
+  readonly videoExecStep?: number;
+  /** 'chunk': the memory is cleared before every chunk (docs/EVAL.md). */
+  readonly memory: 'episode' | 'chunk';
+  readonly disturbances: Disturbances;
+  readonly pace: 'virtual' | 'real';
+}
+
+/** One checkpoint and its job. */
+export interface Subject {
+  readonly checkpoint: string;
+  readonly job: Job;
+}
+
+/** 'timeout': neither succeeded nor failed when the time was over. 'error': the control cycle ended the episode. */
+export type EpisodeVerdict = 'succeeded' | 'failed' | 'timeout' | 'error';
+
+export interface EpisodeResult {
+  readonly task: TaskName;
+  readonly seed: number;
+  readonly instruction: string;
+  readonly verdict: EpisodeVerdict;
+  /** What went wrong, for people; empty after a success. */
+  readonly why: string;
+  /** Robot time until the task was done; null when it was not. */
+  readonly completionS: number | null;
+  /** Robot time of the whole episode. */
+  readonly robotS: number;
+  readonly presses: readonly { readonly colour: ButtonColour; readonly timeS: number }[];
+  /** Largest third derivative of any joint's setpoint at the physics rate. */
+  readonly peakJerkRadPerS3: number;
+  readonly knots: number;
+  readonly clampedKnots: number;
+  /** When the block was knocked aside; null when it was not. */
+  readonly nudgedAtS: number | null;
+  /** Wall-clock time of each chunk's two calls to the policy: the only numbers that differ from run to run. */
+  readonly predictMs: readonly number[];
+  readonly commitMs: readonly number[];
+}
+
+/** Pictures of a failed episode, evenly through time. */
+export interface EpisodePictures {
+  readonly task: TaskName;
+  readonly seed: number;
+  readonly pictures: readonly { readonly timeS: number; readonly width: number; readonly height: number; readonly data: Uint8Array }[];
+}
+
+/** The job with the configuration's video_exec_step. Steps are given with each prediction, as a robot's budget would. */
+export function configuredJob(job: Job, { videoExecStep }: Configuration): Job {
+  return videoExecStep === undefined ? job : { ...job, video_exec_step: videoExecStep };
+}
+
+/** Task.chunksMax counts chunks of so many latent frames of so many actions. */
+const REFERENCE_FRAMES = 2;
+const REFERENCE_ACTIONS = 8;
+
+/** Chunks of an episode: as many as give the robot the task's time, whatever a chunk's length and what is padding in it. */
+export function chunksOf(task: Task, job: Job, memory: Configuration['memory']): number {
+  const actions = (REFERENCE_FRAMES * task.chunksMax - 1) * REFERENCE_ACTIONS;
+  const frames = actions / job.action_per_frame;
+  const perChunk = job.frame_chunk_size;
+  return Math.ceil(memory === 'chunk' ? frames / (perChunk - 1) : (frames + 1) / perChunk);
+}
+
+/** The configuration in few words, the same for the same configuration: a name for files and tables. */
+export function describeConfiguration({ precision, videoSteps, actionSteps, videoExecStep, memory, disturbances, pace }: Configuration): string {
+  const steps = videoSteps === undefined ? 'job steps' : `${videoSteps} video steps`;
+  const parts = [
+    steps,
+    ...(actionSteps === undefined ? [] : [`${actionSteps} action steps`]),
+    ...(videoExecStep === undefined || videoExecStep === -1 ? [] : [`first ${videoExecStep} passes`]),
+    precision,
+    ...(memory === 'chunk' ? ['memory off'] : []),
+    ...(formatDisturbances(disturbances) === '' ? [] : [formatDisturbances(disturbances)]),
+    ...(pace === 'real' ? ['real time'] : []),
+  ];
+  return parts.join(', ');
+}

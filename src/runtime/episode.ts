@@ -1,0 +1,149 @@
+/**
+ * Runs one episode of a robot configuration from end to end: opens the robot, loads the policy, arms, runs the control cycle, judges the task, leaves
+ * the animated picture and a summary. Owned by the commands `run` and `demo`; it prints nothing, an observer is told everything.
+ */
+import { existsSync } from 'node:fs';
+import { join } from 'node:path';
+import { UNTRAINED_MARKER } from '../checkpoint/untrained.js';
+import type { RobotConfig } from '../config/schema.js';
+import { ControlCycle } from '../control/cycle.js';
+import type { CycleEvent, CycleReport } from '../control/events.js';
+import type { Transition } from '../control/lifecycle.js';
+import { PremotorError } from '../errors.js';
+import type { LoadPolicyOptions, Policy, Progress } from '../policy/contract.js';
+import { writeAnimation } from '../recording/animation.js';
+import { EpisodeFilm } from '../sim/film.js';
+import { openRig, policyOptions, type Rig } from './rig.js';
+import { type EpisodeSummary, summaryOfReport } from './summary.js';
+
+/** The animated picture's name in the output folder. */
+const ANIMATION_NAME = 'episode.gif';
+
+/** What an episode tells while it runs. */
+export interface EpisodeObserver {
+  /** Robot and policy are there; nothing has moved yet. */
+  ready(about: EpisodeStart): void;
+  cycle(event: CycleEvent): void;
+  decoding(isCut: boolean): void;
+  decoded(progress: Progress): void;
+  noAnimation(why: string): void;
+}
+
+/** What is known before the first movement. */
+export interface EpisodeStart {
+  readonly rig: Pick<Rig, 'task' | 'instruction' | 'chunksMax'>;
+  readonly info: Policy['info'];
+  readonly untrained: boolean;
+}
+
+export interface EpisodeParts {
+  readonly loadPolicy: (options: LoadPolicyOptions) => Promise<Policy>;
+  readonly observer: EpisodeObserver;
+  /** Aborted when the user asks to stop: a controlled stop while the episode runs, an ABORTED error before it. */
+  readonly signal: AbortSignal;
+}
+
+export interface EpisodeResult {
+  readonly summary: EpisodeSummary;
+  /** What ended the episode as 'failed'. */
+  readonly error?: PremotorError;
+}
+
+/** Errors: those of loadPolicy, ControlCycle.arm and openRig; ABORTED when stopped before it began. What ends a running episode is in the result. */
+export async function runEpisode(config: RobotConfig, parts: EpisodeParts): Promise<EpisodeResult> {
+  const rig = await openRig(config);
+  let policy: Policy | undefined;
+  try {
+    policy = await parts.loadPolicy(policyOptions(config));
+    const untrained = existsSync(join(config.policy.checkpoint_dir, UNTRAINED_MARKER));
+    parts.observer.ready({ rig, info: policy.info, untrained });
+    const film = new EpisodeFilm();
+    const { report, transitions } = await runCycle(config, parts, { rig, policy, film });
+    const animation = config.recording.animation ? await writeFilm(film, policy, config, parts.observer) : null;
+    const verdict = rig.verdict();
+    const { info } = policy;
+    const summary: EpisodeSummary = {
+      task: rig.task,
+      seed: config.task.seed,
+      instruction: rig.instruction,
+      checkpoint: config.policy.checkpoint_dir,
+      untrained,
+      parameters: info.parameters,
+      backend: info.backend,
+      precision: info.precision,
+      threads: info.threads,
+      ...summaryOfReport(report),
+      verdict,
+      success: verdict === 'succeeded',
+      completionS: verdict === 'succeeded' ? rig.completedS() : null,
+      chunksMax: rig.chunksMax,
+      transitions,
+      animation,
+    };
+    return { summary, ...(report.error ? { error: report.error } : {}) };
+  } finally {
+    await policy?.close();
+    await rig.close();
+  }
+}
+
+interface Opened {
+  readonly rig: Rig;
+  readonly policy: Policy;
+  readonly film: EpisodeFilm;
+}
+
+/** Arms, runs and disarms. A signal that is aborted already is noticed before anything moves. */
+async function runCycle(
+  config: RobotConfig,
+  { observer, signal }: EpisodeParts,
+  { rig, policy, film }: Opened,
+): Promise<{ report: CycleReport; transitions: readonly Transition[] }> {
+  const { control, cameras, task, policy: wanted } = config;
+  const cycle = new ControlCycle({
+    policy,
+    robot: rig.robot,
+    cameras: rig.cameras,
+    actionRateHz: control.action_rate_hz,
+    frameAgeMaxMs: cameras.frame_age_max_ms,
+    frameSkewMaxMs: cameras.frame_skew_max_ms,
+    holdMs: control.hold_ms,
+    ...(wanted.video_steps === undefined ? {} : { videoSteps: wanted.video_steps }),
+    ...(wanted.action_steps === undefined ? {} : { actionSteps: wanted.action_steps }),
+  });
+  const transitions: Transition[] = [];
+  cycle.on((event) => void (event.type === 'state' && transitions.push(event.transition)));
+  if (config.recording.animation) cycle.on(film.listen);
+  cycle.on((event) => observer.cycle(event));
+  const stop = (): void => cycle.requestStop('interrupted by the user');
+  signal.addEventListener('abort', stop, { once: true });
+  try {
+    await cycle.arm();
+    if (signal.aborted) throw new PremotorError('ABORTED', 'Interrupted before the episode began. Nothing has moved.', { cause: signal.reason });
+    const report = await cycle.run({
+      prompt: rig.instruction,
+      chunks: rig.chunksMax,
+      seed: wanted.seed ?? task.seed,
+      until: () => rig.verdict() !== 'open',
+    });
+    if (cycle.state !== 'fault') cycle.disarm();
+    return { report, transitions };
+  } finally {
+    signal.removeEventListener('abort', stop);
+  }
+}
+
+/** Writes the film; an engine that has died cannot decode, and then there is none. */
+async function writeFilm(film: EpisodeFilm, policy: Policy, { recording }: RobotConfig, observer: EpisodeObserver): Promise<string | null> {
+  if (film.isEmpty) return null;
+  const path = join(recording.out_dir, ANIMATION_NAME);
+  try {
+    observer.decoding(film.isCut);
+    const rows = await film.compose(policy, (progress) => observer.decoded(progress));
+    await writeAnimation(path, rows, { fps: recording.picture_rate_hz });
+    return path;
+  } catch (error) {
+    observer.noAnimation((error as Error).message);
+    return null;
+  }
+}

@@ -1,0 +1,94 @@
+/**
+ * Opens what a robot configuration describes: the robot, its cameras, its task and how its success is judged. Owned by whoever runs an episode; the
+ * one place that knows which robot types exist.
+ */
+import { existsSync } from 'node:fs';
+import { join } from 'node:path';
+import type { FrameSource } from '../cameras/source.js';
+import type { Vocabulary } from '../config/reader.js';
+import type { RobotConfig } from '../config/schema.js';
+import type { LoadPolicyOptions } from '../policy/contract.js';
+import type { Joint, Robot } from '../robot/robot.js';
+import { JOINTS } from '../sim/arm.js';
+import { SIM_JOB } from '../sim/job.js';
+import { Simulation } from '../sim/simulation.js';
+import { taskNamed } from '../sim/tasks/index.js';
+import { TASK_NAMES, type TaskName, type Verdict } from '../sim/tasks/task.js';
+
+/** What a configuration may name. */
+export const VOCABULARY: Vocabulary = { tasks: TASK_NAMES, joints: JOINTS };
+
+/** The file in a checkpoint folder that says how the robot it was trained for uses it. */
+const JOB_FILE = 'job.json';
+
+/** A robot with its task set up, at the start of an episode. */
+export interface Rig {
+  readonly robot: Robot;
+  readonly cameras: FrameSource;
+  readonly task: TaskName;
+  readonly instruction: string;
+  /** Chunks that the episode may have. */
+  readonly chunksMax: number;
+  /** How the task stands now. */
+  verdict(): Verdict;
+  /** Time on the robot's clock at which the task was done for the first time; null when it was not. */
+  completedS(): number | null;
+  close(): Promise<void>;
+}
+
+/** Errors: SIM_TASK, SIM_MODEL. */
+export async function openRig(config: RobotConfig): Promise<Rig> {
+  const task = taskNamed(config.task.name);
+  const scene = task.scene(config.task.seed);
+  const simulation = await Simulation.open({ kind: task.kind, fps: config.cameras.frame_rate_hz });
+  simulation.reset(scene.layout, config.task.seed);
+  const { world, robot, cameras } = simulation;
+  const verdict = (): Verdict => task.verdict(world, scene);
+  let completedS: number | null = null;
+  return {
+    robot: {
+      joints: tightened(robot.joints, config.control.limits),
+      periodNs: robot.periodNs,
+      getState: () => robot.getState(),
+      step: async (setpointRad) => {
+        await robot.step(setpointRad);
+        if (completedS === null && verdict() === 'succeeded') completedS = Number(world.timeNs) / 1e9;
+      },
+    },
+    cameras,
+    task: task.name,
+    instruction: config.task.instruction ?? scene.instruction,
+    chunksMax: config.control.chunks_max ?? task.chunksMax,
+    verdict,
+    completedS: () => completedS,
+    close: async () => simulation.close(),
+  };
+}
+
+/** What loadPolicy is given for a configuration. */
+export function policyOptions({ policy }: RobotConfig): LoadPolicyOptions {
+  const { checkpoint_dir: checkpoint, device, precision, isolate, threads } = policy;
+  return { checkpoint, job: jobOf(policy), device, precision, isolate, ...(threads === undefined ? {} : { threads }) };
+}
+
+/** The job of a configuration: its own, the checkpoint's, or that of the robot type. */
+export function jobOf({ job, checkpoint_dir }: RobotConfig['policy']): LoadPolicyOptions['job'] {
+  if (job !== undefined) return job;
+  const file = join(checkpoint_dir, JOB_FILE);
+  return existsSync(file) ? file : SIM_JOB;
+}
+
+type Limits = RobotConfig['control']['limits'];
+
+/** A robot's joints with the limits of a configuration, which the reader has checked to be no wider. */
+export function tightened(joints: readonly Joint[], limits: Limits): readonly Joint[] {
+  return joints.map((joint) => {
+    const { lower_rad, upper_rad, velocity_max_rad_per_s } = limits[joint.name] ?? {};
+    return {
+      name: joint.name,
+      lowerRad: lower_rad ?? joint.lowerRad,
+      upperRad: upper_rad ?? joint.upperRad,
+      velocityMaxRadPerS: velocity_max_rad_per_s ?? joint.velocityMaxRadPerS,
+    };
+  });
+}

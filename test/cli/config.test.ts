@@ -1,0 +1,72 @@
+/** `premotor config`: what is printed of right and wrong configurations, for people and for programs, and the example. */
+import { readFileSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import t from 'tap';
+import { runCli } from '../../src/cli/main.js';
+import { parseRobotConfig } from '../../src/config/reader.js';
+import { VOCABULARY } from '../../src/runtime/rig.js';
+import { fakeContext } from './fakes.js';
+
+async function run(...argv: string[]): Promise<{ code: number; out: string; err: string }> {
+  const { out, err, context } = fakeContext();
+  const code = await runCli(['config', ...argv], context);
+  return { code, out: out.text, err: err.text };
+}
+const minimal = 'robot:\n  type: sim\npolicy:\n  checkpoint_dir: ckpt\n';
+
+t.test('a right file: every key, with the defaults marked', async (t) => {
+  const file = join(t.testdir({ 'a.yaml': `${minimal}control:\n  hold_ms: 5\n  limits: {yaw: {upper_rad: 1}}\n` }), 'a.yaml');
+  const { code, out } = await run('check', file);
+  t.equal(code, 0);
+  t.match(out, new RegExp(`^${file}: ok\n`));
+  t.match(out, /^ {2}control\.hold_ms +5$/m);
+  t.match(out, /^ {2}control\.action_rate_hz +25 {2}# default$/m);
+  t.match(out, /^ {2}policy\.threads +\(all cores but one\) {2}# default$/m);
+  t.match(out, /^ {2}control\.limits\.yaw +\{"upper_rad":1\}$/m);
+  const json = JSON.parse((await run('check', file, '--json')).out);
+  t.match(json, { files: [{ file, ok: true, problems: [], config: { control: { hold_ms: 5 } }, defaults: /./ }] });
+});
+
+t.test('wrong files: every problem of every file, exit code 1', async (t) => {
+  const dir = t.testdir({ 'a.yaml': minimal, 'b.yaml': `${minimal}contrl: 1\ntask: {seed: x}\n`, 'c.yaml': 'a: [' });
+  const files = ['a', 'b', 'c', 'none'].map((name) => join(dir, `${name}.yaml`));
+  const { code, out, err } = await run('check', ...files);
+  t.equal(code, 1);
+  t.equal(err, '', 'the problems are the result');
+  t.match(out, /a\.yaml: ok\n/);
+  t.match(out, /b\.yaml: 2 problems\n {2}.*b\.yaml:5:1: contrl: expected .*did you mean control\?\n {2}.*b\.yaml:6:8: task\.seed: expected/);
+  t.match(out, /c\.yaml: 1 problem\n {2}.*c\.yaml:1:\d: expected YAML/);
+  t.match(out, /none\.yaml: 1 problem\n.*expected a YAML file, found no readable file/);
+  const json = JSON.parse((await run('check', ...files, '--json')).out);
+  t.same(
+    json.files.map(({ ok, problems }: { ok: boolean; problems: unknown[] }) => [ok, problems.length]),
+    [
+      [true, 0],
+      [false, 2],
+      [false, 1],
+      [false, 1],
+    ],
+  );
+});
+
+t.test('the job is checked too, at the place of its key', async (t) => {
+  const dir = t.testdir({ 'a.yaml': `${minimal}  job: {height: 96}\n`, 'b.yaml': `${minimal}  job: none.json\n` });
+  t.match(await run('check', join(dir, 'a.yaml')), { code: 1, out: /a\.yaml:5:3: policy\.job: expected a usable job, found .*obs_cam_keys/ });
+  t.match(await run('check', join(dir, 'b.yaml')), { code: 1, out: /b\.yaml:5:3: policy\.job: .*none\.json/ });
+  writeFileSync(join(dir, 'job.json'), '{');
+  writeFileSync(join(dir, 'a.yaml'), `${minimal.replace('ckpt', '.')}`);
+  t.match(
+    await run('check', join(dir, 'a.yaml')),
+    { code: 1, out: /a\.yaml:3:1: policy\.job: .*is not JSON/ },
+    "the checkpoint folder's own job.json",
+  );
+});
+
+t.test('the example is a valid file', async (t) => {
+  const { code, out } = await run('example');
+  t.equal(code, 0);
+  t.equal(out, readFileSync('robots/sim-tabletop.yaml', 'utf8'));
+  t.equal(parseRobotConfig(out, '/x/y.yaml', VOCABULARY).config.robot.type, 'sim');
+  t.equal((await run('example', '--type', 'can')).code, 2);
+  t.equal((await run('check')).code, 2, 'at least one file');
+});

@@ -1,0 +1,171 @@
+/** Reading robot configurations: defaults and paths of a valid file, every problem of an invalid one with its place, and the files in robots/. */
+import { readdirSync, writeFileSync } from 'node:fs';
+import { dirname, join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import t from 'tap';
+import { ConfigError, type ConfigProblem, type LoadedConfig, parseRobotConfig, readRobotConfig, showProblem } from '../../src/config/reader.js';
+import { VOCABULARY } from '../../src/runtime/rig.js';
+
+const root = join(dirname(fileURLToPath(import.meta.url)), '..', '..');
+const minimal = 'robot:\n  type: sim\npolicy:\n  checkpoint_dir: ckpt\n';
+const read = (text: string): LoadedConfig => parseRobotConfig(text, '/robots/arm.yaml', VOCABULARY);
+
+function problemsOf(text: string): readonly ConfigProblem[] {
+  try {
+    read(text);
+  } catch (error) {
+    if (error instanceof ConfigError) return error.problems;
+    throw error;
+  }
+  return [];
+}
+/** Problems as "line:column key: expected | found". */
+const shown = (text: string): string[] =>
+  problemsOf(text).map(({ line, column, key, expected, found }) => `${line}:${column} ${key}: ${expected} | ${found}`);
+
+t.test('the shortest file: defaults are filled in and listed, paths start from the file', async (t) => {
+  const { config, defaults, file } = read(minimal);
+  t.equal(file, '/robots/arm.yaml');
+  t.same(config, {
+    robot: { type: 'sim' },
+    task: { name: 'touch', seed: 0 },
+    policy: { checkpoint_dir: '/robots/ckpt', precision: 'f32', device: 'auto', isolate: true },
+    cameras: { frame_rate_hz: 12.5, frame_age_max_ms: 100, frame_skew_max_ms: 50 },
+    control: { mode: 'sync', action_rate_hz: 25, hold_ms: 200, limits: {} },
+    recording: { animation: true, out_dir: '/robots/premotor-out', picture_rate_hz: 12.5 },
+  });
+  t.ok(defaults.includes('control.hold_ms') && defaults.includes('policy.threads'));
+  t.notOk(defaults.includes('robot.type') || defaults.includes('policy.checkpoint_dir'));
+});
+
+t.test('everything given', async (t) => {
+  const text = `
+robot: {type: sim}
+task: {name: push, seed: 4294967295, instruction: shove it}
+policy:
+  checkpoint_dir: /models/a
+  job: {frame_chunk_size: 2}
+  precision: bf16
+  device: cpu
+  threads: 2
+  isolate: false
+  video_steps: 3
+  action_steps: 4
+  seed: 9
+cameras: {frame_rate_hz: 25, frame_age_max_ms: 40.5, frame_skew_max_ms: 1}
+control:
+  mode: sync
+  action_rate_hz: 50
+  chunks_max: 3
+  hold_ms: 0
+  limits:
+    yaw: {lower_rad: -1, upper_rad: 1, velocity_max_rad_per_s: 2}
+    elbow: {velocity_max_rad_per_s: 1}
+recording: {animation: false, out_dir: ../out, picture_rate_hz: 5}
+`;
+  const { config, defaults } = read(text);
+  t.same(defaults, []);
+  t.match(config, {
+    task: { name: 'push', seed: 4294967295, instruction: 'shove it' },
+    policy: { checkpoint_dir: '/models/a', job: { frame_chunk_size: 2 }, threads: 2, isolate: false, video_steps: 3, action_steps: 4, seed: 9 },
+    control: { chunks_max: 3, hold_ms: 0, limits: { yaw: { lower_rad: -1 }, elbow: { velocity_max_rad_per_s: 1 } } },
+    recording: { animation: false, out_dir: '/out' },
+  });
+  t.match(read(`${minimal}  job: my/job.json\n`).config.policy.job, '/robots/my/job.json');
+});
+
+t.test('a section whose keys are all commented out counts as left out', async (t) => {
+  t.same(read(`${minimal}cameras:\n  # frame_rate_hz: 5\ncontrol:\n  limits:\n`).config.cameras.frame_rate_hz, 12.5);
+  t.match(shown('robot:\n  type: sim\npolicy:\n'), [/^3:1 policy: a section with checkpoint_dir, .* \| nothing$/]);
+});
+
+t.test('unknown keys, at every depth, with the name that was probably meant', async (t) => {
+  t.same(shown(`${minimal}contrl:\n  hold_ms: 1\n`), [
+    '5:1 contrl: one of robot, task, policy, cameras, control, recording | an unknown key: did you mean control?',
+  ]);
+  t.same(shown(`${minimal}control:\n  action_rate: 25\n  actionRateHz: 25\n`), [
+    '6:3 control.action_rate: one of mode, action_rate_hz, chunks_max, hold_ms, limits | an unknown key: did you mean action_rate_hz?',
+    '7:3 control.actionRateHz: one of mode, action_rate_hz, chunks_max, hold_ms, limits | an unknown key: did you mean action_rate_hz?',
+  ]);
+  t.same(shown(`${minimal}  nonsense: 1\n`).length, 1);
+  t.notMatch(shown(`${minimal}  nonsense: 1\n`)[0], /did you mean/);
+  t.match(shown(`${minimal}control: {limits: {yaw: {upper: 1}}}\n`), [
+    /^5:26 control\.limits\.yaw\.upper: one of lower_rad, upper_rad, .*did you mean upper_rad\?$/,
+  ]);
+});
+
+t.test('wrong types and ranges, every problem at once, in the order of the file', async (t) => {
+  const text = `robot:
+  type: can
+task:
+  seed: -1
+policy:
+  checkpoint_dir: 7
+  threads: two
+  precision: fp8
+cameras:
+  frame_rate_hz: 0
+control:
+  chunks_max: 1.5
+  hold_ms: .inf
+`;
+  t.same(shown(text), [
+    '2:3 robot.type: "sim", the only robot type of this version | "can"',
+    '4:3 task.seed: a whole number of 0 .. 4294967295 | -1',
+    '6:3 policy.checkpoint_dir: the path of a folder | 7',
+    '7:3 policy.threads: a whole number of 1 .. 1024 | "two"',
+    '8:3 policy.precision: "f32" or "bf16" | "fp8"',
+    '10:3 cameras.frame_rate_hz: a number above 0 and up to 1000 | 0',
+    '12:3 control.chunks_max: a whole number of 1 .. 10000 | 1.5',
+    '13:3 control.hold_ms: a number of 0 .. 60000 | Infinity',
+  ]);
+  const [problem] = problemsOf(text);
+  t.equal(
+    showProblem(problem as ConfigProblem),
+    '/robots/arm.yaml:2:3: robot.type: expected "sim", the only robot type of this version, found "can"',
+  );
+});
+
+t.test('names that only the robot knows: tasks and joints, and limits no wider than its own', async (t) => {
+  t.same(shown(`${minimal}task: {name: tuch}\n`), ['5:8 task.name: one of touch, press-n, push, sequence | "tuch": did you mean touch?']);
+  const limits = (text: string): string[] => shown(`${minimal}control: {limits: {${text}}}\n`);
+  t.match(limits('elbw: {}'), [/control\.limits\.elbw: one of yaw, shoulder, elbow, wrist \| "elbw": did you mean elbow\?/]);
+  t.match(limits('yaw: {upper_rad: 1.7}'), [/yaw\.upper_rad: -1\.6 \.\. 1\.6, within the robot's own limits \| 1\.7/]);
+  t.match(limits('yaw: {velocity_max_rad_per_s: 5}'), [/0 \.\. 4, within/]);
+  t.match(limits('yaw: {lower_rad: 1, upper_rad: 0}'), [/upper_rad: more than lower_rad \(1\) \| 0/]);
+  t.match(limits('yaw: 3'), [/control\.limits\.yaw: a section with lower_rad/]);
+  t.same(limits('yaw: {upper_rad: 1.6}'), []);
+});
+
+t.test('what is no configuration at all', async (t) => {
+  t.match(shown(''), [/^1:1 : a section with robot, .* \| nothing$/]);
+  t.match(shown('- 1\n'), [/a list of 1/]);
+  t.match(shown('robot: [\n'), [/YAML/]);
+  t.match(shown('robot: {type: sim}\nrobot: {type: sim}\n'), [/^2:1 : YAML \| .*unique/]);
+  t.match(shown('robot: &a {type: *b}\n'), [/YAML/]);
+  t.match(shown(`a: &a [1,1,1,1,1,1,1,1,1]\nb: &b [${'*a,'.repeat(9)}]\nc: &c [${'*b,'.repeat(9)}]\nd: [${'*c,'.repeat(9)}]\n`), [/YAML \| .*alias/]);
+  t.match(shown(`# ${'x'.repeat(1 << 20)}`), [/at most 1048576 characters/]);
+});
+
+t.test('the error names the file and shows the first problems', async (t) => {
+  const file = join(t.testdir(), 'arm.yaml');
+  writeFileSync(file, `${minimal}a: 1\nb: 1\nc: 1\nd: 1\ne: 1\nf: 1\n`);
+  await t.rejects(readRobotConfig(file, VOCABULARY), {
+    code: 'CONFIG_INVALID',
+    file,
+    field: 'a',
+    message: /arm\.yaml:5:1: a: expected .*; and 1 more\. Correct the file; docs\/CONFIG\.md/,
+  });
+  await t.rejects(readRobotConfig(join(t.testdir(), 'none.yaml'), VOCABULARY), { code: 'CONFIG_MISSING', expected: 'a YAML file' });
+  await t.rejects(readRobotConfig(t.testdir(), VOCABULARY), { code: 'CONFIG_MISSING', found: 'a folder' });
+});
+
+t.test('every file in robots/ is valid', async (t) => {
+  const files = readdirSync(join(root, 'robots'));
+  t.ok(files.length > 0);
+  for (const file of files) {
+    t.match(file, /\.yaml$/);
+    const { config } = await readRobotConfig(join(root, 'robots', file), VOCABULARY);
+    t.equal(config.robot.type, 'sim');
+  }
+});

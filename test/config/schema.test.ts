@@ -1,0 +1,50 @@
+/** The schema, docs/CONFIG.md and the commented example say the same about every key. */
+import { readFileSync } from 'node:fs';
+import { dirname, join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import t from 'tap';
+import { type ConfigKey, configKeys, expectedAt, namesUnder } from '../../src/config/schema.js';
+
+const root = join(dirname(fileURLToPath(import.meta.url)), '..', '..');
+const keys = configKeys();
+const defaultText = ({ isRequired, defaultValue, fallback }: ConfigKey): string =>
+  isRequired ? 'required' : (fallback ?? `\`${JSON.stringify(defaultValue).replaceAll('"', '')}\``);
+
+t.test('the keys', async (t) => {
+  t.ok(keys.length > 20);
+  t.equal(new Set(keys.map(({ path }) => path)).size, keys.length);
+  for (const { path, expected, meaning } of keys) t.ok(expected && meaning, path);
+  t.same(
+    keys.filter(({ isRequired }) => isRequired).map(({ path }) => path),
+    ['robot.type', 'policy.checkpoint_dir'],
+  );
+  t.same(namesUnder(['control', 'limits', 'yaw']), ['lower_rad', 'upper_rad', 'velocity_max_rad_per_s']);
+  t.match(expectedAt(['control']), /^a section with mode, /);
+  t.equal(expectedAt(['control', 'limits', 'yaw', 'lower_rad']), 'an angle in radians');
+});
+
+t.test('numbers with a unit have it in their names', async (t) => {
+  const unitless = /(^|\.)(seed|threads|video_steps|action_steps|chunks_max)$/;
+  for (const { path, expected } of keys) {
+    if (/number|angle/.test(expected) && !unitless.test(path)) t.match(path, /_(ms|hz|rad|rad_per_s)$/, path);
+  }
+});
+
+t.test('docs/CONFIG.md has a row per key, with expectation, default and meaning', async (t) => {
+  const text = readFileSync(join(root, 'docs', 'CONFIG.md'), 'utf8');
+  const rows = [...text.matchAll(/^\| `([a-z_.<>]+)` \| (.+) \|$/gm)].map(([, path, rest]) => `${path} | ${rest}`);
+  t.same(
+    rows,
+    keys.map((key) => `${key.path} | ${key.expected} | ${defaultText(key)} | ${key.meaning}`),
+  );
+});
+
+t.test('the example shows every key, those with a default as it is', async (t) => {
+  const lines = readFileSync(join(root, 'robots', 'sim-tabletop.yaml'), 'utf8').split('\n');
+  for (const { path, defaultValue } of keys) {
+    const name = path.split('.').at(-1) ?? '';
+    const line = lines.find((one) => new RegExp(`^\\s*(# +)?${name}:`).test(one));
+    t.ok(line, path);
+    if (typeof defaultValue === 'number') t.match(line, new RegExp(`: ${defaultValue}$`), path);
+  }
+});
