@@ -81,7 +81,7 @@ export async function runCli(argv: readonly string[], parts: Partial<CliContext>
   };
   const context: CliContext = { ...processContext(interrupt.signal), ...parts };
   // The other commands have nothing to undo: an interrupt ends them as it ends any process, or they listen themselves.
-  const listens = parts.signal === undefined && (argv[0] === 'infer' || argv[0] === 'inspect');
+  const listens = parts.signal === undefined && ['infer', 'inspect', 'eval'].includes(argv[0] ?? '');
   if (listens) process.on('SIGINT', onInterrupt);
   try {
     await buildProgram(context).parseAsync([...argv], { from: 'user' });
