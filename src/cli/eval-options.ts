@@ -1,13 +1,11 @@
 /**
- * What `premotor eval` and its report share: the default checkpoint, options that mean the same in both, and how an interrupt ends them. Owned by the
- * command line.
+ * What `premotor eval` and its report share: the default checkpoint, and the options that mean the same in both. Owned by the command line.
  */
 import { existsSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
 import { join, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { InvalidArgumentError } from 'commander';
-import { PremotorError } from '../errors.js';
 import type { Subject } from '../evaluation/configuration.js';
 import { readJob } from '../policy/job.js';
 import { SIM_JOB } from '../sim/job.js';
@@ -43,16 +41,4 @@ export async function subjectOf({ checkpoint, job }: SubjectOptions): Promise<Su
 /** Worker processes by default: one per core, but in real time one, because several would make each other late. */
 export function workersFor(workers: number | undefined, realTime: boolean): number {
   return workers ?? (realTime ? 1 : availableParallelism());
-}
-
-/** Aborts on the first interrupt while `body` runs; the second ends the process as usual. */
-export async function interruptible<T>(body: (signal: AbortSignal) => Promise<T>): Promise<T> {
-  const stop = new AbortController();
-  const onInterrupt = (): void => stop.abort(new PremotorError('ABORTED', 'Interrupted.'));
-  process.once('SIGINT', onInterrupt);
-  try {
-    return await body(stop.signal);
-  } finally {
-    process.off('SIGINT', onInterrupt);
-  }
 }

@@ -16,7 +16,7 @@ import { WorkerPool } from '../evaluation/workers.js';
 import { writePng } from '../recording/animation.js';
 import { checkpointHash } from '../text/checkpoint-hash.js';
 import { type CliContext, printResult } from './context.js';
-import { interruptible, SEED_MAX, SHIPPED_CHECKPOINT, subjectOf, WORKERS_MAX, whole, workersFor } from './eval-options.js';
+import { SEED_MAX, SHIPPED_CHECKPOINT, subjectOf, WORKERS_MAX, whole, workersFor } from './eval-options.js';
 import { ProgressBar } from './progress.js';
 
 export interface ReportOptions {
@@ -143,7 +143,7 @@ export function registerReport(command: Command, context: CliContext): void {
     .action(async (options: ReportOptions) => {
       const pool = new WorkerPool(workersFor(options.workers, false));
       try {
-        await interruptible((signal) => runReport(options, pool, context, signal));
+        await runReport(options, pool, context, context.signal);
       } finally {
         pool.close();
       }

@@ -15,7 +15,7 @@ import { writePng } from '../recording/animation.js';
 import { type Disturbances, parseDisturbances } from '../sim/disturbances.js';
 import { TASK_NAMES, type TaskName } from '../sim/tasks/task.js';
 import { type CliContext, formatMs, formatTable, printResult, UsageError } from './context.js';
-import { interruptible, SEED_MAX, SHIPPED_CHECKPOINT, subjectOf, WORKERS_MAX, whole, workersFor } from './eval-options.js';
+import { SEED_MAX, SHIPPED_CHECKPOINT, subjectOf, WORKERS_MAX, whole, workersFor } from './eval-options.js';
 import { registerReport } from './eval-report.js';
 import { ProgressBar } from './progress.js';
 
@@ -189,7 +189,7 @@ export function registerEval(program: Command, context: CliContext): void {
       if (options.task === undefined) throw new UsageError(`--task is needed: expected ${[...TASK_NAMES, 'all'].join(', ')}, found none.`);
       const pool = new WorkerPool(workersFor(options.workers, options.realTime));
       try {
-        await interruptible((signal) => runEval(options, pool, context, signal));
+        await runEval(options, pool, context, context.signal);
       } finally {
         pool.close();
       }

@@ -5,9 +5,10 @@ import { fileURLToPath } from 'node:url';
 import t from 'tap';
 import { writeUntrainedCheckpoint } from '../../src/checkpoint/untrained.js';
 import { configurationOf, type EvalOptions, evaluationTable, runEval } from '../../src/cli/eval.js';
-import { interruptible, subjectOf, workersFor } from '../../src/cli/eval-options.js';
+import { subjectOf, workersFor } from '../../src/cli/eval-options.js';
 import { runReport } from '../../src/cli/eval-report.js';
 import { runCli } from '../../src/cli/main.js';
+import { PremotorError } from '../../src/errors.js';
 import type { Evaluation } from '../../src/evaluation/evaluation.js';
 import { WorkerPool } from '../../src/evaluation/workers.js';
 import { SIM_JOB } from '../../src/sim/job.js';
@@ -153,15 +154,10 @@ t.test('with an engine: deterministic, also across workers', async (t) => {
   t.match(context.err.text, 'CHECKPOINT_MISSING_FILE');
 });
 
-t.test('an interrupt aborts once', async (t) => {
-  const listeners = process.listenerCount('SIGINT');
-  const reason = await interruptible(
-    (signal) =>
-      new Promise((resolve) => {
-        signal.addEventListener('abort', () => resolve(signal.reason));
-        process.emit('SIGINT');
-      }),
-  );
-  t.match(reason, { code: 'ABORTED' });
-  t.equal(process.listenerCount('SIGINT'), listeners);
+t.test('an interrupt ends the command with the code of one', async (t) => {
+  const stop = new AbortController();
+  const context = { ...sinks(), signal: stop.signal };
+  stop.abort(new PremotorError('ABORTED', 'Interrupted.'));
+  t.equal(await runCli(['eval', '--task', 'touch', '--workers', '1'], context), 130);
+  t.match(context.err.text, 'ABORTED');
 });

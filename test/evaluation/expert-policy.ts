@@ -1,6 +1,6 @@
 /**
- * A policy for evaluation tests that needs no engine: it knows the scene by the seed of the prediction and plays the scripted expert's knots, or holds
- * still where it is told to fail. Not a test itself.
+ * A policy for evaluation tests that needs no engine: it knows the scene by the seed of the prediction and plays the scripted expert's knots, or
+ * holds still where it is told to fail. Not a test itself.
  */
 import type { Chunk, PredictOptions, ResetOptions } from '../../src/policy/contract.js';
 import { demonstrate } from '../../src/sim/demonstration.js';
