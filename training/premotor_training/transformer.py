@@ -63,7 +63,7 @@ def join(runs: list[Tensor]) -> Tensor:
 def timestep_sinusoid(timesteps: Tensor, dim: int) -> Tensor:
     """[...] -> [..., dim]; cosines first."""
     half = dim // 2
-    frequencies = torch.exp(-math.log(TIMESTEP_PERIOD) * torch.arange(half) / half)
+    frequencies = torch.exp(-math.log(TIMESTEP_PERIOD) * torch.arange(half, device=timesteps.device) / half)
     angles = timesteps[..., None].float() * frequencies
     return torch.cat([angles.cos(), angles.sin()], dim=-1)
 
