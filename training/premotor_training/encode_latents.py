@@ -34,6 +34,7 @@ from premotor_training.dataset import (
     load_states,
     video_rows,
 )
+from premotor_training.device import add_device_option, pick_device
 from premotor_training.vae import CausalVae
 
 PROGRESS_EVERY_S = 10
@@ -53,9 +54,10 @@ def encode_clips(vae: CausalVae, clips: list[tuple[np.ndarray, np.ndarray]], fra
         batch = order[done : done + max(1, frames_at_once // longest)]
         padded = [np.pad(clips[i][1], (0, longest - len(clips[i][1])), mode="edge") for i in batch]
         pixels = to_pixels(np.stack([clips[i][0][rows] for i, rows in zip(batch, padded, strict=True)]))
-        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=bf16):
-            mean = vae.encode(pixels)[0]
-        normalised = vae.normalise(mean.float()).half()
+        device = next(vae.parameters()).device
+        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=bf16):
+            mean = vae.encode(pixels.to(device))[0]
+        normalised = vae.normalise(mean.float()).half().cpu()
         for i, latent in zip(batch, normalised, strict=True):
             frames = 1 + (len(clips[i][1]) - 1) // vae.config.scale_factor_temporal
             latents[i] = latent[:, :frames].clone()
@@ -98,12 +100,13 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("datasets", nargs="+")
     parser.add_argument("--cameras", nargs="+", default=["cam_front"], help="default: cam_front")
     parser.add_argument("--threads", type=int, default=1)
+    add_device_option(parser)
     parser.add_argument("--frames-at-once", type=int, default=128, help="bounds the memory")
     parser.add_argument("--bf16", action="store_true", help="compute in bfloat16; the runtime's float32 is the default")
     options = parser.parse_args(arguments)
     torch.set_num_threads(options.threads)
     options.out.mkdir(parents=True, exist_ok=True)
-    vae = load_vae(options.checkpoint)
+    vae = load_vae(options.checkpoint).to(pick_device(options.device))
     for root in options.datasets:
         print(root, flush=True)
         encoded = encode_dataset(vae, root, options)

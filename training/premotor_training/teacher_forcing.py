@@ -62,19 +62,20 @@ class Shape:
 
 
 @lru_cache(maxsize=256)
-def plan(shape: Shape, head_dim: int) -> tuple[Layout, list[Group], tuple[Tensor, Tensor]]:
+def plan(shape: Shape, head_dim: int, device: torch.device) -> tuple[Layout, list[Group], tuple[Tensor, Tensor]]:
     """Layout, attention groups and rotary table; computed once for each shape."""
     patches = shape.rows * shape.columns
     layout = Layout(((shape.frames, patches), (shape.frames, shape.per_frame)) * 2)
     pairs = allowed_pairs(shape.frames, shape.chunk, patches, shape.per_frame, shape.forward_dynamics)
-    bias = torch.zeros(pairs.shape, dtype=torch.bfloat16).masked_fill(~pairs, HIDDEN)
+    bias = torch.zeros(pairs.shape, dtype=torch.bfloat16).masked_fill(~pairs, HIDDEN).to(device)
     half = len(bias) // 2
     # Clean tokens never attend noisy ones, so their keys end in the middle.
     clean = Group(slice(0, half), slice(0, half), bias[:half, :half])
     noisy = Group(slice(half, None), slice(None), bias[half:])
     frames = torch.arange(shape.frames)
     once = torch.cat([video_positions(frames, shape.rows, shape.columns), action_positions(frames, shape.per_frame)])
-    return layout, [clean, noisy], rope_table(torch.cat([once, once]), head_dim)
+    cosine, sine = rope_table(torch.cat([once, once]), head_dim)
+    return layout, [clean, noisy], (cosine.to(device), sine.to(device))
 
 
 def shifted(u: Tensor, shift: float) -> Tensor:
@@ -89,6 +90,9 @@ class Levels:
     history: Tensor
     video: Tensor
     action: Tensor
+
+    def to(self, device: torch.device) -> "Levels":
+        return Levels(self.history.to(device), self.video.to(device), self.action.to(device))
 
 
 def draw_levels(batch: int, frames: int, chunk: int, forward_dynamics: bool, options: "NoiseOptions") -> Levels:
@@ -199,14 +203,14 @@ def run_blocks(
 
 def forward(model: VideoActionTransformer, streams: Streams, shape: Shape, text: Text, tap: int) -> Output:
     """The pass of a whole batch. tap: the number of blocks after which `middle` is taken."""
-    planned = plan(shape, model.config.attention_head_dim)
+    planned = plan(shape, model.config.attention_head_dim, streams.runs[0].device)
     hidden = run_blocks(model, streams.runs, streams.timesteps, planned, text, tap)
     video = model.head(hidden.runs[2], hidden.embeddings[2], model.proj_out)
     return Output(video, model.head(hidden.runs[3], hidden.embeddings[3], model.action_proj_out), hidden.middle)
 
 
 @lru_cache(maxsize=8)
-def plan_still(rows: int, columns: int, per_frame: int, head_dim: int) -> tuple:
+def plan_still(rows: int, columns: int, per_frame: int, head_dim: int, device: torch.device) -> tuple:
     """One latent frame and its actions, as the first chunk of an episode sees its given part."""
     patches = rows * columns
     layout = Layout(((1, patches), (1, per_frame)))
@@ -214,13 +218,14 @@ def plan_still(rows: int, columns: int, per_frame: int, head_dim: int) -> tuple:
     bias[:patches, patches:] = HIDDEN
     zero = torch.zeros(1, dtype=torch.long)
     positions = torch.cat([video_positions(zero, rows, columns), action_positions(zero, per_frame)])
-    return layout, [Group(slice(None), slice(None), bias)], rope_table(positions, head_dim)
+    cosine, sine = rope_table(positions, head_dim)
+    return layout, [Group(slice(None), slice(None), bias.to(device))], (cosine.to(device), sine.to(device))
 
 
 def forward_stills(model: VideoActionTransformer, latents: Tensor, per_frame: int, text: Text, tap: int) -> list[Tensor]:
     """latents [B, C, h, w] of single pictures -> `middle` of the two runs, [B, 1, tokens, d]."""
     batch, _, height, width = latents.shape
-    planned = plan_still(height // 2, width // 2, per_frame, model.config.attention_head_dim)
-    runs = [patchify(latents[:, :, None]), torch.zeros(batch, 1, per_frame, model.config.action_dim)]
-    zeros = torch.zeros(batch, 1)
+    planned = plan_still(height // 2, width // 2, per_frame, model.config.attention_head_dim, latents.device)
+    runs = [patchify(latents[:, :, None]), latents.new_zeros(batch, 1, per_frame, model.config.action_dim)]
+    zeros = latents.new_zeros(batch, 1)
     return run_blocks(model, runs, [zeros, zeros], planned, text, tap).middle

@@ -88,6 +88,11 @@ class Prompts:
         hidden = torch.zeros(self.mask.shape).masked_fill(self.mask == 0, -1e4)
         self.bias = torch.cat([hidden, padded.float().log()], dim=1)  # [prompts, longest + 1]
 
+    def to(self, device: torch.device) -> "Prompts":
+        """Moves the tensors; returns itself, as a module does."""
+        self.ids, self.mask, self.bias = (tensor.to(device) for tensor in (self.ids, self.mask, self.bias))
+        return self
+
     def index(self, text: str) -> int:
         return self.texts.index(text)
 

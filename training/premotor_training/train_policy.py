@@ -25,6 +25,7 @@ from torch import Tensor
 
 from premotor_training import auxiliary, episodes, teacher_forcing
 from premotor_training.curves import plot_curves
+from premotor_training.device import add_device_option, pick_device
 from premotor_training.text import Prompts, make_encoder, write_tokenizer
 from premotor_training.transformer import TransformerConfig, VideoActionTransformer
 
@@ -52,7 +53,9 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("latents", nargs="+", type=Path)
     parser.add_argument("--stage", choices=STAGES, required=True)
     parser.add_argument("--minutes", type=float, required=True, help="of training, all parts of a resumed stage together")
+    parser.add_argument("--steps", type=int, default=10**9, help="also ends the stage; whichever comes first")
     parser.add_argument("--threads", type=int, default=2)
+    add_device_option(parser)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--learning-rate", type=float, default=1.5e-3)
     parser.add_argument("--batch-frames", type=int, default=144, help="latent frames in a batch, over all its episodes")
@@ -69,6 +72,7 @@ class Run:
 
     def __init__(self, options: argparse.Namespace):
         self.options = options
+        self.device = pick_device(options.device)
         self.file = options.out / f"{options.stage}.pt"
         self.step, self.seconds, self.rows = 0, 0.0, []
         earlier = self._earlier_state()
@@ -79,7 +83,7 @@ class Run:
         if earlier is None:
             write_tokenizer(tokenizer_folder, [text for _, text in self.instructions])
         tokenizer = Tokenizer.from_file(str(tokenizer_folder / "tokenizer.json"))
-        self.prompts = Prompts(tokenizer, [text for _, text in self.instructions], TEXT_ROWS)
+        self.prompts = Prompts(tokenizer, [text for _, text in self.instructions], TEXT_ROWS).to(self.device)
         config = TransformerConfig(
             in_channels=self.channels,
             out_channels=self.channels,
@@ -96,7 +100,9 @@ class Run:
         if earlier is not None:
             for name, part in self.parts.items():
                 part.load_state_dict(earlier[name])
-        self.used = torch.zeros(config.action_dim)
+        for part in self.parts.values():
+            part.to(self.device)
+        self.used = torch.zeros(config.action_dim, device=self.device)
         self.used[FIRST_CHANNEL : FIRST_CHANNEL + len(self.normalise.q01)] = 1
         self.ema = {name: value.detach().clone() for name, value in self._named_tensors()}
         self.optimizers = self._make_optimizers()
@@ -106,14 +112,14 @@ class Run:
     def _earlier_state(self) -> dict | None:
         """The interrupted stage, or the result of the stage before."""
         if self.file.exists():
-            return torch.load(self.file, weights_only=True)
+            return torch.load(self.file, weights_only=True, map_location="cpu")
         before = STAGES.index(self.options.stage) - 1
         file = self.options.out / f"{STAGES[before]}.pt"
         if before < 0:
             return None
         if not file.exists():
             raise SystemExit(f"expected {file}, the result of the stage before, found none: train it first")
-        state = torch.load(file, weights_only=True)
+        state = torch.load(file, weights_only=True, map_location="cpu")
         # A stage starts from the average of the one before.
         for name in ("model", "encoder"):
             prefix = f"{name}."
@@ -169,7 +175,8 @@ class Run:
             writer.writerows(self.rows)
 
     def _resume(self, state: dict) -> None:
-        self.step, self.seconds, self.rows, self.ema = state["step"], state["seconds"], state["rows"], state["ema"]
+        self.step, self.seconds, self.rows = state["step"], state["seconds"], state["rows"]
+        self.ema = {name: value.to(self.device) for name, value in state["ema"].items()}
         for optimizer, stored in zip(self.optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(stored)
         torch.set_rng_state(state["random"])
@@ -177,11 +184,11 @@ class Run:
         print(f"continues at step {self.step}, {self.seconds / 60:.1f} minutes used", flush=True)
 
     def train(self) -> None:
-        budget_s = self.options.minutes * 60
+        """Until the budget of minutes or of steps is used."""
         resumed_s, began_s = self.seconds, time.monotonic()
         saved_s, recent = began_s, []
-        while self.seconds < budget_s:
-            rate = self._rate(self.seconds / budget_s)
+        while (used := self._budget_used()) < 1:
+            rate = self._rate(used)
             recent.append(self._step(rate))
             self.step += 1
             self.seconds = resumed_s + time.monotonic() - began_s
@@ -193,6 +200,9 @@ class Run:
                 saved_s = time.monotonic()
         self.save()
 
+    def _budget_used(self) -> float:
+        return max(self.seconds / 60 / self.options.minutes, self.step / self.options.steps)
+
     def _rate(self, used: float) -> float:
         cosine = 0.5 * (1 + math.cos(math.pi * min(1.0, used)))
         return self.options.learning_rate * min(1.0, (self.step + 1) / WARM_UP_STEPS) * (LAST_RATE + (1 - LAST_RATE) * cosine)
@@ -201,7 +211,7 @@ class Run:
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = rate
-        with torch.autocast("cpu", dtype=torch.bfloat16):
+        with torch.autocast(self.device.type, dtype=torch.bfloat16):
             encoded = self.prompts.encode(self.encoder)
             losses = {}
             if self.stills:
@@ -236,9 +246,9 @@ class Run:
         picks = torch.randint(len(allowed), (count,))
         named = [episodes.named_goals(task, text) for task, text in allowed]
         goals = {name: values[chosen] for name, values in still.goals.items()}
-        target = auxiliary.still_targets(goals, picks, named)
+        target = auxiliary.still_targets(goals, picks, named).to(self.device)
         prompt = torch.tensor([self.prompts.index(text) for _, text in allowed])[picks]
-        latents = still.latents[chosen].float()
+        latents = still.latents[chosen].to(self.device).float()
         text = self._text(encoded, prompt)
         middle = teacher_forcing.forward_stills(self.model, latents, episodes.ACTIONS_PER_FRAME, text, TAP_BLOCKS)
         return auxiliary.goal_loss(self.heads, middle[1], target)
@@ -253,10 +263,10 @@ class Run:
         fdm = random.random() < self.options.forward_dynamics
         chunk = random.choices(list(CHUNKS), list(CHUNKS.values()))[0]
         shape = teacher_forcing.Shape(frames, chunk, self.height // 2, self.width // 2, episodes.ACTIONS_PER_FRAME, fdm)
-        levels = teacher_forcing.draw_levels(batch, frames, chunk, fdm, teacher_forcing.NoiseOptions())
-        joints = one.actions[chosen]
+        levels = teacher_forcing.draw_levels(batch, frames, chunk, fdm, teacher_forcing.NoiseOptions()).to(self.device)
+        joints = one.actions[chosen].to(self.device)
         actions = torch.nn.functional.pad(joints, (FIRST_CHANNEL, len(self.used) - FIRST_CHANNEL - joints.shape[-1]))
-        streams = teacher_forcing.make_streams(one.latents[chosen].float(), actions, self.used, levels)
+        streams = teacher_forcing.make_streams(one.latents[chosen].to(self.device).float(), actions, self.used, levels)
         picks = torch.tensor([self.prompts.index(one.prompts[i]) for i in chosen])
         dropped = torch.rand(batch) < TEXT_DROPOUT
         picks[dropped] = len(self.prompts.texts) - 1
@@ -270,9 +280,9 @@ class Run:
         kept = ~dropped
         clean, noisy = output.middle[1][kept], output.middle[3][kept, :1]
         picked = chosen[kept]
-        goals = one.goals[picked]
+        goals = one.goals[picked].to(self.device)
         losses["goals"] = auxiliary.goal_loss(self.heads, noisy, goals) + 0.5 * auxiliary.goal_loss(self.heads, clean, goals)
-        labels = (one.current[picked], one.current_known[picked], one.stage[picked])
+        labels = [label[picked].to(self.device) for label in (one.current, one.current_known, one.stage)]
         losses["next"], losses["stage"] = auxiliary.progress_loss(self.heads, clean, *labels)
         return losses
 

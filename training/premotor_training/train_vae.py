@@ -20,8 +20,9 @@ from torch import Tensor
 
 from premotor_training.checkpoint import save_vae
 from premotor_training.clips import ClipSampler, open_sources
-from premotor_training.vae import CausalVae, VaeConfig
 from premotor_training.curves import plot_curves
+from premotor_training.device import add_device_option, pick_device
+from premotor_training.vae import CausalVae, VaeConfig
 from premotor_training.vae_report import measure_statistics, report_errors
 
 SQUARE_WEIGHT = 0.5
@@ -48,6 +49,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--minutes", type=float, default=22, help="of training, all parts of a resumed run together")
     parser.add_argument("--steps", type=int, default=10**9, help="also ends the training; whichever comes first")
     parser.add_argument("--threads", type=int, default=1)
+    add_device_option(parser)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--learning-rate", type=float, default=2e-3)
     parser.add_argument("--side", type=int, default=48, help="of a cut-out, in pixels")
@@ -72,7 +74,7 @@ def make_vae(options: argparse.Namespace) -> CausalVae:
 
 def loss_of(vae: CausalVae, pixels: Tensor, weights: Tensor) -> tuple[Tensor, dict[str, float]]:
     """The loss and the parts of it that are logged. pixels [B, 3, T, H, W], weights [B, 1, T, H, W]."""
-    with torch.autocast("cpu", dtype=torch.bfloat16):
+    with torch.autocast(pixels.device.type, dtype=torch.bfloat16):
         mean, logvar = (part.float() for part in vae.encode(pixels))
         logvar = logvar.clamp(*LOGVAR_RANGE)
         sample = mean + torch.randn_like(mean) * (0.5 * logvar).exp()
@@ -98,7 +100,8 @@ class Run:
     def __init__(self, options: argparse.Namespace, sampler: ClipSampler):
         self.options = options
         self.sampler = sampler
-        self.vae = make_vae(options)
+        self.device = pick_device(options.device)
+        self.vae = make_vae(options).to(self.device)
         parameters = self.vae.parameters()
         self.optimizer = torch.optim.AdamW(parameters, lr=0.0, betas=(0.9, 0.98), weight_decay=1e-4, fused=True)
         self.step = 0
@@ -127,7 +130,7 @@ class Run:
     def resume(self) -> None:
         if not self.file.exists():
             return
-        state = torch.load(self.file, weights_only=True)
+        state = torch.load(self.file, weights_only=True, map_location="cpu")
         self.vae.load_state_dict(state["vae"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.step, self.seconds, self.rows = state["step"], state["seconds"], state["rows"]
@@ -163,7 +166,7 @@ class Run:
         _, frames, cut_outs, whole = CLIP_KINDS[random.choice(len(CLIP_KINDS), p=shares)]
         full = random.random() < FULL_PICTURE_SHARE
         pixels, weights = self.sampler.draw(whole if full else cut_outs, frames, None if full else self.options.side)
-        loss, parts = loss_of(self.vae, pixels, weights)
+        loss, parts = loss_of(self.vae, pixels.to(self.device), weights.to(self.device))
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.vae.parameters(), GRADIENT_NORM_MAX)
@@ -192,7 +195,7 @@ def main(arguments: list[str] | None = None) -> None:
     run.resume()
     run.train()
     print(f"{run.step} steps in {run.seconds / 60:.1f} minutes", flush=True)
-    vae = run.vae.eval()
+    vae = run.vae.cpu().eval()
     measure_statistics(vae, sampler.sources)
     save_vae(options.out, vae)
     plot_curves(options.out / "vae_log.csv", options.out / "vae_curves.png")

@@ -63,7 +63,7 @@ def join(runs: list[Tensor]) -> Tensor:
 def timestep_sinusoid(timesteps: Tensor, dim: int) -> Tensor:
     """[...] -> [..., dim]; cosines first."""
     half = dim // 2
-    frequencies = torch.exp(-math.log(TIMESTEP_PERIOD) * torch.arange(half) / half)
+    frequencies = torch.exp(-math.log(TIMESTEP_PERIOD) * torch.arange(half, device=timesteps.device) / half)
     angles = timesteps[..., None].float() * frequencies
     return torch.cat([angles.cos(), angles.sin()], dim=-1)
 
@@ -108,7 +108,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tensor:
     q, k, v = (part.reshape(batch * heads, -1, dim) for part in (q, k, v))
     if bias.dim() == 2:
         bias = bias.expand(batch * heads, -1, -1)
-    scores = torch.baddbmm(bias, q, k.transpose(1, 2), alpha=dim**-0.5)
+    scores = torch.baddbmm(bias.to(q.dtype), q, k.transpose(1, 2), alpha=dim**-0.5)
     return torch.bmm(scores.softmax(-1), v).unflatten(0, (batch, heads))
 
 
