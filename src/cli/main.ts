@@ -28,7 +28,7 @@ import { registerRun } from './run.js';
 import { registerSim } from './sim.js';
 
 /** Commands that end in order when they are interrupted, through the context's signal. */
-const LISTENING: readonly string[] = ['infer', 'inspect', 'run', 'demo'];
+const LISTENING: readonly string[] = ['infer', 'inspect', 'run', 'demo', 'eval'];
 
 const examples = `
 Examples:
