@@ -1,43 +1,17 @@
 /**
- * The frame sources of the simulation. SimulatedCameras renders on request: a frame shows the world at the present virtual time and is stamped with
- * it. SampledCameras behaves like real cameras: it takes frames at a rate of its own, and delivers them when they have arrived.
+ * The cameras of the simulation. They behave like real ones: frames are taken at a rate of their own on the world's clock, stamped with the time of
+ * capture, and delivered when they have arrived, whoever asks and whenever.
  */
 import type { Frame } from '../policy/contract.js';
 import { Renderer } from '../sim/renderer.js';
-import { CAMERAS, type CameraName } from '../sim/scene.js';
+import type { CameraName } from '../sim/scene.js';
 import type { World } from '../sim/world.js';
 import type { CameraInfo, FrameSource } from './source.js';
 
 /** What the job calls a camera of the scene. */
 export const CAMERA_KEY_PREFIX = 'observation.images.';
 
-export class SimulatedCameras implements FrameSource {
-  readonly cameras: readonly CameraInfo[];
-  readonly #world: World;
-  readonly #renderers: readonly { readonly key: string; readonly renderer: Renderer }[];
-
-  /** @param size width and height of every picture, pixels */
-  constructor(world: World, size: number, prefix = CAMERA_KEY_PREFIX) {
-    this.#world = world;
-    this.#renderers = CAMERAS.map((name) => ({ key: `${prefix}${name}`, renderer: new Renderer(world, name, size, size) }));
-    this.cameras = this.#renderers.map(({ key }) => ({ camera: key, width: size, height: size }));
-  }
-
-  async capture(): Promise<readonly Frame[]> {
-    return this.#renderers.map(({ key, renderer }) => ({
-      camera: key,
-      width: renderer.width,
-      height: renderer.height,
-      data: renderer.render(),
-      capturedAtNs: this.#world.timeNs,
-    }));
-  }
-
-  /** Nothing to release: the world belongs to whoever opened it. */
-  async close(): Promise<void> {}
-}
-
-export interface SampledCamerasOptions {
+export interface SimulatedCamerasOptions {
   /** The cameras to render; each costs time. */
   readonly names: readonly CameraName[];
   /** Width and height of every picture, pixels. */
@@ -48,7 +22,7 @@ export interface SampledCamerasOptions {
   readonly delayMs: number;
 }
 
-export class SampledCameras implements FrameSource {
+export class SimulatedCameras implements FrameSource {
   readonly cameras: readonly CameraInfo[];
   readonly #world: World;
   readonly #renderers: readonly Renderer[];
@@ -59,7 +33,7 @@ export class SampledCameras implements FrameSource {
   #delivered: readonly Frame[] = [];
   #taken = 0;
 
-  constructor(world: World, options: SampledCamerasOptions) {
+  constructor(world: World, options: SimulatedCamerasOptions) {
     this.#world = world;
     this.#renderers = options.names.map((name) => new Renderer(world, name, options.size, options.size));
     this.cameras = options.names.map((name) => ({ camera: `${CAMERA_KEY_PREFIX}${name}`, width: options.size, height: options.size }));

@@ -1,6 +1,6 @@
 /**
- * The robot as the control cycle sees it: joints with limits, a measured state, and one setpoint per period. The simulated robot (src/sim/robot.ts)
- * implements it in virtual time; the real-time stream will implement it on hardware. Types only: nothing here moves anything.
+ * The robot as the control cycle sees it: joints with limits, a measured state, and one setpoint per period. The simulated robot
+ * (src/sim/simulation.ts) implements it; the real-time stream will implement it on hardware. Types only: nothing here moves anything.
  */
 
 /** One joint: its name and the limits that no setpoint may exceed. */

@@ -3,7 +3,7 @@
  * robot is stepped and never otherwise, so equal inputs give equal bits. In real time it follows the wall clock by itself and holds the last setpoint
  * while nobody steps. Owned by whoever opened it; knows no policy and no task.
  */
-import { SampledCameras } from '../cameras/simulated.js';
+import { SimulatedCameras } from '../cameras/simulated.js';
 import type { FrameSource } from '../cameras/source.js';
 import type { Robot, RobotState } from '../robot/robot.js';
 import { JOINTS } from './arm.js';
@@ -39,7 +39,7 @@ export class Simulation {
   readonly world: World;
   readonly robot: Robot;
   readonly cameras: FrameSource;
-  readonly #sampled: SampledCameras;
+  readonly #sampled: SimulatedCameras;
   readonly #lag: Lag;
   readonly #nudge: Nudge;
   readonly #isReal: boolean;
@@ -54,7 +54,7 @@ export class Simulation {
     const disturbances = options.disturbances ?? {};
     this.world = world;
     this.#isReal = options.pace === 'real';
-    this.#sampled = new SampledCameras(world, {
+    this.#sampled = new SimulatedCameras(world, {
       names: options.cameras ?? CAMERAS,
       size: options.size ?? PICTURE_SIZE,
       fps: options.fps ?? VIDEO_RATE_HZ,

@@ -1,7 +1,8 @@
 /** The ray-cast pictures: every pixel against the independent single-ray path, one geom per body, and colours where they belong. */
 import t from 'tap';
 import { SimulatedCameras } from '../../src/cameras/simulated.js';
-import { PICTURE_SIZE, SIM_JOB } from '../../src/sim/job.js';
+import type { Frame } from '../../src/policy/contract.js';
+import { PICTURE_SIZE, SIM_JOB, VIDEO_RATE_HZ } from '../../src/sim/job.js';
 import { Renderer } from '../../src/sim/renderer.js';
 import { CAMERAS } from '../../src/sim/scene.js';
 import { push } from '../../src/sim/tasks/push.js';
@@ -86,10 +87,16 @@ function countDominant(data: Uint8Array, channel: number): number {
   return count;
 }
 
+/** What all cameras see now. */
+async function snapshot(of: World): Promise<readonly Frame[]> {
+  const cameras = new SimulatedCameras(of, { names: CAMERAS, size: PICTURE_SIZE, fps: VIDEO_RATE_HZ, delayMs: 0 });
+  cameras.restart();
+  return cameras.capture();
+}
+
 t.test('frames have the format of the policy contract and show the buttons', async (t) => {
-  const cameras = new SimulatedCameras(world, PICTURE_SIZE);
   pose(2, 0);
-  const frames = await cameras.capture();
+  const frames = await snapshot(world);
   t.same(
     frames.map((frame) => frame.camera),
     SIM_JOB.obs_cam_keys,
@@ -106,12 +113,11 @@ t.test('frames have the format of the policy contract and show the buttons', asy
 });
 
 t.test('a picture is stamped with virtual time and follows the arm', async (t) => {
-  const cameras = new SimulatedCameras(world, PICTURE_SIZE);
   pose(2, 0);
-  const before = await cameras.capture();
-  const still = await cameras.capture();
+  const before = await snapshot(world);
+  const still = await snapshot(world);
   pose(2, 30);
-  const after = await cameras.capture();
+  const after = await snapshot(world);
   t.equal(after[0]?.capturedAtNs, 1_200_000_000n, '30 knots of 40 ms');
   for (const [index, frame] of before.entries()) {
     // Bytes are compared by Buffer: a deep comparison of pictures takes a minute.
@@ -122,7 +128,7 @@ t.test('a picture is stamped with virtual time and follows the arm', async (t) =
 
 t.test('the front camera sees block and zone', async (t) => {
   playExpert(blocks, push, push.scene(2), 0);
-  const [front] = await new SimulatedCameras(blocks, PICTURE_SIZE).capture();
+  const [front] = await snapshot(blocks);
   const data = front?.data ?? new Uint8Array();
   t.ok(countDominant(data, 0) > 20, 'a red block');
   let purple = 0;
@@ -136,7 +142,7 @@ t.test('the front camera sees block and zone', async (t) => {
 t.test('shading follows the surface: a sphere is brightest towards the light', async (t) => {
   pose(2, 0);
   // Over the shoulder joint, a sphere of one colour, brightness must vary smoothly; over the table, a plane, not at all.
-  const front = (await new SimulatedCameras(world, PICTURE_SIZE).capture())[0]?.data ?? new Uint8Array();
+  const front = (await snapshot(world))[0]?.data ?? new Uint8Array();
   const table: number[] = [];
   for (let column = 0; column < PICTURE_SIZE; column++) table.push(front[((PICTURE_SIZE - 1) * PICTURE_SIZE + column) * 3] ?? 0);
   t.equal(new Set(table).size, 1, 'the table is evenly lit');

@@ -1,14 +1,12 @@
 /** The experts succeed within the limits, alone and through the real control cycle; an arm at rest never does; equal seeds give equal bits. */
 import t, { type Test } from 'tap';
-import { SimulatedCameras } from '../../../src/cameras/simulated.js';
 import { ControlCycle } from '../../../src/control/cycle.js';
 import { PEAK_OVER_MEAN } from '../../../src/control/path.js';
 import { JOINTS } from '../../../src/sim/arm.js';
 import { ACTION_RATE_HZ, SIM_JOB } from '../../../src/sim/job.js';
-import { SimulatedRobot } from '../../../src/sim/robot.js';
+import { Simulation } from '../../../src/sim/simulation.js';
 import { TASKS } from '../../../src/sim/tasks/index.js';
 import type { Task } from '../../../src/sim/tasks/task.js';
-import { World } from '../../../src/sim/world.js';
 import { FakePolicy } from '../../control/fakes.js';
 import { drive, playDemonstration } from '../support.js';
 
@@ -16,10 +14,14 @@ const SEEDS = 20;
 const SUCCESSES_MIN = 18;
 /** Pictures are not looked at here: small ones save time. */
 const SMALL = 8;
-const worlds = { buttons: await World.open('buttons'), block: await World.open('block') };
+const simulations = {
+  buttons: await Simulation.open({ kind: 'buttons', size: SMALL }),
+  block: await Simulation.open({ kind: 'block', size: SMALL }),
+};
+const worlds = { buttons: simulations.buttons.world, block: simulations.block.world };
 t.teardown(() => {
-  worlds.buttons.close();
-  worlds.block.close();
+  simulations.buttons.close();
+  simulations.block.close();
 });
 
 /** The largest share of a joint's speed limit that a knot asks for; interpolation peaks at 1.5 times the mean between two knots. */
@@ -45,12 +47,11 @@ function isEqual(a: Float32Array | Float64Array, b: Float32Array | Float64Array 
 
 /** Plays knots as a policy would: [used, K, H] chunks whose first group is padding. */
 async function playThroughCycle(t: Test, task: Task, seed: number, knots: readonly Float64Array[]): Promise<boolean> {
-  const world = worlds[task.kind];
+  const { world, robot, cameras } = simulations[task.kind];
   const scene = task.scene(seed);
-  world.reset(scene.layout);
+  simulations[task.kind].reset(scene.layout);
   const policy = new FakePolicy((channel, knot) => knots[Math.max(0, Math.min(knot, knots.length - 1))]?.[channel] ?? Number.NaN);
-  const cameras = new SimulatedCameras(world, SMALL);
-  const cycle = new ControlCycle({ policy, robot: new SimulatedRobot(world), cameras, actionRateHz: ACTION_RATE_HZ });
+  const cycle = new ControlCycle({ policy, robot, cameras, actionRateHz: ACTION_RATE_HZ });
   const { frame_chunk_size: K, action_per_frame: H } = SIM_JOB;
   const chunks = Math.ceil((knots.length + H) / (K * H));
   t.ok(chunks <= task.chunksMax, 'a policy as quick as the expert has the time');
