@@ -96,7 +96,8 @@ class LabelsTest(unittest.TestCase):
 
     def test_normalisation(self):
         normalise = episodes.Normalisation(torch.tensor([-2.0]), torch.tensor([4.0]))
-        torch.testing.assert_close(normalise(torch.tensor([[-2.0], [1.0], [4.0]])).flatten(), torch.tensor([-1.0, 0, 1]))
+        found = normalise(torch.tensor([[-2.0], [1.0], [4.0]])).flatten()
+        torch.testing.assert_close(found, torch.tensor([-1.0, 0, 1]))
 
 
 class StillsTest(unittest.TestCase):
@@ -142,7 +143,7 @@ class TextTest(unittest.TestCase):
         encoder = make_encoder(self.tokenizer.get_vocab_size(), 16).eval()
         rows = prompts.encode(encoder)
         self.assertEqual(rows.shape, (3, 6, 16))
-        # A prompt beside longer ones is as if encoded alone; what lies behind it is zero and hidden, but for the last row.
+        # A prompt beside longer ones is as if encoded alone; behind it are zeros, hidden but for the last row.
         ids = torch.tensor([self.tokenizer.encode("press red").ids])
         alone = encoder(input_ids=ids, attention_mask=torch.ones_like(ids)).last_hidden_state[0]
         torch.testing.assert_close(rows[1, : len(alone)], alone)
