@@ -281,7 +281,9 @@ class Run:
         clean, noisy = output.middle[1][kept], output.middle[3][kept, :1]
         picked = chosen[kept]
         goals = one.goals[picked].to(self.device)
-        losses["goals"] = auxiliary.goal_loss(self.heads, noisy, goals) + 0.5 * auxiliary.goal_loss(self.heads, clean, goals)
+        losses["goals"] = 0.5 * auxiliary.goal_loss(self.heads, clean, goals)
+        if not fdm:  # there the actions of frame 0 see no picture
+            losses["goals"] = losses["goals"] + auxiliary.goal_loss(self.heads, noisy, goals)
         labels = [label[picked].to(self.device) for label in (one.current, one.current_known, one.stage)]
         losses["next"], losses["stage"] = auxiliary.progress_loss(self.heads, clean, *labels)
         return losses
