@@ -54,7 +54,7 @@ def all_instructions() -> list[tuple[str, str]]:
 
     touch = [("touch", f"touch the {colour} button") for colour in COLOURS]
     press = [("press-n", f"press the {colour} button {count} times") for colour in COLOURS for count in COUNTS]
-    sequence = [("sequence", f"press {a}, then {b}, then {c}") for a, b, c in permutations(COLOURS)]
+    sequence = [("sequence", f"press {a}, then {b}; last {c}") for a, b, c in permutations(COLOURS)]
     return [*touch, *press, *sequence, ("push", "push the block into the zone")]
 
 

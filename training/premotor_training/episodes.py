@@ -70,7 +70,7 @@ def named_goals(task: str, text: str) -> list[str]:
     if task == "push":
         names = ["block", "zone"]
     else:
-        words = text.replace(",", " ").split()
+        words = [word.rstrip(",;") for word in text.split()]
         names = [word for word in words if word in COLOURS]
     return (names + [names[-1]] * GOALS)[:GOALS]
 

@@ -33,7 +33,7 @@ export const sequence: Task<SequenceScene> = {
     const random = new Random(seed);
     const order = shuffled(random);
     const buttons = placeButtons(random);
-    const instruction = `press ${order[0]}, then ${order[1]}, then ${order[2]}`;
+    const instruction = `press ${order[0]}, then ${order[1]}; last ${order[2]}`;
     return { task: 'sequence', seed, instruction, layout: { kind: 'buttons', buttons }, goals: buttonGoals(buttons), order };
   },
   verdict(world, scene) {
