@@ -3,8 +3,8 @@
     python -m premotor_training.recipe OUT [--scale 1.0]
 
 Each step writes below OUT and is left out when its result is there, so the same command goes on where it was stopped; the
-trainings themselves go on from their own files. The defaults made the shipped checkpoint. --scale multiplies the
-minutes of all trainings: about 0.5 is the hour's cell, more is for patient people. Needs premotor built (npm ci).
+trainings themselves go on from their own files. The default is the recipe that the shipped checkpoint's card describes,
+in one go. --scale multiplies the minutes of all trainings. Needs premotor built (npm ci).
 """
 
 import argparse

@@ -42,7 +42,7 @@ class LabelsTest(unittest.TestCase):
 
     def test_named_goals(self):
         named = episodes.named_goals
-        self.assertEqual(named("sequence", "press blue, then red, then green"), ["blue", "red", "green"])
+        self.assertEqual(named("sequence", "press blue, then red; last green"), ["blue", "red", "green"])
         self.assertEqual(named("touch", "touch the green button"), ["green"] * 3)
         self.assertEqual(named("press-n", "press the red button four times"), ["red"] * 3)
         self.assertEqual(named("push", "push the block into the zone"), ["block", "zone", "zone"])

@@ -28,7 +28,7 @@ TEXTS = {
     "touch": "touch the red button",
     "press-n": "press the blue button two times",
     "push": "push the block into the zone",
-    "sequence": "press red, then green, then blue",
+    "sequence": "press red, then green; last blue",
 }
 
 

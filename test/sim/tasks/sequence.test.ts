@@ -15,7 +15,7 @@ t.test('a seed fixes the scene; every order occurs', async (t) => {
   for (let seed = 0; seed < 200; seed++) {
     const { order, instruction } = sequence.scene(seed);
     orders.add(order.join());
-    if (instruction !== `press ${order[0]}, then ${order[1]}, then ${order[2]}`) t.fail(instruction);
+    if (instruction !== `press ${order[0]}, then ${order[1]}; last ${order[2]}`) t.fail(instruction);
     if (new Set(order).size !== 3) t.fail(`seed ${seed} repeats a colour`);
   }
   t.equal(orders.size, 6);
