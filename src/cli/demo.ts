@@ -5,7 +5,6 @@
 import { existsSync } from 'node:fs';
 import { rename, rm } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
-import { fileURLToPath } from 'node:url';
 import { type Command, Option } from 'commander';
 import { writeUntrainedCheckpoint } from '../checkpoint/untrained.js';
 import { type RobotConfig, robotConfigSchema } from '../config/schema.js';
@@ -13,14 +12,12 @@ import type { EpisodeSummary } from '../runtime/summary.js';
 import { taskNamed } from '../sim/tasks/index.js';
 import { TASK_NAMES } from '../sim/tasks/task.js';
 import type { CliContext } from './context.js';
-import { wholeNumber } from './infer.js';
+import { SHIPPED_CHECKPOINT } from './eval-options.js';
+import { SEED_MAX, whole } from './numbers.js';
 import { ProgressBar } from './progress.js';
 import { narrateEpisode } from './run.js';
 
-/** The checkpoint of the package: a folder in the released layout, with the job it was trained for. */
-const SHIPPED_CHECKPOINT = fileURLToPath(new URL('../../models/tabletop', import.meta.url));
 const UNTRAINED_NAME = 'untrained-checkpoint';
-const SEED_MAX = 2 ** 32 - 1;
 
 export interface DemoOptions {
   readonly task: string;
@@ -92,8 +89,8 @@ export function registerDemo(program: Command, context: CliContext): void {
     .command('demo')
     .description('run one episode on the simulated arm and leave an animated picture of what it saw and imagined')
     .addOption(new Option('--task <name>', 'the task').choices([...TASK_NAMES]).default('touch'))
-    .option('--chunks <n>', "end after so many action chunks (default: the task's)", wholeNumber(1, 1000))
-    .option('--seed <n>', 'seed of the scene and of the policy', wholeNumber(0, SEED_MAX), 0)
+    .option('--chunks <n>', "end after so many action chunks (default: the task's)", whole(1, 1000))
+    .option('--seed <n>', 'seed of the scene and of the policy', whole(0, SEED_MAX), 0)
     .option('--checkpoint <dir>', 'checkpoint folder in the released layout (default: the one that ships, else a small untrained one)')
     .option('--out <dir>', 'folder for the animated picture', './premotor-out')
     .option('--json', 'print the summary as JSON', false)

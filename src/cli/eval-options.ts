@@ -5,25 +5,14 @@ import { existsSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
 import { join, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { InvalidArgumentError } from 'commander';
 import type { Subject } from '../evaluation/configuration.js';
 import { readJob } from '../policy/job.js';
 import { SIM_JOB } from '../sim/job.js';
 
-export const SEED_MAX = 2 ** 32 - 1;
 export const WORKERS_MAX = 256;
 
 /** Where the shipped checkpoint is, in the package. */
 export const SHIPPED_CHECKPOINT = fileURLToPath(new URL('../../models/tabletop', import.meta.url));
-
-/** A whole number within bounds, for an option. */
-export const whole =
-  (low: number, high: number) =>
-  (text: string): number => {
-    const value = Number(text);
-    if (!Number.isInteger(value) || value < low || value > high) throw new InvalidArgumentError(`Expected a whole number of ${low} .. ${high}.`);
-    return value;
-  };
 
 export interface SubjectOptions {
   readonly checkpoint: string;

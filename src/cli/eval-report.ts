@@ -16,7 +16,8 @@ import { WorkerPool } from '../evaluation/workers.js';
 import { writePng } from '../recording/animation.js';
 import { checkpointHash } from '../text/checkpoint-hash.js';
 import { type CliContext, printResult } from './context.js';
-import { SEED_MAX, SHIPPED_CHECKPOINT, subjectOf, WORKERS_MAX, whole, workersFor } from './eval-options.js';
+import { SHIPPED_CHECKPOINT, subjectOf, WORKERS_MAX, workersFor } from './eval-options.js';
+import { SEED_MAX, whole } from './numbers.js';
 import { ProgressBar } from './progress.js';
 
 export interface ReportOptions {

@@ -15,8 +15,9 @@ import { writePng } from '../recording/animation.js';
 import { type Disturbances, parseDisturbances } from '../sim/disturbances.js';
 import { TASK_NAMES, type TaskName } from '../sim/tasks/task.js';
 import { type CliContext, formatMs, formatTable, printResult, UsageError } from './context.js';
-import { SEED_MAX, SHIPPED_CHECKPOINT, subjectOf, WORKERS_MAX, whole, workersFor } from './eval-options.js';
+import { SHIPPED_CHECKPOINT, subjectOf, WORKERS_MAX, workersFor } from './eval-options.js';
 import { registerReport } from './eval-report.js';
+import { SEED_MAX, whole } from './numbers.js';
 import { ProgressBar } from './progress.js';
 
 export interface EvalOptions {

@@ -11,6 +11,7 @@ import { readJob } from '../policy/job.js';
 import { joinLatents } from '../policy/tensor.js';
 import { actionRows, actionsCsv, channelName } from './actions.js';
 import { type CliContext, formatMs, formatTable, printResult, UsageError } from './context.js';
+import { whole } from './numbers.js';
 import { ProgressBar } from './progress.js';
 
 export interface InferOptions {
@@ -284,15 +285,6 @@ function summary(result: Result, out: string, files: Written, format: string): s
   return [...lines.slice(0, 2), `results      ${out}`, ...lines.slice(2)].join('\n');
 }
 
-/** A parser of whole numbers for an option. */
-export function wholeNumber(min: number, max: number): (text: string) => number {
-  return (text) => {
-    const value = Number(text);
-    if (/^\d+$/.test(text) && value >= min && value <= max) return value;
-    throw new InvalidArgumentError(`Expected a whole number of ${min} .. ${max}.`);
-  };
-}
-
 function parseSeed(text: string): bigint {
   if (/^\d{1,20}$/.test(text) && BigInt(text) < 1n << 64n) return BigInt(text);
   throw new InvalidArgumentError('Expected a whole number of 0 .. 2^64 - 1.');
@@ -322,16 +314,16 @@ export function registerInfer(program: Command, context: CliContext): void {
     .requiredOption('--job <file>', "job file: how the robot uses the checkpoint (the reference's job configuration as JSON)")
     .requiredOption('--image <camera=file...>', 'one picture per camera of the job; any size, any common format')
     .option('--prompt <text>', "the instruction (default: the job's prompt)")
-    .option('--chunks <n>', 'chunks to predict', wholeNumber(1, CHUNKS_MAX), 1)
+    .option('--chunks <n>', 'chunks to predict', whole(1, CHUNKS_MAX), 1)
     .option('--out <dir>', 'folder for the results; must be empty or new', 'premotor-infer')
     .option('--force', 'replace the results of an earlier run in --out', false)
     .addOption(new Option('--precision <name>', 'how weights are held').choices(['f32', 'bf16']).default('f32'))
     .addOption(new Option('--device <name>', 'where to compute').choices(['auto', 'cpu', 'cuda']).default('auto'))
     .addOption(new Option('--seed <n>', 'seed of the noise').argParser(parseSeed).default(0n, '0'))
-    .option('--threads <n>', 'CPU threads (default: all cores but one)', wholeNumber(1, 1024))
+    .option('--threads <n>', 'CPU threads (default: all cores but one)', whole(1, 1024))
     .option('--isolate', 'run the engine in a child process', false)
-    .option('--video-steps <n>', "denoising steps for video (default: the job's)", wholeNumber(1, 1000))
-    .option('--action-steps <n>', "denoising steps for actions (default: the job's)", wholeNumber(1, 1000))
+    .option('--video-steps <n>', "denoising steps for video (default: the job's)", whole(1, 1000))
+    .option('--action-steps <n>', "denoising steps for actions (default: the job's)", whole(1, 1000))
     .addOption(new Option('--format <name>', 'the animation: GIF, WebP, or animated PNG (no loss)').choices(['gif', 'webp', 'png']).default('gif'))
     .option('--fps <n>', 'pictures per second of the animation', parseFps, FPS_DEFAULT)
     .option('--json', 'print the result as JSON', false)

@@ -10,8 +10,8 @@ import type { Job } from '../policy/contract.js';
 import { type ParsedJob, readJob } from '../policy/job.js';
 import { type CliContext, FoundProblems, formatBytes, formatCount, formatMs, formatTable, printResult, UsageError } from './context.js';
 import { type CycleCost, cycleCost, type Dimensions, dimensionsOf, geometryOf, type JobGeometry, type MemoryNeed, memoryNeeds } from './cost.js';
-import { wholeNumber } from './infer.js';
 import { type Measurement, measure } from './measure.js';
+import { whole } from './numbers.js';
 import { ProgressBar } from './progress.js';
 
 export interface InspectOptions {
@@ -307,7 +307,7 @@ export function registerInspect(program: Command, context: CliContext): void {
     .option('--values', 'read every weight and look for values that are no numbers', false)
     .option('--measure', 'run and time one short prediction', false)
     .addOption(new Option('--precision <name>', 'for --measure').choices(['f32', 'bf16']).default('f32'))
-    .option('--threads <n>', 'for --measure: CPU threads (default: all cores but one)', wholeNumber(1, 1024))
+    .option('--threads <n>', 'for --measure: CPU threads (default: all cores but one)', whole(1, 1024))
     .option('--json', 'print the result as JSON', false)
     .addHelpText('after', examples)
     .action((folder: string, options: InspectOptions) => runInspect(folder, options, context));

@@ -3,15 +3,16 @@
  */
 import { InvalidArgumentError } from 'commander';
 
-/** A whole number of low .. high. */
+/** Scenes and noise are drawn from seeds of 0 .. SEED_MAX. */
+export const SEED_MAX = 2 ** 32 - 1;
+
+/** A whole number of low .. high, which are not negative, in plain digits. */
 export const whole =
   (low: number, high: number) =>
   (text: string): number => {
     const value = Number(text);
-    if (text.trim() === '' || !Number.isInteger(value) || value < low || value > high) {
-      throw new InvalidArgumentError(`Expected a whole number of ${low} .. ${high}.`);
-    }
-    return value;
+    if (/^\d+$/.test(text) && value >= low && value <= high) return value;
+    throw new InvalidArgumentError(`Expected a whole number of ${low} .. ${high}.`);
   };
 
 /** A number of 0 .. 1. */

@@ -12,7 +12,7 @@ import type { EpisodeSummary } from '../runtime/summary.js';
 import { TASK_NAMES } from '../sim/tasks/task.js';
 import { type CliContext, CommandExit, EXIT_INTERRUPTED, EXIT_NOT_DONE, printResult } from './context.js';
 import { Narrator, summaryTable } from './episode.js';
-import { wholeNumber } from './infer.js';
+import { SEED_MAX, whole } from './numbers.js';
 import { ProgressBar } from './progress.js';
 
 export interface StepsOption {
@@ -30,7 +30,6 @@ export interface RunOptions {
   readonly json: boolean;
 }
 
-const SEED_MAX = 2 ** 32 - 1;
 const CHUNKS_MAX = 10_000;
 const STEPS_MAX = 1000;
 
@@ -104,8 +103,8 @@ export function registerRun(program: Command, context: CliContext): void {
     .description('run one episode on the robot of a configuration')
     .argument('<config>', 'robot configuration, a YAML file (docs/CONFIG.md)')
     .addOption(new Option('--task <name>', 'another task than the configured one').choices([...TASK_NAMES]))
-    .option('--seed <n>', "seed of the scene, and of the policy's noise unless that has its own", wholeNumber(0, SEED_MAX))
-    .option('--chunks <n>', 'end after so many action chunks', wholeNumber(1, CHUNKS_MAX))
+    .option('--seed <n>', "seed of the scene, and of the policy's noise unless that has its own", whole(0, SEED_MAX))
+    .option('--chunks <n>', 'end after so many action chunks', whole(1, CHUNKS_MAX))
     .option('--steps <video/action>', 'denoising steps, such as 5/10', parseSteps)
     .addOption(new Option('--precision <name>', 'how weights are held').choices(['f32', 'bf16']))
     .option('--out <dir>', 'folder for the animated picture')
