@@ -13,7 +13,7 @@ export const BUTTON_COLOURS = ['red', 'green', 'blue'] as const;
 export type ButtonColour = (typeof BUTTON_COLOURS)[number];
 
 /** Buttons, metres: radius, height of the top face at rest, travel to the stop, travel that counts as pressed and as released again. */
-export const BUTTON = { radius: 0.03, topZ: 0.02, travel: 0.012, pressedAt: 0.006, releasedAt: 0.003 } as const;
+export const BUTTON = { radius: 0.03, topZ: 0.02, travel: 0.012, pressedAt: 0.003, releasedAt: 0.0015 } as const;
 
 /** The block's half edge and mass, the zone's radius: metres, kilograms. */
 export const BLOCK = { halfEdge: 0.022, massKg: 0.08 } as const;

@@ -12,8 +12,8 @@ from torch import Tensor
 
 ACTIONS_PER_FRAME = 8  # of a latent frame
 GOALS = 3  # things that an instruction can name
-PRESSED_Z_M = 0.0320  # height of the tip's centre below which a button counts as pressed, and above which as released
-RELEASED_Z_M = 0.0350
+PRESSED_Z_M = 0.0350  # height of the tip's centre below which a button counts as pressed, and above which as released
+RELEASED_Z_M = 0.0365
 COLOURS = ("red", "green", "blue")
 COUNTS = {"two": 2, "three": 3, "four": 4}
 STAGES = 5  # presses done, 0 .. 4

@@ -9,7 +9,7 @@ import { BUTTON } from '../scene.js';
 import type { TablePoint } from '../world.js';
 import type { ExpertOptions } from './task.js';
 
-/** Height of the tip above a button's face: hovering, and pressed past the 6 mm that count but short of the stop at 12 mm. */
+/** Height of the tip above a button's face: hovering, and pressed past the 3 mm that count but short of the stop at 12 mm. */
 const HOVER_M = 0.05;
 const PRESS_DEPTH_M = 0.0105;
 /** People do not hit the centre: deviations of where the tip hovers and presses, metres. */
