@@ -15,7 +15,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from premotor_training import auxiliary, episodes  # noqa: E402
 from premotor_training.text import Prompts, make_encoder, write_tokenizer  # noqa: E402
 
-PARKED, DOWN, HALF = 0.15, 0.030, 0.034  # heights: far up, pressed, between the two thresholds
+PARKED, DOWN, HALF = 0.15, 0.030, 0.0358  # heights: far up, pressed, between the two thresholds
 HOME = [0.0, 0.0911, 2.1062, 0.9442]
 GOALS = {"red": [0.1, 0.2, 0.3, 0.4], "green": [-0.5, 0.6, 0.7, 0.8], "blue": [0.9, 1.0, 1.1, 1.2]}
 IDENTITY = episodes.Normalisation(torch.full((4,), -1.0), torch.full((4,), 1 - 1e-6))
@@ -130,7 +130,7 @@ class TextTest(unittest.TestCase):
 
     def test_words_are_tokens(self):
         tokens = self.tokenizer.encode("touch red, then touch").tokens
-        self.assertEqual(tokens, ["\u2581touch", "\u2581red", ",", "\u2581then", "\u2581touch", "</s>"])
+        self.assertEqual(tokens, ["\u2581touch", "\u2581red,", "\u2581then", "\u2581touch", "</s>"])
         self.assertEqual(self.tokenizer.encode("").ids, [1])
         spelt = self.tokenizer.encode("redder").tokens
         self.assertEqual("".join(spelt), "\u2581redder</s>")
