@@ -11,7 +11,7 @@ import { Command, Option } from 'commander';
 import { releasedTextEncoder } from '../src/checkpoint/sizes.js';
 import { planUntrained, type UntrainedOptions, writeUntrainedCheckpoint } from '../src/checkpoint/untrained.js';
 import { formatBytes, formatCount, printError, type Sink } from '../src/cli/context.js';
-import { wholeNumber } from '../src/cli/infer.js';
+import { whole } from '../src/cli/numbers.js';
 import { ProgressBar } from '../src/cli/progress.js';
 import { PremotorError } from '../src/errors.js';
 
@@ -62,7 +62,7 @@ if (import.meta.url === pathToFileURL(process.argv[1] ?? '').href) {
     .argument('<dir>', 'folder to write, empty or new')
     .addOption(new Option('--text-encoder <size>', 'tiny: one narrow layer; xxl: UMT5-XXL, 11 GB more').choices(['tiny', 'xxl']).default('tiny'))
     .addOption(new Option('--vae <dtype>', "the autoencoder's stored type").choices(['f32', 'bf16']).default('f32'))
-    .option('--seed <n>', 'seed of the weights', wholeNumber(0, 2 ** 31 - 1), 0)
+    .option('--seed <n>', 'seed of the weights', whole(0, 2 ** 31 - 1), 0)
     .addOption(new Option('--size <name>', 'other sizes are for trying this script out').choices(['released', 'small', 'tiny']).default('released'))
     .option('--force', 'write into a folder that is not empty', false);
   try {

@@ -4,7 +4,7 @@
 import type { Job } from '../policy/contract.js';
 import { TASK_NAMES, type TaskName } from '../sim/tasks/task.js';
 import type { Configuration } from './configuration.js';
-import { execStepNear } from './ladder.js';
+import { execStepNear, sigmas } from './ladder.js';
 
 export interface GridEntry {
   /** Names the kept file. */
@@ -19,13 +19,16 @@ export interface GridEntry {
 export const BASE_NAME = 'full-5-f32';
 const VIDEO_STEPS = [5, 3] as const;
 const STOP_SIGMA = 0.5;
+/** The last level of a schedule before 0 has to be this near to the stop for a partial rung: 3 steps at shift 5 end at 0.71. */
+const STOP_DISTANCE_MAX = 0.1;
 
 /** One rung of denoising: full, or stopped at the pass whose noise level is nearest to 0.5. */
 function rungs(job: Job): { name: string; title: string; videoSteps: number; videoExecStep: number }[] {
   const full = VIDEO_STEPS.map((steps) => ({ name: `full-${steps}`, title: `full, ${steps} steps`, videoSteps: steps, videoExecStep: -1 }));
-  const partial = VIDEO_STEPS.map((steps) => {
+  const partial = VIDEO_STEPS.flatMap((steps) => {
     const passes = execStepNear(steps, job.snr_shift, STOP_SIGMA);
-    return { name: `partial-${steps}`, title: `to s = ${STOP_SIGMA}, ${passes} of ${steps} steps`, videoSteps: steps, videoExecStep: passes };
+    if (Math.abs((sigmas(steps, job.snr_shift)[passes - 1] ?? 0) - STOP_SIGMA) > STOP_DISTANCE_MAX) return [];
+    return [{ name: `partial-${steps}`, title: `to s = ${STOP_SIGMA}, ${passes} of ${steps} steps`, videoSteps: steps, videoExecStep: passes }];
   });
   return [...full, ...partial];
 }

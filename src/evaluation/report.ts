@@ -154,7 +154,10 @@ export function reportMarkdown(report: Report, chart: string): string {
       byTask(rows('denoising'), difference),
     ),
     ...section('Memory', byTask([...base, ...rows('memory')], success), byTask(rows('memory'), difference)),
-    ...section('Disturbances', byTask([...base, ...rows('disturbances')], success), byTask(rows('disturbances'), difference)),
+    // A report of some configurations only says nothing of the others.
+    ...(rows('disturbances').length === 0
+      ? []
+      : section('Disturbances', byTask([...base, ...rows('disturbances')], success), byTask(rows('disturbances'), difference))),
     ...section(
       'Robot time until done, median seconds',
       byTask(report.rows, ({ completionS }) => numberOr(completionS.p50, 2)),
