@@ -12,18 +12,22 @@ files of encode_latents.py; those named stills* hold single pictures. OUT/<stage
 
 import argparse
 import csv
+import json
 import math
 import random
+import shutil
 import time
 from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors.torch import load_file
 from tokenizers import Tokenizer
 from torch import Tensor
 
 from premotor_training import auxiliary, episodes, teacher_forcing
+from premotor_training.checkpoint import DIFFUSERS_FILE
 from premotor_training.curves import plot_curves
 from premotor_training.device import add_device_option, pick_device
 from premotor_training.text import Prompts, make_encoder, write_tokenizer
@@ -31,6 +35,7 @@ from premotor_training.transformer import TransformerConfig, VideoActionTransfor
 
 STAGES = ("ground", "pretrain", "post")
 FIRST_CHANNEL = 14  # joints of the left arm
+JOINTS = 4
 TEXT_ROWS = 32  # max_sequence_length of the job
 TAP_BLOCKS = 4  # the middle of the network, where the auxiliary heads listen
 GRADIENT_NORM_MAX = 1.0
@@ -63,6 +68,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--forward-dynamics", type=float, default=0.15, help="share of the batches that train it")
     parser.add_argument("--layers", type=int, default=6)
     parser.add_argument("--heads", type=int, default=4)
+    parser.add_argument("--from-checkpoint", type=Path, help="start from the weights of a checkpoint folder with job.json")
     parser.add_argument("--ffn", type=int, default=768)
     return parser.parse_args(arguments)
 
@@ -113,6 +119,8 @@ class Run:
         """The interrupted stage, or the result of the stage before."""
         if self.file.exists():
             return torch.load(self.file, weights_only=True, map_location="cpu")
+        if self.options.from_checkpoint:
+            return self._checkpoint_state(self.options.from_checkpoint)
         before = STAGES.index(self.options.stage) - 1
         file = self.options.out / f"{STAGES[before]}.pt"
         if before < 0:
@@ -126,6 +134,20 @@ class Run:
             state[name] |= {key[len(prefix) :]: value for key, value in state["ema"].items() if key.startswith(prefix)}
         state["encoder"]["encoder.embed_tokens.weight"] = state["encoder"]["shared.weight"]  # one tensor, two names
         return state
+
+    def _checkpoint_state(self, folder: Path) -> dict:
+        """A checkpoint as the result of an earlier stage. It holds no auxiliary heads: they start anew."""
+        fields = json.loads((folder / "transformer" / "config.json").read_text())
+        config = {name: fields[name] for name in TransformerConfig.__dataclass_fields__}
+        stat = json.loads((folder / "job.json").read_text())["norm_stat"]
+        joints = slice(FIRST_CHANNEL, FIRST_CHANNEL + JOINTS)
+        shutil.copytree(folder / "tokenizer", self.options.out / "tokenizer", dirs_exist_ok=True)
+        encoder = load_file(folder / "text_encoder" / "model.safetensors")
+        encoder["encoder.embed_tokens.weight"] = encoder["shared.weight"]  # one tensor, two names
+        model = {name: tensor.float() for name, tensor in load_file(folder / "transformer" / DIFFUSERS_FILE).items()}
+        heads = auxiliary.Heads(TransformerConfig(**config).width, JOINTS).state_dict()
+        state = {"stage": "checkpoint", "config": config, "model": model, "encoder": encoder, "heads": heads}
+        return state | {name: torch.tensor(stat[name][joints]) for name in ("q01", "q99")}
 
     def _normalisation(self, earlier: dict | None) -> episodes.Normalisation:
         if earlier is not None:
