@@ -10,7 +10,7 @@ import torch.nn as nn
 import torch.nn.functional as F
 from torch import Tensor
 
-from premotor_training.episodes import GOALS, STAGES
+from premotor_training.episodes import GOALS, STAGES, UNKNOWN_STAGE
 
 STAGE_WEIGHT = 0.1
 
@@ -39,10 +39,13 @@ def goal_loss(heads: Heads, action_tokens: Tensor, goals: Tensor) -> Tensor:
 
 
 def progress_loss(heads: Heads, action_tokens: Tensor, current: Tensor, known: Tensor, stage: Tensor) -> tuple[Tensor, Tensor]:
-    """The next goal's mean square error where it is known, and the cross entropy of the presses done."""
+    """The next goal's mean square error and the cross entropy of the presses done, where they are known."""
     pooled = heads.pool(action_tokens)
     error = (heads.current(pooled).float() - current).square().mean(-1)
-    counted = F.cross_entropy(heads.stage(pooled).float().flatten(0, 1), stage.flatten())
+    labels = stage.flatten()
+    told = heads.stage(pooled).float().flatten(0, 1)
+    counted = F.cross_entropy(told, labels, ignore_index=UNKNOWN_STAGE, reduction="sum")
+    counted = counted / (labels != UNKNOWN_STAGE).sum().clamp(min=1)
     return (error * known).sum() / known.sum().clamp(min=1), STAGE_WEIGHT * counted
 
 

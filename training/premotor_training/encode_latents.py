@@ -8,6 +8,9 @@ each episode:
   latents  [clip of the even rows, clip of the odd rows], each [z, F, h, w] float16, normalised means. F is the most
            that the rows give: 1 + (frames - 1) // temporal factor. Clip p has frame i at row p + 2 i. With several
            cameras the latents stand side by side, in the order of --cameras.
+  windows  [windows, z, WINDOW_FRAMES, h, w] float16: clips that start in the middle of the episode, one for every
+           ROWS_PER_WINDOW rows and from random ones; none of an episode that is too short
+  window_rows  [windows] the rows they start at
   actions  [rows, channels] float32
   states   [rows, joints] float32
   text     the episode's first task
@@ -38,6 +41,8 @@ from premotor_training.device import add_device_option, pick_device
 from premotor_training.vae import CausalVae
 
 PROGRESS_EVERY_S = 10
+WINDOW_FRAMES = 3  # latent ones
+ROWS_PER_WINDOW = 16
 
 
 @torch.inference_mode()
@@ -68,22 +73,43 @@ def encode_clips(vae: CausalVae, clips: list[tuple[np.ndarray, np.ndarray]], fra
     return latents
 
 
+def draw_window_rows(lengths: list[int], frames: int) -> list[np.ndarray]:
+    """First rows of the windows of episodes with so many rows; frames: pictures of a window. The same ones every time."""
+    generator = np.random.default_rng(0)
+    last = [length - 1 - (frames - 1) * ROWS_PER_FRAME for length in lengths]
+    return [
+        np.sort(generator.integers(1, end + 1, length // ROWS_PER_WINDOW)) if end >= 1 else np.empty(0, np.int64)
+        for length, end in zip(lengths, last, strict=True)
+    ]
+
+
 def encode_dataset(vae: CausalVae, root: str, options: argparse.Namespace) -> dict:
     """What OUT/<dataset>.pt holds."""
-    by_camera = []
-    # A scene's only row has no second way to start.
-    starts = min(ROWS_PER_FRAME, min(episode.length for episode in load_episodes(root)))
-    for camera in options.cameras:
-        clips = [
-            (pictures, video_rows(len(pictures), first, vae.config.scale_factor_temporal))
-            for pictures in load_pictures(root, camera)
-            for first in range(starts)
-        ]
-        by_camera.append(encode_clips(vae, clips, options.frames_at_once, options.bf16))
-    joined = [torch.cat(views, dim=-1) for views in zip(*by_camera, strict=True)]
     episodes = load_episodes(root)
+    factor = vae.config.scale_factor_temporal
+    # A scene's only row has no second way to start.
+    starts = min(ROWS_PER_FRAME, min(episode.length for episode in episodes))
+    window_frames = 1 + (WINDOW_FRAMES - 1) * factor
+    window_rows = draw_window_rows([episode.length for episode in episodes], window_frames)
+    whole, windows = [], []
+    for camera in options.cameras:
+        recorded = load_pictures(root, camera)
+        clips = [
+            (pictures, video_rows(len(pictures), first, factor)) for pictures in recorded for first in range(starts)
+        ]
+        whole.append(encode_clips(vae, clips, options.frames_at_once, options.bf16))
+        clips = [
+            (pictures, first + ROWS_PER_FRAME * np.arange(window_frames))
+            for pictures, rows in zip(recorded, window_rows, strict=True)
+            for first in rows
+        ]
+        windows.append(encode_clips(vae, clips, options.frames_at_once, options.bf16))
+    joined = [torch.cat(views, dim=-1) for views in zip(*whole, strict=True)]
+    joined_windows = iter([torch.cat(views, dim=-1) for views in zip(*windows, strict=True)])
     return {
         "latents": [joined[i : i + starts] for i in range(0, len(joined), starts)],
+        "windows": [torch.stack([next(joined_windows) for _ in rows]) if len(rows) else torch.empty(0) for rows in window_rows],
+        "window_rows": [torch.from_numpy(rows) for rows in window_rows],
         "actions": [torch.from_numpy(actions) for actions in load_actions(root)],
         "states": [torch.from_numpy(states) for states in load_states(root)],
         "text": [episode.tasks[0] for episode in episodes],

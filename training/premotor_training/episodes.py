@@ -1,7 +1,8 @@
 """Encoded demonstrations as batches: latents and normalised actions by latent frame, with labels of what the expert was at.
 
 Reads the files of encode_latents.py. An episode can start at its first or its second row: the same demonstration with
-its video half a frame later.
+its video half a frame later. Windows start in the middle of one, as an episode does whose memory was lost: without them
+the network would never have seen a first picture with the arm away from its start.
 """
 
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ RELEASED_Z_M = 0.0365
 COLOURS = ("red", "green", "blue")
 COUNTS = {"two": 2, "three": 3, "four": 4}
 STAGES = 5  # presses done, 0 .. 4
+UNKNOWN_STAGE = -100
 # The arm, metres: src/sim/arm.ts.
 SHOULDER_Z, UPPER, FORE, HAND = 0.14, 0.24, 0.22, 0.10
 
@@ -41,7 +43,7 @@ class Normalisation:
 
 @dataclass
 class Episodes:
-    """Demonstrations of one task and one starting row; all have the same number of latent frames F."""
+    """Demonstrations of one task and one starting row, or windows of them; all have the same number of latent frames F."""
 
     task: str
     latents: Tensor  # [N, C, F, h, w] float16
@@ -50,7 +52,8 @@ class Episodes:
     goals: Tensor  # [N, GOALS, joints], normalised: where the named things are, in the instruction's order
     current: Tensor  # [N, F, joints], normalised: where the tip has to go next, after the actions of the frame
     current_known: Tensor  # [N, F] bool
-    stage: Tensor  # [N, F]: presses done after the actions of the frame
+    stage: Tensor  # [N, F]: presses done after the actions of the frame, or UNKNOWN_STAGE
+    goals_known: bool = True
 
     def __len__(self) -> int:
         return len(self.prompts)
@@ -128,6 +131,33 @@ def load(file: Path, normalise: Normalisation) -> list[Episodes]:
         current, known = labels_of(task, prompts, goals, home, stage)
         results.append(Episodes(task, latents, actions, prompts, goals, current, known, stage))
     return results
+
+
+def load_windows(file: Path, normalise: Normalisation) -> Episodes | None:
+    """All windows of one file; None when there are none. What is next and what is done cannot be told without the past."""
+    data = torch.load(file, weights_only=True)
+    task = data["fields"][0]["task_name"]
+    counts = [len(rows) for rows in data["window_rows"]]
+    if sum(counts) == 0:
+        return None
+    owners = [episode for episode, count in enumerate(counts) for _ in range(count)]
+    latents = torch.cat([clips for clips in data["windows"] if len(clips)])
+    frames = latents.shape[2]
+    executed = torch.stack(
+        [
+            data["actions"][owner][first : first + (frames - 1) * ACTIONS_PER_FRAME]
+            for owner, first in zip(owners, torch.cat(data["window_rows"]).tolist(), strict=True)
+        ]
+    ).unflatten(1, (frames - 1, -1))
+    actions = torch.cat([torch.zeros_like(executed[:, :1]), normalise(executed)], dim=1)
+    prompts = [data["text"][owner] for owner in owners]
+    named = [[data["fields"][owner]["goals"][name] for name in named_goals(task, data["text"][owner])] for owner in owners]
+    goals = normalise(torch.tensor(named))
+    known = torch.zeros(len(owners), frames, dtype=torch.bool)
+    current = torch.zeros(len(owners), frames, goals.shape[-1])
+    stage = torch.full((len(owners), frames), UNKNOWN_STAGE)
+    # A block that was pushed is no longer where the episode's goals say.
+    return Episodes(task, latents, actions, prompts, goals, current, known, stage, goals_known=task != "push")
 
 
 def load_stills(file: Path, normalise: Normalisation) -> Stills:

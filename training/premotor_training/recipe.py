@@ -4,12 +4,15 @@
 
 Each step writes below OUT and is left out when its result is there, so the same command goes on where it was stopped; the
 trainings themselves go on from their own files. The default is the recipe that the shipped checkpoint's card describes,
-in one go. --scale multiplies the minutes of all trainings. Needs premotor built (npm ci).
+in one go. --scale multiplies the minutes of all trainings; OUT/recipe.csv keeps what each step took. Needs premotor built
+(npm ci).
 """
 
 import argparse
 import subprocess
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,7 +31,7 @@ DATASETS = (
     ("post-sequence", "--task sequence --episodes 50 --seed 2000000"),
 )
 VAE_DATASETS = ("stills-buttons", "stills-block", "touch", "push")
-MINUTES = {"vae": 20.0, "ground": 6.0, "pretrain": 50.0, "post": 3.0}
+MINUTES = {"vae": 16.0, "ground": 5.0, "pretrain": 50.0, "post": 2.0}
 
 
 @dataclass(frozen=True)
@@ -36,6 +39,7 @@ class Step:
     name: str
     result: Path  # exists when the step is done
     command: list[str]
+    alone: bool = True  # uses all threads; the others run beside each other
 
 
 def python_step(name: str, result: Path, module: str, *arguments: object) -> Step:
@@ -48,7 +52,7 @@ def steps(out: Path, scale: float, threads: int) -> list[Step]:
     for name, arguments in DATASETS:
         cli = ["node", str(REPOSITORY / "bin" / "premotor.js"), "sim", "collect", "--cameras", "front"]
         command = [*cli, *arguments.split(), "--force", "--out", str(data / name)]
-        planned.append(Step(f"collect {name}", data / name / "meta" / "info.json", command))
+        planned.append(Step(f"collect {name}", data / name / "meta" / "info.json", command, alone=False))
     pictures = [data / name for name in VAE_DATASETS]
     shared = ("--threads", threads)
     minutes = {name: value * scale for name, value in MINUTES.items()}
@@ -68,24 +72,39 @@ def steps(out: Path, scale: float, threads: int) -> list[Step]:
     return planned
 
 
+def run(step: Step, log: Path) -> None:
+    """Errors: SystemExit when the step's command fails."""
+    began_s = time.monotonic()
+    finished = subprocess.run(step.command, cwd=Path(__file__).resolve().parents[1], check=False)
+    if finished.returncode != 0:
+        raise SystemExit(f"{step.name} failed with code {finished.returncode}; the same command goes on from here")
+    is_new = not log.exists()
+    with log.open("a") as file:
+        file.write("step,minutes\n" * is_new + f"{step.name},{(time.monotonic() - began_s) / 60:.1f}\n")
+
+
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path)
     parser.add_argument("--scale", type=float, default=1.0, help="of the minutes of all trainings (default: 1)")
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--threads", type=int, default=2, help="of a training; as many datasets are collected at once")
     parser.add_argument("--list", action="store_true", help="print the steps and what is done, and do nothing")
     options = parser.parse_args(arguments)
     planned = steps(options.out.resolve(), options.scale, options.threads)
     for number, step in enumerate(planned, start=1):
-        done = step.result.exists()
-        print(f"[{number}/{len(planned)}] {step.name}{': done' if done else ''}", flush=True)
-        if options.list or done:
-            continue
-        finished = subprocess.run(step.command, cwd=Path(__file__).resolve().parents[1], check=False)
-        if finished.returncode != 0:
-            raise SystemExit(f"{step.name} failed with code {finished.returncode}; the same command goes on from here")
-    if not options.list:
-        print(f"checkpoint: {options.out / 'checkpoint'}; judge it with: premotor eval --task all --checkpoint ...")
+        print(f"[{number}/{len(planned)}] {step.name}{': done' if step.result.exists() else ''}", flush=True)
+    if options.list:
+        return
+    options.out.mkdir(parents=True, exist_ok=True)
+    log = options.out / "recipe.csv"
+    waiting = [step for step in planned if not step.result.exists()]
+    with ThreadPoolExecutor(options.threads) as pool:
+        list(pool.map(lambda step: run(step, log), [step for step in waiting if not step.alone]))
+    for step in waiting:
+        if step.alone:
+            print(f"{step.name} ...", flush=True)
+            run(step, log)
+    print(f"checkpoint: {options.out / 'checkpoint'}; judge it with: premotor eval --task all --checkpoint ...")
 
 
 if __name__ == "__main__":

@@ -49,7 +49,8 @@ STILL_WEIGHT = 2.0
 # Chunk lengths and how often each is drawn; the job runs 2.
 CHUNKS = {1: 0.1, 2: 0.7, 3: 0.1, 4: 0.1}
 # How often a batch is of a task: long ones need more steps.
-TASK_SHARES = {"touch": 0.2, "press-n": 0.3, "push": 0.2, "sequence": 0.3}
+TASK_SHARES = {"touch": 0.2, "press-n": 0.3, "push": 0.15, "sequence": 0.35}
+WINDOW_SHARE = 0.15  # of the batches, which start in the middle of episodes
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -158,16 +159,21 @@ class Run:
         files = self.options.latents
         self.stills = [episodes.load_stills(file, self.normalise) for file in files if episodes.is_stills(file)]
         self.sets: dict[str, list[episodes.Episodes]] = {}
+        self.windows: dict[str, list[episodes.Episodes]] = {}
         if self.options.stage != "ground":
             for file in files:
                 if episodes.is_stills(file):
                     continue
                 for one in episodes.load(file, self.normalise):
                     self.sets.setdefault(one.task, []).append(one)
+                windows = episodes.load_windows(file, self.normalise)
+                if windows:
+                    self.windows.setdefault(windows.task, []).append(windows)
         everything = [still.latents for still in self.stills] + [one.latents for sets in self.sets.values() for one in sets]
         self.channels, self.height, self.width = everything[0].shape[1], *everything[0].shape[-2:]
         for task, sets in self.sets.items():
-            print(f"{task}: {[tuple(one.latents.shape) for one in sets]}", flush=True)
+            shown = sets + self.windows.get(task, [])
+            print(f"{task}: {[tuple(one.latents.shape) for one in shown]}", flush=True)
 
     def _named_tensors(self) -> list[tuple[str, Tensor]]:
         return [(f"{part}.{name}", p) for part in ("model", "encoder") for name, p in self.parts[part].named_parameters()]
@@ -278,7 +284,8 @@ class Run:
     def _episode_losses(self, encoded: Tensor) -> dict[str, Tensor]:
         tasks = list(self.sets)
         task = random.choices(tasks, [TASK_SHARES[name] for name in tasks])[0]
-        one = random.choice(self.sets[task])
+        in_windows = task in self.windows and random.random() < WINDOW_SHARE
+        one = random.choice(self.windows[task] if in_windows else self.sets[task])
         frames = one.latents.shape[2]
         batch = max(2, round(self.options.batch_frames / frames))
         chosen = torch.randint(len(one), (batch,))
@@ -302,10 +309,13 @@ class Run:
         kept = ~dropped
         clean, noisy = output.middle[1][kept], output.middle[3][kept, :1]
         picked = chosen[kept]
-        goals = one.goals[picked].to(self.device)
-        losses["goals"] = 0.5 * auxiliary.goal_loss(self.heads, clean, goals)
-        if not fdm:  # there the actions of frame 0 see no picture
-            losses["goals"] = losses["goals"] + auxiliary.goal_loss(self.heads, noisy, goals)
+        if one.goals_known:
+            goals = one.goals[picked].to(self.device)
+            losses["goals"] = 0.5 * auxiliary.goal_loss(self.heads, clean, goals)
+            if not fdm:  # there the actions of frame 0 see no picture
+                losses["goals"] = losses["goals"] + auxiliary.goal_loss(self.heads, noisy, goals)
+        if in_windows:
+            return losses
         labels = [label[picked].to(self.device) for label in (one.current, one.current_known, one.stage)]
         losses["next"], losses["stage"] = auxiliary.progress_loss(self.heads, clean, *labels)
         return losses

@@ -114,6 +114,13 @@ class DatasetTest(unittest.TestCase):
         self.assertEqual(video_rows(17, first=1).tolist(), [1, 3, 5, 7, 9])
         self.assertEqual(video_rows(1).tolist(), [0])
 
+    def test_windows(self):
+        rows = encode_latents.draw_window_rows([137, 57, 17, 1], 9)
+        self.assertEqual([len(one) for one in rows], [8, 3, 0, 0])
+        self.assertTrue(all(one.min() >= 1 and one.max() + 16 < length for one, length in zip(rows, (137, 57))))
+        again = encode_latents.draw_window_rows([137, 57, 17, 1], 9)
+        self.assertTrue(all((a == b).all() for a, b in zip(rows, again)))
+
     def test_clips(self):
         sampler = ClipSampler(open_sources([str(self.root)], ["cam_front"]), seed=0)
         pixels, weights = sampler.draw(6, 5, 16)
@@ -148,6 +155,13 @@ class DatasetTest(unittest.TestCase):
         with torch.no_grad():
             alone = vae.normalise(vae.encode(pixels.permute(3, 0, 1, 2)[None].float() / 127.5 - 1)[0])[0]
         self.assertLess((alone - encoded["latents"][1][1].float()).abs().max().item(), 1e-2)
+        # A window is a clip of its own: its first picture knows no earlier one.
+        self.assertEqual([len(rows) for rows in encoded["window_rows"]], [1, 0])
+        first = encoded["window_rows"][0].item()
+        pixels = torch.from_numpy(load_pictures(self.root, "cam_front")[0][first : first + 17 : 2])
+        with torch.no_grad():
+            alone = vae.normalise(vae.encode(pixels.permute(3, 0, 1, 2)[None].float() / 127.5 - 1)[0])[0]
+        self.assertLess((alone - encoded["windows"][0][0].float()).abs().max().item(), 1e-2)
         deviation = torch.cat([clip.flatten() for clips in encoded["latents"] for clip in clips]).float().std().item()
         self.assertLess(abs(math.log(deviation)), 0.4)
         self.assertEqual(encoded["text"], ["Press the red button."] * 2)

@@ -69,6 +69,8 @@ class LabelsTest(unittest.TestCase):
         latents = torch.randn(5, 3, 2, 2).half()
         data = {
             "latents": [[latents, latents[:, :2]]],
+            "windows": [torch.stack([latents[:, :2], latents[:, 1:]])],
+            "window_rows": [torch.tensor([3, 9])],
             "actions": [rows],
             "states": [torch.tensor([HOME] * 17)],
             "text": ["press the blue button two times"],
@@ -78,7 +80,11 @@ class LabelsTest(unittest.TestCase):
             file = Path(folder) / "press-n.pt"
             torch.save(data, file)
             even, odd = episodes.load(file, IDENTITY)
+            windows = episodes.load_windows(file, IDENTITY)
             measured = episodes.measure_normalisation([file])
+            data |= {"windows": [torch.empty(0)], "window_rows": [torch.tensor([], dtype=torch.long)]}
+            torch.save(data, file)
+            self.assertIsNone(episodes.load_windows(file, IDENTITY))
         self.assertEqual([one.actions.shape for one in (even, odd)], [(1, 3, 8, 4), (1, 2, 8, 4)])
         for first, one in enumerate((even, odd)):
             self.assertEqual(one.actions[:, 0].abs().max().item(), 0)
@@ -88,11 +94,29 @@ class LabelsTest(unittest.TestCase):
                 torch.testing.assert_close(one.actions[0, frame], rows[begin : begin + 8])
         self.assertEqual(even.stage.tolist(), [[0, 0, 1]])
         self.assertEqual(odd.stage.tolist(), [[0, 0]])
+        self.assertEqual(windows.actions.shape, (2, 2, 8, 4))
+        for window, first in enumerate((3, 9)):
+            self.assertEqual(windows.actions[window, 0].abs().max().item(), 0)
+            torch.testing.assert_close(windows.actions[window, 1, :8], rows[first : first + 8])
+        self.assertTrue(torch.equal(windows.latents[1], latents[:, 1:]))
+        self.assertTrue((windows.stage == episodes.UNKNOWN_STAGE).all() and not windows.current_known.any())
         torch.testing.assert_close(even.goals[0], torch.tensor([GOALS["blue"]] * 3))
         torch.testing.assert_close(even.current[0], torch.tensor([GOALS["blue"]] * 3))
         moved = [0, 2]  # the other joints stand still
         for end in (rows.min(0).values, rows.max(0).values):
             torch.testing.assert_close(measured(end)[moved].abs(), torch.full((2,), 1 / 1.02), rtol=1e-3, atol=0)
+
+    def test_what_windows_do_not_know_costs_nothing(self):
+        torch.manual_seed(0)
+        heads, tokens = auxiliary.Heads(8, 4), torch.randn(2, 3, 5, 8)
+        current, known = torch.randn(2, 3, 4), torch.zeros(2, 3, dtype=torch.bool)
+        stage = torch.full((2, 3), episodes.UNKNOWN_STAGE)
+        losses = auxiliary.progress_loss(heads, tokens, current, known, stage)
+        self.assertEqual([loss.item() for loss in losses], [0, 0])
+        stage[1, 2], known[1, 2] = 3, True
+        alone = auxiliary.progress_loss(heads, tokens[1:, 2:], current[1:, 2:], known[1:, 2:], stage[1:, 2:])
+        for loss, expected in zip(auxiliary.progress_loss(heads, tokens, current, known, stage), alone, strict=True):
+            torch.testing.assert_close(loss, expected)
 
     def test_normalisation(self):
         normalise = episodes.Normalisation(torch.tensor([-2.0]), torch.tensor([4.0]))

@@ -38,7 +38,10 @@ def write_latents(file: Path, task: str, frames: int) -> None:
     names = ("block", "zone") if task == "push" else ("red", "green", "blue")
     goals = [{name: torch.randn(4).tolist() for name in names} for _ in range(EPISODES)]
     clip = lambda count: torch.randn(CHANNELS, count, SIDE, SIDE).half()  # noqa: E731
+    window_rows = torch.arange(1, 3) if frames > 1 else torch.arange(0)
     data = {
+        "windows": [torch.randn(len(window_rows), CHANNELS, 3, SIDE, SIDE).half() for _ in range(EPISODES)],
+        "window_rows": [window_rows] * EPISODES,
         "latents": [[clip(frames), clip(frames - 1)] if frames > 1 else [clip(1)] for _ in range(EPISODES)],
         "actions": [0.5 * torch.randn(rows, 4) for _ in range(EPISODES)],
         "states": [0.5 * torch.randn(rows, 4) for _ in range(EPISODES)],
@@ -83,7 +86,7 @@ class TrainPolicyTest(unittest.TestCase):
         weight = "blocks.0.attn1.to_q.weight"
         self.assertFalse(torch.equal(resumed["model"][weight], ground["model"][weight]))
 
-        with mock.patch.object(train_policy, "LOG_EVERY", 6):
+        with mock.patch.multiple(train_policy, LOG_EVERY=6, WINDOW_SHARE=0.4):
             pretrain = self.train("pretrain", 6, "--forward-dynamics", "0.3")
         rows = list(csv.DictReader((self.out / "pretrain.csv").read_text().splitlines()))
         self.assertEqual([row["step"] for row in rows], ["6"])
