@@ -19,16 +19,14 @@ export interface GridEntry {
 export const BASE_NAME = 'full-5-f32';
 const VIDEO_STEPS = [5, 3] as const;
 const STOP_SIGMA = 0.5;
-/** The last level of a schedule before 0 has to be this near to the stop for a partial rung: 3 steps at shift 5 end at 0.71. */
-const STOP_DISTANCE_MAX = 0.1;
 
-/** One rung of denoising: full, or stopped at the pass whose noise level is nearest to 0.5. */
+/** One rung of denoising: full, or stopped at the pass whose noise level is nearest to 0.5. The title says which level that is. */
 function rungs(job: Job): { name: string; title: string; videoSteps: number; videoExecStep: number }[] {
   const full = VIDEO_STEPS.map((steps) => ({ name: `full-${steps}`, title: `full, ${steps} steps`, videoSteps: steps, videoExecStep: -1 }));
-  const partial = VIDEO_STEPS.flatMap((steps) => {
+  const partial = VIDEO_STEPS.map((steps) => {
     const passes = execStepNear(steps, job.snr_shift, STOP_SIGMA);
-    if (Math.abs((sigmas(steps, job.snr_shift)[passes - 1] ?? 0) - STOP_SIGMA) > STOP_DISTANCE_MAX) return [];
-    return [{ name: `partial-${steps}`, title: `to s = ${STOP_SIGMA}, ${passes} of ${steps} steps`, videoSteps: steps, videoExecStep: passes }];
+    const level = (sigmas(steps, job.snr_shift)[passes - 1] ?? 0).toFixed(2);
+    return { name: `partial-${steps}`, title: `to s = ${level}, ${passes} of ${steps} steps`, videoSteps: steps, videoExecStep: passes };
   });
   return [...full, ...partial];
 }

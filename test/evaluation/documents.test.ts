@@ -120,7 +120,7 @@ t.test('the report as a page', async (t) => {
 t.test('the chart', async (t) => {
   const report = buildReport(entries);
   const svg = chartSvg(report, true);
-  t.equal(svg.match(/<rect [^>]*width="20"/g)?.length, 4 * 7, 'six configurations and memory off for each task');
+  t.equal(svg.match(/<rect [^>]*width="20"/g)?.length, 4 * 9, 'eight configurations and memory off for each task');
   t.notMatch(chartSvg(report, false), '<text');
   const picture = await drawChart(report);
   t.equal(picture.data.length, picture.width * picture.height * 3);

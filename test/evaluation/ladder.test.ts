@@ -27,11 +27,12 @@ t.test('the grid of the report', async (t) => {
   t.same(
     grid.map(({ name }) => name),
     [
-      ...['f32', 'bf16'].flatMap((precision) => ['full-5', 'full-3', 'partial-5'].map((rung) => `${rung}-${precision}`)),
+      ...['f32', 'bf16'].flatMap((precision) => ['full-5', 'full-3', 'partial-5', 'partial-3'].map((rung) => `${rung}-${precision}`)),
       ...['memory-off', 'camera-delay', 'actuator-lag', 'nudge'],
     ],
   );
   t.match(grid[0]?.configuration, { videoSteps: 5, actionSteps: 10, videoExecStep: -1, precision: 'f32', memory: 'episode' });
-  t.match(grid[2]?.configuration, { videoSteps: 5, videoExecStep: 5 }, 'three steps have no level near 0.5');
+  t.match(grid[2], { title: 'to s = 0.56, 5 of 5 steps, f32', configuration: { videoSteps: 5, videoExecStep: 5 } });
+  t.match(grid[3], { title: 'to s = 0.71, 3 of 3 steps, f32', configuration: { videoSteps: 3, videoExecStep: 3 } });
   t.same(grid.at(-1)?.tasks, ['push'], 'only a block can be nudged');
 });
