@@ -52,9 +52,9 @@ await runMain(() => {
   if (isWriting) refillAll();
   const biome = createRequire(join(root, 'package.json')).resolve('@biomejs/biome/bin/biome');
   check('biome', process.execPath, [biome, 'check', '--no-errors-on-unmatched', ...(isWriting ? ['--write'] : [])]);
-  const sources = ['cpp', 'cuda', 'test/cpp', 'test/fuzz']
+  const sources = ['cpp', 'protocol', 'firmware-bridge', 'cuda', 'test/cpp', 'test/fuzz']
     .flatMap((folder) => filesBelow(join(root, folder)))
-    .filter((path) => /\.(cpp|h|cu)$/.test(path));
+    .filter((path) => /\.(cpp|h|c|cu)$/.test(path));
   const formatter = clangFormat();
   if (formatter === undefined) say('clang-format 14 is not installed (Debian package clang-format-14): C++ formatting is not checked');
   else checkCpp(formatter, sources);
