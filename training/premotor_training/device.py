@@ -6,8 +6,8 @@ import torch
 
 
 def add_device_option(parser: argparse.ArgumentParser) -> None:
-    help_text = "auto: the GPU where PyTorch finds one; default: cpu"
-    parser.add_argument("--device", choices=("cpu", "cuda", "auto"), default="cpu", help=help_text)
+    help_text = "default: auto, the GPU where PyTorch finds one"
+    parser.add_argument("--device", choices=("cpu", "cuda", "auto"), default="auto", help=help_text)
 
 
 def pick_device(name: str) -> torch.device:
