@@ -40,6 +40,8 @@ TEXT_ROWS = 32  # max_sequence_length of the job
 TAP_BLOCKS = 4  # the middle of the network, where the auxiliary heads listen
 GRADIENT_NORM_MAX = 1.0
 WARM_UP_STEPS = 80
+# Few steps at a high rate would only unsettle what pretrain has settled.
+LEARNING_RATE = {"ground": 1.5e-3, "pretrain": 1.5e-3, "post": 1.5e-4}
 LAST_RATE = 0.02
 EMA_DECAY = 0.998
 LOG_EVERY = 25
@@ -63,7 +65,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=2)
     add_device_option(parser)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--learning-rate", type=float, default=1.5e-3)
+    parser.add_argument("--learning-rate", type=float, help="highest; default: 1.5e-3, post 1.5e-4")
     parser.add_argument("--batch-frames", type=int, default=144, help="latent frames in a batch, over all its episodes")
     parser.add_argument("--stills", type=int, default=32, help="pictures in a step; ground uses four times as many")
     parser.add_argument("--forward-dynamics", type=float, default=0.15, help="share of the batches that train it")
@@ -71,7 +73,10 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--heads", type=int, default=4)
     parser.add_argument("--from-checkpoint", type=Path, help="start from the weights of a checkpoint folder with job.json")
     parser.add_argument("--ffn", type=int, default=768)
-    return parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
+    if options.learning_rate is None:
+        options.learning_rate = LEARNING_RATE[options.stage]
+    return options
 
 
 class Run:
