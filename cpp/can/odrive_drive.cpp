@@ -220,7 +220,7 @@ void OdriveDrive::take_estimates(const pm_odrive_message& message, std::int64_t 
   const float position_rad = message.u.estimates.position_turns * joint;
   const float velocity_rad_s = message.u.estimates.velocity_turns_s * joint;
   if (!std::isfinite(position_rad) || !std::isfinite(velocity_rad_s)) return;
-  set_feedback({true, now_us, position_rad, velocity_rad_s, 0, 0, 0});
+  set_feedback({true, now_us, position_rad, velocity_rad_s, 0, 0});
   if (state() == DriveState::starting && phase_ == Phase::estimates && retry_.tries > 0) enter(Phase::closed_loop);
 }
 
