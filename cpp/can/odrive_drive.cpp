@@ -12,6 +12,7 @@ namespace premotor::can {
 namespace {
 
 constexpr float tau = 6.2831853f;
+constexpr int watchdog_writes_max = 4;
 
 bool has_any_error(const pm_odrive_heartbeat& heartbeat) {
   return heartbeat.axis_error != 0 || heartbeat.has_motor_error || heartbeat.has_encoder_error ||
@@ -53,6 +54,7 @@ void OdriveDrive::enter(Phase phase) {
 
 void OdriveDrive::begin(bool clears_error, std::int64_t now_us) {
   is_idle_ = false;
+  watchdog_writes_ = 0;
   heartbeat_us_ = now_us;
   enter(clears_error ? Phase::clear_error : Phase::idle);
 }
@@ -128,6 +130,7 @@ void OdriveDrive::bring_up(std::int64_t now_us, FrameBatch* out) {
       break;
     case Phase::write_watchdog:
       write_watchdog(out);
+      ++watchdog_writes_;
       enter(Phase::read_watchdog_enable);
       break;
     case Phase::read_watchdog_enable:
@@ -224,12 +227,18 @@ void OdriveDrive::take_estimates(const pm_odrive_message& message, std::int64_t 
   if (state() == DriveState::starting && phase_ == Phase::estimates && retry_.tries > 0) enter(Phase::closed_loop);
 }
 
+bool OdriveDrive::writes_again() {
+  if (watchdog_writes_ >= watchdog_writes_max) return false;
+  enter(Phase::write_watchdog);
+  return true;
+}
+
 void OdriveDrive::take_sdo(const pm_odrive_sdo& sdo, std::int64_t now_us) {
   if (state() != DriveState::starting) return;
   if (phase_ == Phase::read_watchdog_enable && sdo.endpoint == options_.enable_watchdog_endpoint) {
     if (sdo.value[0] == 1) {
       enter(Phase::read_watchdog_timeout);
-    } else {
+    } else if (!writes_again()) {
       latch({"DRIVE_PARAMETER", "the axis' watchdog could not be switched on", sdo.endpoint, 1,
              static_cast<float>(sdo.value[0]), 0},
             now_us);
@@ -238,7 +247,7 @@ void OdriveDrive::take_sdo(const pm_odrive_sdo& sdo, std::int64_t now_us) {
     const float found = pm_get_f32_le(sdo.value);
     if (std::abs(found - options_.watchdog_timeout_s) <= 1e-4f * options_.watchdog_timeout_s) {
       enter(Phase::estimates);
-    } else {
+    } else if (!writes_again()) {
       latch({"DRIVE_PARAMETER", "the axis' watchdog timeout differs", sdo.endpoint, options_.watchdog_timeout_s, found,
              0},
             now_us);

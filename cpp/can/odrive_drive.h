@@ -62,6 +62,7 @@ class OdriveDrive final : public Drive {
   void take_version(const pm_odrive_message& message, std::int64_t now_us);
   void take_estimates(const pm_odrive_message& message, std::int64_t now_us);
   void take_sdo(const pm_odrive_sdo& sdo, std::int64_t now_us);
+  bool writes_again();
   void send_request(std::uint8_t command, FrameBatch* out) const;
   void send(const pm_odrive_message& message, FrameBatch* out) const;
   void send_sdo(std::uint8_t opcode, std::uint16_t endpoint, const std::uint8_t* value, FrameBatch* out) const;
@@ -74,6 +75,7 @@ class OdriveDrive final : public Drive {
   OdriveOptions options_;
   Phase phase_ = Phase::idle;
   Retry retry_;
+  int watchdog_writes_ = 0;  // a write is not answered: what was lost shows when reading back
   bool is_idle_ = false;
   std::int64_t heartbeat_us_ = 0;
 };
