@@ -222,7 +222,7 @@ const char* DamiaoDrive::describe_raw(std::uint32_t raw) const {
     case PM_DAMIAO_TIMEOUT:
       return "TIMEOUT";
     case PM_DAMIAO_CONTROL_MODE:
-      return "CTRL_MODE";
+      return "control mode";
     case PM_DAMIAO_PMAX:
       return "PMAX";
     case PM_DAMIAO_VMAX:
