@@ -119,9 +119,12 @@ bool bench_arms(int periods) {
   for (const auto& drive : arm.drives) {
     if (!drive->start(0).ok()) return false;
   }
-  for (int i = 0; i < 100; ++i) arm.step(0.2f);
   std::vector<double> host_us;
   std::string text;
+  for (int i = 0; i < 100; ++i) {
+    arm.step(0.2f);
+    static_cast<void>(arm.log.drain(&text));
+  }
   for (int i = 0; i < periods; ++i) {
     const float phase = std::min(1.0f, static_cast<float>(i) * 1e-3f);
     arm.step(0.2f + 0.3f * phase);

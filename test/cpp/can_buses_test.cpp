@@ -3,8 +3,10 @@
 #include <cstring>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
+#include "can/factory.h"
 #include "can/newest_queue.h"
 #include "can/socketcan_bus.h"
 #include "can/virtual_bus.h"
@@ -226,9 +228,31 @@ void test_socketcan_missing() {
   tap::ok(result == BusIo::ok && got.frame.id == 0x321, "socketcan: frames over vcan0");
 }
 
+void test_addresses() {
+  const std::pair<const char*, const char*> good[] = {
+      {"socketcan:can0", "can0"},
+      {"socketcan-fd:can1", "can1"},
+      {"slcan:/dev/ttyACM0", "slcan /dev/ttyACM0"},
+      {"cannelloni:20000:192.0.2.1:20001", "cannelloni 192.0.2.1:20001"}};
+  for (const auto& [address, name] : good) {
+    std::unique_ptr<Bus> bus;
+    tap::ok(make_bus(address, &bus).ok() && bus != nullptr && bus->name() == name && !bus->is_open(),
+            std::string("address: ") + address);
+  }
+  for (const char* address :
+       {"", "can0", "socketcan:", "slcan:", "usb:1", "cannelloni:20000", "cannelloni:0:127.0.0.1:9",
+        "cannelloni:20000:127.0.0.1:70000", "cannelloni:20000:127.0.0.1:9x"}) {
+    std::unique_ptr<Bus> bus;
+    const Status status = make_bus(address, &bus);
+    tap::ok(std::string(status.code) == "ARGUMENT_INVALID" && status.found == address && bus == nullptr,
+            std::string("address refused: \"") + address + '"');
+  }
+}
+
 }  // namespace
 
 int main() {
+  test_addresses();
   test_virtual();
   test_faults();
   test_delay_and_overflow();

@@ -2,6 +2,7 @@
 // simulated drives and sessions are fed whatever comes. A function returns the property that did not hold, or "".
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <cmath>
 #include <cstdint>
@@ -238,7 +239,7 @@ inline const char* check_streams(std::span<const std::uint8_t> bytes) {
     }
   }
   SocketcanRecord record{};
-  std::memcpy(record.data(), bytes.data(), std::min(bytes.size(), record.size()));
+  if (!bytes.empty()) std::memcpy(record.data(), bytes.data(), std::min(bytes.size(), record.size()));
   for (const std::size_t size : {std::size_t{16}, std::size_t{72}, bytes.size()}) {
     pm_can_frame frame{};
     if (socketcan_decode(record, size, &frame) != SocketcanRead::frame) continue;
