@@ -277,12 +277,13 @@ static void scan_faults(struct pm_bridge* bridge) {
 }
 
 static enum pm_drive_command command_of(const struct pm_bridge* bridge, uint8_t axis) {
-  if (bridge->state == PM_STATE_FOLLOWING || bridge->state == PM_STATE_SLOWING || bridge->state == PM_STATE_STOPPING) {
-    return PM_DRIVE_MOVE;
-  }
   // A drive that drops out later is not powered again behind the host's back: fault 13 stops the others.
-  const bool is_arming = bridge->state == PM_STATE_HOLDING && !bridge->seen.has_first_set;
-  return is_arming && !bridge->seen.axes[axis].feedback.is_enabled ? PM_DRIVE_ENABLE : PM_DRIVE_HOLD;
+  if (!bridge->seen.has_first_set) {
+    const bool is_arming = bridge->state == PM_STATE_HOLDING;
+    return is_arming && !bridge->seen.axes[axis].feedback.is_enabled ? PM_DRIVE_ENABLE : PM_DRIVE_HOLD;
+  }
+  const uint32_t moving = IN(FOLLOWING) | IN(SLOWING) | IN(STOPPING);
+  return (moving >> bridge->state & 1u) != 0 ? PM_DRIVE_MOVE : PM_DRIVE_HOLD;
 }
 
 static void command_drives(struct pm_bridge* bridge) {

@@ -95,8 +95,10 @@ static void on_classic_head(struct pm_setpoints* setpoints, const struct pm_can_
     ++counters[PM_COUNT_MALFORMED];
     return;
   }
-  const bool is_old = setpoints->has_classic_head && !is_newer(head.sequence, setpoints->classic_head.sequence);
-  if (!has_newer_sequence(setpoints, head.sequence) || is_old) {
+  // A head has no checksum of its own: one that is newer only by a wrong bit must not lock out those that follow it, so
+  // a head gives way to any other that the last accepted set allows.
+  const bool is_same = setpoints->has_classic_head && head.sequence == setpoints->classic_head.sequence;
+  if (!has_newer_sequence(setpoints, head.sequence) || is_same) {
     ++counters[PM_COUNT_REPLAYED];
     return;
   }

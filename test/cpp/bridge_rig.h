@@ -3,6 +3,7 @@
 // feedback; tests break them by changing their fields.
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <cmath>
 #include <cstring>
