@@ -80,30 +80,32 @@ static void act_silence(struct pm_bridge* bridge) {
 #define IN(state) (1u << PM_STATE_##state)
 #define POWERED (IN(HOLDING) | IN(FOLLOWING) | IN(SLOWING) | IN(STOPPING))
 #define ANY (POWERED | IN(SILENT) | IN(DISARMED) | IN(FAULT))
+#define ROW(from, trigger, to, act, why) \
+  { from, PM_TRIGGER_##trigger, PM_STATE_##to, act_##act, why }
 // clang-format off
 const struct pm_transition pm_transitions[] = {
-  // from                        trigger                   to                  action         why
-  {IN(SILENT) | IN(DISARMED),    PM_TRIGGER_HELLO,         PM_STATE_DISARMED,  act_nothing,   "a host that speaks this version is there"},
-  {IN(SILENT),                   PM_TRIGGER_HELLO_FAULTED, PM_STATE_FAULT,     act_nothing,   "silence clears nothing"},
-  {IN(DISARMED),                 PM_TRIGGER_ARM,           PM_STATE_HOLDING,   act_arm,       "power on, where the robot is"},
-  {IN(HOLDING) | IN(FOLLOWING),  PM_TRIGGER_SET,           PM_STATE_FOLLOWING, act_nothing,   "fresh setpoints move the robot"},
-  {IN(SLOWING),                  PM_TRIGGER_SET,           PM_STATE_FOLLOWING, act_nothing,   "the stream is back in time"},
-  {IN(FOLLOWING),                PM_TRIGGER_DRY,           PM_STATE_SLOWING,   act_nothing,   "the last setpoint is past"},
-  {IN(SLOWING),                  PM_TRIGGER_REST,          PM_STATE_HOLDING,   act_nothing,   "the robot stands"},
-  {IN(HOLDING),                  PM_TRIGGER_DISARM,        PM_STATE_DISARMED,  act_power_off, "the host lets go of a standing robot"},
-  {IN(FOLLOWING) | IN(SLOWING),  PM_TRIGGER_DISARM,        PM_STATE_STOPPING,  act_stop,      "stop first, then let go"},
-  {IN(FAULT),                    PM_TRIGGER_DISARM,        PM_STATE_FAULT,     act_power_off, "the host lets go of a held robot"},
-  {IN(STOPPING),                 PM_TRIGGER_REST,          PM_STATE_DISARMED,  act_power_off, "the stop that DISARM asked for is done"},
-  {IN(STOPPING),                 PM_TRIGGER_REST_FAULTED,  PM_STATE_FAULT,     act_settle,    "the stop that a fault asked for is done"},
-  {IN(HOLDING) | IN(FOLLOWING) |
-   IN(SLOWING),                  PM_TRIGGER_FAULT,         PM_STATE_STOPPING,  act_stop,      "controlled stop"},
-  {IN(STOPPING),                 PM_TRIGGER_FAULT,         PM_STATE_STOPPING,  act_nothing,   "one more fault on the way to rest"},
-  {IN(DISARMED),                 PM_TRIGGER_FAULT,         PM_STATE_FAULT,     act_power_off, "nothing moves, but it is latched"},
-  {IN(FAULT),                    PM_TRIGGER_FAULT,         PM_STATE_FAULT,     act_settle,    "a held robot loses power when a worse fault comes"},
-  {POWERED | IN(DISARMED) |
-   IN(FAULT),                    PM_TRIGGER_FAULT_OFF,     PM_STATE_FAULT,     act_power_off, "not even a controlled stop can be trusted"},
-  {IN(FAULT),                    PM_TRIGGER_CLEAR,         PM_STATE_DISARMED,  act_clear,     "the cause is gone and the host says so"},
-  {ANY,                          PM_TRIGGER_SILENCE,       PM_STATE_SILENT,    act_silence,   "power off, then nothing"},
+  //  from                         trigger        to         action     why
+  ROW(IN(SILENT) | IN(DISARMED),   HELLO,         DISARMED,  nothing,   "a host that speaks this version is there"),
+  ROW(IN(SILENT),                  HELLO_FAULTED, FAULT,     nothing,   "silence clears nothing"),
+  ROW(IN(DISARMED),                ARM,           HOLDING,   arm,       "power on, where the robot is"),
+  ROW(IN(HOLDING) | IN(FOLLOWING), SET,           FOLLOWING, nothing,   "fresh setpoints move the robot"),
+  ROW(IN(SLOWING),                 SET,           FOLLOWING, nothing,   "the stream is back in time"),
+  ROW(IN(FOLLOWING),               DRY,           SLOWING,   nothing,   "the last setpoint is past"),
+  ROW(IN(SLOWING),                 REST,          HOLDING,   nothing,   "the robot stands"),
+  ROW(IN(HOLDING),                 DISARM,        DISARMED,  power_off, "the host lets go of a standing robot"),
+  ROW(IN(FOLLOWING) | IN(SLOWING), DISARM,        STOPPING,  stop,      "stop first, then let go"),
+  ROW(IN(FAULT),                   DISARM,        FAULT,     power_off, "the host lets go of a held robot"),
+  ROW(IN(STOPPING),                REST,          DISARMED,  power_off, "the stop that DISARM asked for is done"),
+  ROW(IN(STOPPING),                REST_FAULTED,  FAULT,     settle,    "the stop that a fault asked for is done"),
+  ROW(IN(HOLDING) | IN(FOLLOWING), FAULT,         STOPPING,  stop,      "controlled stop"),
+  ROW(IN(SLOWING),                 FAULT,         STOPPING,  stop,      "controlled stop, already begun"),
+  ROW(IN(STOPPING),                FAULT,         STOPPING,  nothing,   "one more fault on the way to rest"),
+  ROW(IN(DISARMED),                FAULT,         FAULT,     power_off, "nothing moves, but it is latched"),
+  ROW(IN(FAULT),                   FAULT,         FAULT,     settle,    "a worse fault takes a held robot's power"),
+  ROW(POWERED,                     FAULT_OFF,     FAULT,     power_off, "not even a controlled stop can be trusted"),
+  ROW(IN(DISARMED) | IN(FAULT),    FAULT_OFF,     FAULT,     power_off, "latched, whatever was there"),
+  ROW(IN(FAULT),                   CLEAR,         DISARMED,  clear,     "the cause is gone and the host says so"),
+  ROW(ANY,                         SILENCE,       SILENT,    silence,   "power off, then nothing"),
 };
 // clang-format on
 const uint32_t pm_transition_count = sizeof pm_transitions / sizeof pm_transitions[0];

@@ -58,7 +58,7 @@ static bool is_over_current(const struct pm_seen* seen, uint8_t axis) {
          magnitude(feedback->torque_Nm) > PM_TORQUE_FACTOR * seen->limits->axes[axis].torque_Nm;
 }
 
-bool pm_position_is_outside(const struct pm_seen* seen, uint8_t axis) {
+bool pm_is_outside(const struct pm_seen* seen, uint8_t axis) {
   const struct pm_axis_limits* limits = &seen->limits->axes[axis];
   const float position = seen->axes[axis].feedback.position_rad;
   return position < limits->position_min_rad - PM_POSITION_MARGIN_RAD ||
@@ -92,27 +92,33 @@ static bool is_stop_late(const struct pm_seen* seen, uint8_t axis) {
   return seen->is_stopping && seen->now_us - seen->stop_us > PM_STOP_US_MAX;
 }
 
+// is_everywhere, is_per_axis
+#define ROBOT false, false
+#define AXIS false, true
+#define ALWAYS true, false
+#define ROW(code, name, scope, persist_us, action, is_present, blocks_clear) \
+  { PM_FAULT_##code, name, scope, persist_us, PM_ACT_##action, is_present, blocks_clear }
 // clang-format off
 const struct pm_fault_row pm_fault_table[PM_FAULT_CODES] = {
-  // code                     name                 every  axis   persist_us          action       trigger                 blocks the clearing
-  {PM_FAULT_NONE,             "none",              false, false, 0,                  PM_ACT_NONE, NULL,                   NULL},
-  {PM_FAULT_ESTOP,            "e-stop",            true,  false, 0,                  PM_ACT_STOP, is_estop,               is_estop_input},
-  {PM_FAULT_HOST_LOST,        "host lost",         false, false, 0,                  PM_ACT_HOLD, is_host_lost,           NULL},
-  {PM_FAULT_TOKEN_STALE,      "token stale",       false, false, 0,                  PM_ACT_HOLD, is_token_stale,         NULL},
-  {PM_FAULT_NO_FIRST_SET,     "no first setpoint", false, false, 0,                  PM_ACT_STOP, has_no_first_set,       NULL},
-  {PM_FAULT_SETPOINT_STEP,    "setpoint step",     false, true,  0,                  PM_ACT_HOLD, is_step,                NULL},
-  {PM_FAULT_TRACKING,         "tracking",          false, true,  PM_TRACKING_US,     PM_ACT_STOP, is_off_track,           NULL},
-  {PM_FAULT_FEEDBACK_LOST,    "feedback lost",     false, true,  0,                  PM_ACT_STOP, is_feedback_lost,       is_feedback_lost},
-  {PM_FAULT_DRIVE,            "drive fault",       false, true,  0,                  PM_ACT_STOP, is_drive_faulted,       is_drive_faulted},
-  {PM_FAULT_OVER_TEMPERATURE, "over-temperature",  false, true,  0,                  PM_ACT_STOP, is_hot,                 is_hot},
-  {PM_FAULT_OVER_CURRENT,     "over-current",      false, true,  PM_OVER_CURRENT_US, PM_ACT_STOP, is_over_current,        is_over_current},
-  {PM_FAULT_POSITION_RANGE,   "position range",    false, true,  0,                  PM_ACT_HOLD, pm_position_is_outside, pm_position_is_outside},
-  {PM_FAULT_OVERSPEED,        "overspeed",         false, true,  PM_OVERSPEED_US,    PM_ACT_STOP, is_overspeed,           is_overspeed},
-  {PM_FAULT_NOT_ENABLED,      "drive not enabled", false, true,  PM_NOT_ENABLED_US,  PM_ACT_STOP, is_not_enabled,         NULL},
-  {PM_FAULT_LIMITS_CORRUPT,   "limits corrupt",    true,  false, 0,                  PM_ACT_OFF,  are_limits_corrupt,     NULL},
-  {PM_FAULT_TICK_LATE,        "tick late",         false, false, 0,                  PM_ACT_STOP, is_tick_late,           NULL},
-  {PM_FAULT_QUEUE_STALLED,    "queue stalled",     false, false, PM_QUEUE_FULL_US,   PM_ACT_STOP, is_queue_full,          is_queue_full},
-  {PM_FAULT_STOP_LATE,        "stop late",         false, false, 0,                  PM_ACT_OFF,  is_stop_late,           NULL},
+  //  code              name                 scope   persist_us          action  is_present          blocks_clear
+  ROW(NONE,             "none",              ROBOT,  0,                  NONE,   NULL,               NULL),
+  ROW(ESTOP,            "e-stop",            ALWAYS, 0,                  STOP,   is_estop,           is_estop_input),
+  ROW(HOST_LOST,        "host lost",         ROBOT,  0,                  HOLD,   is_host_lost,       NULL),
+  ROW(TOKEN_STALE,      "token stale",       ROBOT,  0,                  HOLD,   is_token_stale,     NULL),
+  ROW(NO_FIRST_SET,     "no first setpoint", ROBOT,  0,                  STOP,   has_no_first_set,   NULL),
+  ROW(SETPOINT_STEP,    "setpoint step",     AXIS,   0,                  HOLD,   is_step,            NULL),
+  ROW(TRACKING,         "tracking",          AXIS,   PM_TRACKING_US,     STOP,   is_off_track,       NULL),
+  ROW(FEEDBACK_LOST,    "feedback lost",     AXIS,   0,                  STOP,   is_feedback_lost,   is_feedback_lost),
+  ROW(DRIVE,            "drive fault",       AXIS,   0,                  STOP,   is_drive_faulted,   is_drive_faulted),
+  ROW(OVER_TEMPERATURE, "over-temperature",  AXIS,   0,                  STOP,   is_hot,             is_hot),
+  ROW(OVER_CURRENT,     "over-current",      AXIS,   PM_OVER_CURRENT_US, STOP,   is_over_current,    is_over_current),
+  ROW(POSITION_RANGE,   "position range",    AXIS,   0,                  HOLD,   pm_is_outside,      pm_is_outside),
+  ROW(OVERSPEED,        "overspeed",         AXIS,   PM_OVERSPEED_US,    STOP,   is_overspeed,       is_overspeed),
+  ROW(NOT_ENABLED,      "drive not enabled", AXIS,   PM_NOT_ENABLED_US,  STOP,   is_not_enabled,     NULL),
+  ROW(LIMITS_CORRUPT,   "limits corrupt",    ALWAYS, 0,                  OFF,    are_limits_corrupt, NULL),
+  ROW(TICK_LATE,        "tick late",         ROBOT,  0,                  STOP,   is_tick_late,       NULL),
+  ROW(QUEUE_STALLED,    "queue stalled",     ROBOT,  PM_QUEUE_FULL_US,   STOP,   is_queue_full,      is_queue_full),
+  ROW(STOP_LATE,        "stop late",         ROBOT,  0,                  OFF,    is_stop_late,       NULL),
 };
 // clang-format on
 

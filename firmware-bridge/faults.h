@@ -121,7 +121,7 @@ struct pm_faults {
 extern const struct pm_fault_row pm_fault_table[PM_FAULT_CODES];
 
 bool pm_feedback_is_fresh(const struct pm_seen* seen, uint8_t axis);
-bool pm_position_is_outside(const struct pm_seen* seen, uint8_t axis);
+bool pm_is_outside(const struct pm_seen* seen, uint8_t axis);
 
 void pm_faults_clear(struct pm_faults* faults);
 // Latches what has been present for long enough; returns the strongest action among the new ones.

@@ -79,7 +79,7 @@ static enum pm_arm_result check_robot(const struct pm_bridge* bridge, uint8_t* a
     const struct pm_drive_feedback* feedback = &seen->axes[*axis].feedback;
     if (!pm_feedback_is_fresh(seen, *axis)) return PM_ARM_NO_FEEDBACK;
     if (feedback->is_faulted || feedback->is_hot || feedback->is_over_current) return PM_ARM_DRIVE_FAULT;
-    if (pm_position_is_outside(seen, *axis)) return PM_ARM_POSITION;
+    if (pm_is_outside(seen, *axis)) return PM_ARM_POSITION;
     if (feedback->velocity_rad_s > AT_REST_RAD_S || feedback->velocity_rad_s < -AT_REST_RAD_S) return PM_ARM_MOVING;
   }
   *axis = PM_AXIS_NONE;

@@ -167,7 +167,7 @@ float pm_limits_step(const struct pm_axis_limits* limits, struct pm_reference* r
   // The distance beyond what the wanted velocity covers anyway is closed as fast as it can be without overshoot.
   const float excess = (float)(wanted->position_rad - reference->position_rad) - wanted->velocity_rad_s * dt_s;
   const float closing = lesser(magnitude(excess) / dt_s, sqrtf(a * magnitude(excess)));
-  float velocity = wanted->velocity_rad_s + copysignf(closing, excess);
+  float velocity = wanted->velocity_rad_s + (excess < 0 ? -closing : closing);
   velocity = between(before - a * dt_s, velocity, before + a * dt_s);
   velocity = between(-limits->velocity_rad_s, velocity, limits->velocity_rad_s);
   const float up = braking_velocity(a, (double)limits->position_max_rad - reference->position_rad, dt_s);

@@ -46,8 +46,9 @@ static bool is_fresh(const struct pm_setpoints* setpoints, const struct pm_set* 
   return false;
 }
 
+// Both are of the session and the sequence that is being put together.
 static bool same_set(const struct pm_setpoint_part* a, const struct pm_setpoint_part* b) {
-  return a->session == b->session && a->token == b->token && a->due_us == b->due_us && a->has_torque == b->has_torque;
+  return a->token == b->token && a->due_us == b->due_us && a->has_torque == b->has_torque;
 }
 
 static bool on_part(struct pm_setpoints* setpoints, const struct pm_can_frame* frame, uint64_t now_us,

@@ -210,6 +210,26 @@ void following() {
   tap::is_near(pm_limits_step(&limits, &at, &step, dt_s), 1 - 20 * 250e-6 * 250e-6, 1e-6, "what is left is returned");
 }
 
+// Where no reference should be: beyond a limit, by rounding or because it was measured there. The only way is back.
+void outside() {
+  const pm_axis_limits limits = usual();
+  for (const double side : {1.0, -1.0}) {
+    pm_reference at{side * 2.1, 0, 0, 0};
+    const pm_reference outwards{side * 3, static_cast<float>(side), 0, 0};
+    bool stays = true;
+    for (int i = 0; i < 100; ++i) {
+      pm_limits_step(&limits, &at, &outwards, dt_s);
+      // f32 rounding of the braking velocity: 1e-9 rad/s.
+      stays = stays && std::abs(at.position_rad - side * 2.1) < 1e-9 && std::abs(at.velocity_rad_s) < 1e-6f;
+    }
+    tap::ok(stays, "outside a position limit nothing leads further out");
+    const pm_reference back{side * 1.9, 0, 0, 0};
+    int ticks = 0;
+    while (pm_limits_step(&limits, &at, &back, dt_s) > 1e-4f && ticks < 4000) ++ticks;
+    tap::ok(ticks < 4000, "and the way back is open");
+  }
+}
+
 void slowing() {
   constexpr unsigned seed = 11;
   tap::note("seed " + std::to_string(seed));
@@ -344,6 +364,7 @@ int main() {
   clamps();
   random_demands();
   following();
+  outside();
   slowing();
   interpolation();
   queueing();

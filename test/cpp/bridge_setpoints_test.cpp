@@ -147,6 +147,21 @@ void reordered_parts() {
           "classic: a part before its head is lost");
 }
 
+void overtaken_parts() {
+  Moving robot(true);
+  const Frames older = robot.next();
+  const Frames newer = robot.next();
+  robot.send(newer[0]);
+  tap::ok(robot.counts_only(PM_COUNT_REPLAYED, {older[0]}), "FD: a part of an older set than the one that is coming");
+  robot.send_all({newer[1], newer[2]});
+  tap::equal(robot.count(PM_COUNT_ACCEPTED), 2u, "FD: which then completes");
+  Moving classic(false);
+  const Frames set = classic.next();
+  classic.send(set[0]);
+  tap::ok(classic.counts_only(PM_COUNT_REPLAYED, {set[0]}), "classic: a repeated head");
+  tap::ok(classic.counts_only(PM_COUNT_INCOMPLETE, {classic.next()[0]}), "classic: a newer head abandons the set");
+}
+
 // One field of one part differs and the checksum is right: the parts are not of one set.
 void mixed_sets() {
   for (const int at : {4, 6, 8, 12}) {
@@ -357,6 +372,7 @@ int main() {
   rules(true);
   rules(false);
   reordered_parts();
+  overtaken_parts();
   mixed_sets();
   corrupted(true);
   corrupted(false);

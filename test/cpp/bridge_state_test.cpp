@@ -358,6 +358,27 @@ void configuration() {
   tap::equal(odd.count(PM_COUNT_DROPPED), 8u, "commands that a drive has no frame for are counted");
 }
 
+void odd_ticks() {
+  Rig robot(2);
+  robot.bring_up();
+  robot.stream(250000);
+  const pm_reference before = robot.bridge.axes[0];
+  pm_bridge_tick(&robot.bridge, robot.now);
+  const pm_reference after = robot.bridge.axes[0];
+  tap::ok(std::abs(after.position_rad - before.position_rad) < 1e-5 && robot.fault() == PM_FAULT_NONE &&
+              std::abs(after.velocity_rad_s - before.velocity_rad_s) < 1e-3,
+          "a second tick at the same moment moves nothing");
+  robot.now += 4000 - 2 * rig::tick_us;
+  robot.tick();
+  tap::ok(robot.fault() == PM_FAULT_NONE, "a tick that comes 4 ms late is no fault yet");
+  Rig disarmed(2);
+  disarmed.hello();
+  disarmed.send_short(PM_ID_DISARM);
+  tap::equal(disarmed.count(PM_COUNT_OUT_OF_PLACE), 1u, "DISARM of a disarmed robot is out of place");
+  tap::equal(disarmed.ask(PM_ID_LIMIT_COMMIT, {2}, PM_ID_LIMIT_RESULT), int(PM_LIMIT_INCOMPLETE),
+             "a commit of nothing");
+}
+
 void drive_frames() {
   Rig robot(2);
   robot.hello();
@@ -399,6 +420,7 @@ int main() {
   silence();
   first_set();
   configuration();
+  odd_ticks();
   drive_frames();
   return tap::finish();
 }
