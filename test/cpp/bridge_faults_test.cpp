@@ -331,6 +331,82 @@ void debounced() {
   tap::ok(robot.fault() != PM_FAULT_NONE && robot.bridge.state == PM_STATE_STOPPING, "a clock that runs backwards is");
 }
 
+// Each condition exactly at its bound, where it must not hold, and one step beyond, where it must.
+void boundaries() {
+  pm_limits limits{};
+  limits.axes[0] = {-2, 2, 3, 20, 400, 10};
+  pm_seen base{};
+  base.now_us = 10000000;
+  base.axis_count = 1;
+  base.is_powered = base.expects_sets = base.has_first_set = true;
+  base.armed_us = base.fresh_us = base.token_us = base.stop_us = base.now_us;
+  base.tracking_max_rad = 0.25f;
+  base.limits = &limits;
+  base.axes[0].has_feedback = true;
+  base.axes[0].feedback_us = base.now_us;
+  base.axes[0].feedback.is_enabled = true;
+  const auto check = [&](pm_fault code, const std::function<void(pm_seen&, float)>& set, float at, float beyond) {
+    pm_seen seen = base;
+    set(seen, at);
+    const bool holds = pm_fault_table[code].is_present(&seen, 0);
+    seen = base;
+    set(seen, beyond);
+    tap::ok(!holds && pm_fault_table[code].is_present(&seen, 0),
+            std::string(pm_fault_table[code].name) + ": not at its bound, but beyond");
+  };
+  for (int code = 1; code < PM_FAULT_CODES; ++code) {
+    if (pm_fault_table[code].is_present(&base, 0))
+      tap::ok(false, std::string("nothing is wrong: ") + pm_fault_table[code].name);
+  }
+  check(
+      PM_FAULT_HOST_LOST, [](pm_seen& s, float us) { s.fresh_us -= std::uint64_t(us); }, 100000, 100001);
+  check(
+      PM_FAULT_TOKEN_STALE, [](pm_seen& s, float us) { s.token_us -= std::uint64_t(us); }, 1000000, 1000001);
+  check(
+      PM_FAULT_FEEDBACK_LOST, [](pm_seen& s, float us) { s.axes[0].feedback_us -= std::uint64_t(us); }, 50000, 50001);
+  check(
+      PM_FAULT_TICK_LATE, [](pm_seen& s, float us) { s.tick_gap_us = std::uint64_t(us); }, 5000, 5001);
+  const auto armed = [](pm_seen& s, float us) {
+    s.has_first_set = false;
+    s.armed_us -= std::uint64_t(us);
+  };
+  check(PM_FAULT_NO_FIRST_SET, armed, 1000000, 1000001);
+  const auto stopping = [](pm_seen& s, float us) {
+    s.is_stopping = true;
+    s.stop_us -= std::uint64_t(us);
+  };
+  check(PM_FAULT_STOP_LATE, stopping, 1000000, 1000001);
+  check(
+      PM_FAULT_SETPOINT_STEP, [](pm_seen& s, float rad) { s.axes[0].lag_rad = rad; }, 0.05f, 0.0501f);
+  const auto measured = [](pm_seen& s, float rad) { s.axes[0].feedback.position_rad = rad; };
+  check(PM_FAULT_TRACKING, measured, 0.25f, 0.2501f);
+  check(PM_FAULT_TRACKING, measured, -0.25f, -0.2501f);
+  check(PM_FAULT_POSITION_RANGE, measured, 2 + 0.02f, 2.0201f);
+  check(PM_FAULT_POSITION_RANGE, measured, -2 - 0.02f, -2.0201f);
+  const auto speed = [](pm_seen& s, float value) { s.axes[0].feedback.velocity_rad_s = value; };
+  check(PM_FAULT_OVERSPEED, speed, 1.25f * 3 + 0.1f, 3.8501f);
+  check(PM_FAULT_OVERSPEED, speed, -(1.25f * 3 + 0.1f), -3.8501f);
+  const auto torque = [](pm_seen& s, float value) { s.axes[0].feedback.torque_Nm = value; };
+  check(PM_FAULT_OVER_CURRENT, torque, 1.2f * 10, 12.01f);
+  check(PM_FAULT_OVER_CURRENT, torque, -1.2f * 10, -12.01f);
+  pm_seen seen = base;
+  seen.axes[0].has_feedback = false;
+  tap::ok(!pm_feedback_is_fresh(&seen, 0), "an axis that never spoke is not fresh");
+  for (const bool expects : {false, true}) {
+    seen = base;
+    seen.expects_sets = expects;
+    seen.fresh_us = seen.token_us = seen.armed_us = 0;
+    tap::ok(pm_fault_table[PM_FAULT_HOST_LOST].is_present(&seen, 0) == expects &&
+                pm_fault_table[PM_FAULT_TOKEN_STALE].is_present(&seen, 0) == expects,
+            "sets are missed only while they are expected");
+    seen.has_first_set = false;
+    tap::ok(!pm_fault_table[PM_FAULT_HOST_LOST].is_present(&seen, 0) &&
+                !pm_fault_table[PM_FAULT_TOKEN_STALE].is_present(&seen, 0) &&
+                pm_fault_table[PM_FAULT_NO_FIRST_SET].is_present(&seen, 0) == expects,
+            "and after the first one");
+  }
+}
+
 void table() {
   bool good = true;
   for (int code = 0; code < PM_FAULT_CODES; ++code) good = good && pm_fault_table[code].code == code;
@@ -341,6 +417,7 @@ void table() {
 
 int main() {
   table();
+  boundaries();
   for (const Case& given : cases()) check(given);
   reported();
   token_stale();

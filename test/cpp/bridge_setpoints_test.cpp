@@ -39,7 +39,8 @@ struct Moving : Rig {
   }
 };
 
-void rules(bool has_fd) {
+// Complete and in order.
+void rules_of_order(bool has_fd) {
   const std::string bus = has_fd ? "FD: " : "classic: ";
   {
     Moving robot(has_fd);
@@ -77,6 +78,11 @@ void rules(bool has_fd) {
     const Frames far = robot.next();
     tap::ok(robot.counts_only(PM_COUNT_REPLAYED, far, static_cast<std::uint32_t>(far.size())), bus + "32768 is older");
   }
+}
+
+// In time, with a live planner, of this session.
+void rules_of_time(bool has_fd) {
+  const std::string bus = has_fd ? "FD: " : "classic: ";
   {
     Moving robot(has_fd);
     robot.sequence += 1;
@@ -369,8 +375,10 @@ void clock_wrap() {
 }  // namespace
 
 int main() {
-  rules(true);
-  rules(false);
+  rules_of_order(true);
+  rules_of_order(false);
+  rules_of_time(true);
+  rules_of_time(false);
   reordered_parts();
   overtaken_parts();
   mixed_sets();

@@ -306,7 +306,7 @@ void first_set() {
   refused(0, 0, "first set refused: a drive is off");
   robot.drives[1].is_deaf = false;
   robot.run_us(500);
-  robot.send_set({0.0199, -0.0199}, {0.049, -0.049});
+  robot.send_set({0.02, -0.02}, {0.05, -0.05});
   tap::equal(robot.bridge.state, PM_STATE_FOLLOWING, "a set near the measured position begins the movement");
   for (int i = 0; i < 14; ++i) {
     robot.ahead_us += 1000;
@@ -339,6 +339,14 @@ void configuration() {
   tap::ok(!makes_sense([](pm_bridge_config& c) { c.drive.encode = nullptr; }), "no encoder: silent for ever");
   tap::ok(!makes_sense([](pm_bridge_config& c) { c.drive.decode = nullptr; }), "no decoder: silent for ever");
   tap::ok(!makes_sense([](pm_bridge_config& c) { c.tracking_max_rad = 0; }), "no tracking bound: silent for ever");
+
+  Rig disarmed(2);
+  tap::ok(disarmed.start(), "a configuration that makes sense is accepted");
+  disarmed.hello();
+  const std::uint64_t frames = disarmed.frames;
+  disarmed.heard.clear();
+  disarmed.run_us(100000);
+  tap::equal(disarmed.frames - frames - disarmed.heard.size(), 20u, "disarmed, each drive is polled every 10 ms");
 
   Rig divided(2);
   divided.config.drive_divider = 4;
