@@ -331,6 +331,8 @@ void configuration() {
   tap::ok(makes_sense([](pm_bridge_config&) {}), "the usual configuration starts");
   tap::ok(makes_sense([](pm_bridge_config& c) { c.tick_us = 5000; }), "5 ms ticks are the longest");
   tap::ok(makes_sense([](pm_bridge_config& c) { c.tick_us = 1; }), "1 us ticks are the shortest");
+  tap::ok(makes_sense([](pm_bridge_config& c) { c.axis_count = 1; }), "one axis is the least");
+  tap::ok(makes_sense([](pm_bridge_config& c) { c.axis_count = 14; }), "14 axes are the most");
   tap::ok(!makes_sense([](pm_bridge_config& c) { c.axis_count = 0; }), "no axes: silent for ever");
   tap::ok(!makes_sense([](pm_bridge_config& c) { c.axis_count = 15; }), "15 axes: silent for ever");
   tap::ok(!makes_sense([](pm_bridge_config& c) { c.tick_us = 0; }), "no tick: silent for ever");
@@ -389,6 +391,8 @@ void odd_ticks() {
 
 void drive_frames() {
   Rig robot(2);
+  robot.config.drive_bus[2] = 1;  // of no axis
+  robot.start();
   robot.hello();
   pm_can_frame frame{};
   frame.id = rig::feedback_id + 1;
