@@ -120,6 +120,7 @@ void check(const Case& given) {
   robot.stream(given.code == PM_FAULT_SETPOINT_STEP ? 480000 : 250000);  // a step is asked for near the turning point
   if (!tap::ok(robot.bridge.state == PM_STATE_FOLLOWING && robot.fault() == PM_FAULT_NONE, name + "the robot moves"))
     return;
+  for (rig::Drive& drive : robot.drives) drive.code = 7;  // passed on with the faults of drives only
   const std::uint64_t start_us = robot.now;
   given.begin(robot);
   const auto is_latched = [](Rig& r) { return r.fault() != PM_FAULT_NONE; };
@@ -130,7 +131,7 @@ void check(const Case& given) {
           name + "latched after " + std::to_string(latched_us) + " us, bound " + std::to_string(given.most_us));
   const pm_first_fault first = robot.bridge.faults.first;
   tap::ok(first.code == given.code && first.axis == given.axis, name + "named, with its axis");
-  const bool has_code = given.code == PM_FAULT_DRIVE || given.code == PM_FAULT_OVER_TEMPERATURE;
+  const bool has_code = given.code >= PM_FAULT_DRIVE && given.code <= PM_FAULT_OVER_CURRENT;
   tap::ok(has_code == (first.detail != 0), name + "the drive's code is passed on");
   std::uint64_t us = 0;
   const bool is_off_at_once = pm_fault_table[given.code].action == PM_ACT_OFF;
@@ -293,6 +294,17 @@ void worse_fault_while_held() {
   tap::equal(int(held.bridge.faults.later_count), 255, "the count of later faults saturates");
 }
 
+void fault_while_slowing() {
+  Rig robot(2);
+  robot.bring_up();
+  robot.stream(250000);
+  robot.run_until(PM_STATE_SLOWING, 10000);
+  robot.drives[1].is_hot = true;
+  robot.run_until(PM_STATE_FAULT, 200000);
+  tap::ok(robot.fault() == PM_FAULT_OVER_TEMPERATURE && robot.bridge.faults.later_count == 0,
+          "a fault while slowing: the stop's time counts from the fault");
+}
+
 void everywhere() {
   Rig robot(2);
   robot.hello();
@@ -392,8 +404,16 @@ void boundaries() {
   pm_seen seen = base;
   seen.axes[0].has_feedback = false;
   tap::ok(!pm_feedback_is_fresh(&seen, 0), "an axis that never spoke is not fresh");
+}
+
+// The host's silence is a fault only while sets are expected, and then one or the other.
+void expected_sets() {
+  pm_seen base{};
+  base.now_us = 10000000;
+  pm_seen seen = base;
   for (const bool expects : {false, true}) {
     seen = base;
+    seen.has_first_set = true;
     seen.expects_sets = expects;
     seen.fresh_us = seen.token_us = seen.armed_us = 0;
     tap::ok(pm_fault_table[PM_FAULT_HOST_LOST].is_present(&seen, 0) == expects &&
@@ -418,12 +438,14 @@ void table() {
 int main() {
   table();
   boundaries();
+  expected_sets();
   for (const Case& given : cases()) check(given);
   reported();
   token_stale();
   no_first_set();
   stop_late();
   worse_fault_while_held();
+  fault_while_slowing();
   everywhere();
   debounced();
   return tap::finish();

@@ -288,6 +288,29 @@ void silence() {
   tap::equal(latched.bridge.state, PM_STATE_DISARMED, "FAULT_CLEAR does");
 }
 
+// A port that drains late finds no movement that was queued before the power went off, and none that is old.
+void undrained() {
+  Rig robot(2);
+  robot.bring_up();
+  robot.stream(250000);
+  robot.is_draining = false;
+  robot.run_us(2000);
+  robot.bridge.limits.is_corrupt = true;  // power off at once
+  robot.run_us(250);
+  const std::uint64_t before = robot.motions + robot.holds;
+  robot.drain();
+  tap::ok(robot.bridge.state == PM_STATE_FAULT && robot.motions + robot.holds == before && !robot.drives[0].is_enabled,
+          "power off takes queued movement with it, not itself");
+  Rig late(2);
+  late.bring_up();
+  late.is_draining = false;
+  late.run_us(1000);
+  late.now += PM_MOTION_AGE_US_MAX + 1;
+  const std::uint64_t holds = late.holds;
+  late.drain();
+  tap::ok(late.holds == holds && late.count(PM_COUNT_DROPPED) == 8, "old commands are dropped and counted");
+}
+
 void first_set() {
   Rig robot(2);
   robot.bring_up();
@@ -430,6 +453,7 @@ int main() {
   limits_over_the_wire();
   moving_and_stopping();
   silence();
+  undrained();
   first_set();
   configuration();
   odd_ticks();
