@@ -2,36 +2,17 @@
 // PREMOTOR_PROFILE_CASES and PREMOTOR_ORACLE_CASES change the sizes, PREMOTOR_SEED the seed.
 #include "stream/profile.h"
 
-#include <chrono>
-#include <cstdlib>
-#include <random>
+#include <algorithm>
 #include <string>
 
 #include "stream_oracle.h"
+#include "stream_random.h"
 #include "tap.h"
 
 using namespace premotor::stream;
+using namespace stream_test;
 
 namespace {
-
-long long from_environment(const char* name, long long otherwise) {
-  const char* text = std::getenv(name);
-  return text != nullptr ? std::atoll(text) : otherwise;
-}
-
-class Random {
- public:
-  explicit Random(std::uint64_t seed) : engine_(seed) {}
-  double uniform(double low, double high) {
-    return low + (high - low) * static_cast<double>(engine_() >> 11) * 0x1.0p-53;
-  }
-  double log_uniform(double low, double high) { return std::exp(uniform(std::log(low), std::log(high))); }
-  int below(int count) { return static_cast<int>(engine_() % static_cast<std::uint64_t>(count)); }
-  double sign() { return below(2) == 0 ? 1.0 : -1.0; }
-
- private:
-  std::mt19937_64 engine_;
-};
 
 struct Case {
   MotionState start;
@@ -89,10 +70,6 @@ struct Worst {
   double landing = 0, rest_velocity = 0, rest_acceleration = 0, seam = 0;
 };
 
-void see(double value, double* worst) {
-  if (!(value <= *worst)) *worst = value;  // NaN counts as worst
-}
-
 // The largest velocity inside a segment: at its ends, or where the acceleration is zero.
 double fastest(const Profile::Segment& one) {
   double speed =
@@ -124,12 +101,6 @@ void measure(const Profile& profile, const Case& one, const JointLimits& limits,
   see(std::abs(state.position) / scale, &worst->landing);
   see(std::abs(state.velocity) / limits.velocity_max, &worst->rest_velocity);
   see(std::abs(state.acceleration) / limits.acceleration_max, &worst->rest_acceleration);
-}
-
-std::string text(double value) {
-  char buffer[32];
-  std::snprintf(buffer, sizeof buffer, "%.3g", value);
-  return buffer;
 }
 
 // Sums of seven segments round to some 1e-15; 1e-12 of a limit, or of the way, leaves room for a million cases and is
@@ -276,9 +247,7 @@ void test_known() {
 }  // namespace
 
 int main() {
-  const long long seed = from_environment("PREMOTOR_SEED", 20250101);
-  tap::note("seed " + std::to_string(seed));
-  Random random(static_cast<std::uint64_t>(seed));
+  Random random = seeded(20250101);
   test_known();
   test_illegal_starts(random, 100000);
   test_together(random, 2000);
