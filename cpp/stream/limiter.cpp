@@ -146,7 +146,8 @@ double Limiter::admissible(const Joint& joint, double wanted, std::uint8_t* clam
   if (position_peak(asked, up) > up.x || position_peak(asked.mirrored(), down) > down.x) *clamped |= kClampPosition;
 
   // Out of reach: catch up with the input as fast as the limits allow, as if it went on at its present speed. A profile
-  // is continuous; the state of the chain that it continues exactly is (x - v + a/6, v - a/2, a).
+  // is continuous; the state of the chain that it continues exactly is (x - v + a/6, v - a/2, a). A switch of the jerk
+  // inside a cycle is averaged, so a stop may swing over the input by less than one cycle's way, and then settles.
   const double step = wanted - joint.wanted;
   const double speed = std::abs(step) <= up.v ? step : 0;
   JointLimits relative;
