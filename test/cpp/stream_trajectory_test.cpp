@@ -86,11 +86,11 @@ void test_splices(Random& random) {
     const auto chunk = chunk_of(start, 32, offset);
     splice_at(trajectory.get(), *chunk, splice, &spliced);
     const std::int64_t next = splice + static_cast<std::int64_t>(random.uniform(2e8, 5e8));
-    if (i > 0) see_steps(*trajectory, splice, 100000, &at_splices);
+    if (i > 0) see_steps(*trajectory, splice, 20000, &at_splices);
     for (int k = 0; start + k * kKnotNs < next - kKnotNs; ++k) {
       const std::int64_t time = start + k * kKnotNs;
       if (time < splice + kMs) continue;
-      see_steps(*trajectory, time, 100000, &at_knots);
+      see_steps(*trajectory, time, 20000, &at_knots);
       // A joint may join late, but after a tenth of a second every knot is met.
       if (time > splice + 150 * kMs)
         for (int j = 0; j < kJoints; ++j)
