@@ -184,6 +184,9 @@ void Limiter::step(const double* wanted, double* out, std::uint8_t* clamped) {
     // What is reached is put out bit for bit; the sum's rounding must not carry it over the range either.
     const bool is_reached = std::abs(s.x - inside) <= joint.rounding;
     joint.position = is_reached ? inside : std::clamp(s.x, joint.lower, joint.upper);
+    // Rest is exact, so that whoever waits for it need not know what rounding is.
+    if (is_reached && inside == joint.wanted && std::abs(s.v) <= joint.rounding && std::abs(s.a) <= joint.rounding)
+      joint.velocity = joint.acceleration = 0;
     joint.wanted = inside;
     out[i] = joint.position;
     clamped[i] = static_cast<std::uint8_t>(is_reached ? bits : bits | why);

@@ -135,6 +135,11 @@ const ChunkHeader* Trajectory::in_charge(std::int64_t time_ns) const {
   return path == nullptr ? nullptr : &path->chunk.header;
 }
 
+std::int64_t Trajectory::end_ns() const {
+  assert(count_ > 0);
+  return time_of(newest().header, newest().header.knot_count - 1);
+}
+
 bool Trajectory::covers(std::int64_t time_ns) const {
   const ChunkHeader* header = in_charge(time_ns);
   return header != nullptr && time_ns <= time_of(*header, header->knot_count - 1);

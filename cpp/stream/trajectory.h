@@ -37,6 +37,10 @@ class Trajectory {
 
   // Is there a path in charge at this time? After its last knot there is none.
   [[nodiscard]] bool covers(std::int64_t time_ns) const;
+  // The end of the newest path: its last knot. Some path exists.
+  [[nodiscard]] std::int64_t end_ns() const;
+  // The chunk of the newest path. Some path exists.
+  [[nodiscard]] const Chunk& newest() const { return paths_[static_cast<std::size_t>(count_ - 1)].chunk; }
   // The path in charge, its last state after its end. Some path begins before `time_ns`.
   [[nodiscard]] MotionState at(std::int64_t time_ns, int joint) const;
   // The chunk in charge, nullptr before every splice.
