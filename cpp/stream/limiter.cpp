@@ -128,9 +128,12 @@ double Limiter::admissible(const Joint& joint, double wanted, std::uint8_t* clam
   const Chain asked = s.next(direct);
   // An input that rides on a limit breaks it by rounding. Cutting that off would let a difference grow.
   const double r = joint.rounding;
-  const Bounds up_nearly{up.x, up.v + r, up.a, up.j}, down_nearly{down.x, down.v + r, down.a, down.j};
-  if (direct >= low - r && direct <= high + r && is_safe(asked, up_nearly) && is_safe(asked.mirrored(), down_nearly))
-    return direct;
+  if (direct >= low - r && direct <= high + r && is_safe(asked, up) && is_safe(asked.mirrored(), down)) return direct;
+  if (std::abs(direct) > up.j) *clamped |= kClampJerk;
+  if (std::abs(asked.a) > up.a) *clamped |= kClampAcceleration;
+  if (velocity_peak(asked, up) > up.v || velocity_peak(asked.mirrored(), down) > up.v) *clamped |= kClampVelocity;
+  if (position_peak(asked, up) > up.x || position_peak(asked.mirrored(), down) > down.x) *clamped |= kClampPosition;
+
   const double most = largest_safe(s, up, low, high);
   const double least = -largest_safe(s.mirrored(), down, -high, -low);
   if (least > most) {
@@ -140,10 +143,6 @@ double Limiter::admissible(const Joint& joint, double wanted, std::uint8_t* clam
   }
   const double nearest = std::clamp(direct, least, most);
   if (std::abs(nearest - direct) <= r) return nearest;
-  if (std::abs(direct) > up.j) *clamped |= kClampJerk;
-  if (std::abs(asked.a) > up.a) *clamped |= kClampAcceleration;
-  if (velocity_peak(asked, up) > up.v || velocity_peak(asked.mirrored(), down) > up.v) *clamped |= kClampVelocity;
-  if (position_peak(asked, up) > up.x || position_peak(asked.mirrored(), down) > down.x) *clamped |= kClampPosition;
 
   // Out of reach: catch up with the input as fast as the limits allow, as if it went on at its present speed. A profile
   // is continuous; the state of the chain that it continues exactly is (x - v + a/6, v - a/2, a). A switch of the jerk

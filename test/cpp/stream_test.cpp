@@ -388,6 +388,6 @@ int main() {
   test_refusals();
   test_stop_and_fault();
   test_time();
-  test_hostile(random, from_environment("PREMOTOR_STREAM_RUNS", 200));
+  test_hostile(random, from_environment("PREMOTOR_STREAM_RUNS", 1000));
   return tap::finish();
 }
