@@ -150,7 +150,8 @@ double Limiter::admissible(const Joint& joint, double wanted, std::uint8_t* clam
   const double step = wanted - joint.wanted;
   const double speed = std::abs(step) <= up.v ? step : 0;
   JointLimits relative;
-  relative.velocity_max = up.v, relative.acceleration_max = up.a, relative.jerk_max = up.j;
+  // Without some acceleration in reserve, what the averaging misses could not be made up while braking.
+  relative.velocity_max = up.v, relative.acceleration_max = 0.95 * up.a, relative.jerk_max = up.j;
   relative.position_max = 1;
   const double v = s.v - speed;
   const MotionState start{s.x - (wanted - speed) - v + s.a / 6, v - s.a / 2, s.a};

@@ -212,7 +212,7 @@ void test_catching_up(Random& random, int runs) {
   tap::ok(settles && meter.is_kept(), "a step is reached bit for bit within the limits");
   tap::note("overshoot " + text(worst) + " of one cycle at full speed, " + text(slowest) +
             " s after the fastest profile");
-  tap::ok(slowest <= 0.5, "not long after the fastest profile");
+  tap::ok(slowest <= 1, "not long after the fastest profile");
   tap::ok(worst <= 1, "and overshot by less than one cycle at full speed");
 }
 
