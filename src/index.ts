@@ -8,3 +8,6 @@ export { PremotorError } from './errors.js';
 export type * from './policy/contract.js';
 export { loadPolicy } from './policy/load.js';
 export { joinLatents } from './policy/tensor.js';
+
+/** Encoder and decoder of the bridge protocol (protocol/README.md), for tools. */
+export * as bridgeFrames from './robot/bridge-frames.js';

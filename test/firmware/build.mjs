@@ -1,0 +1,59 @@
+/**
+ * Builds and runs the firmware bridge's host tests with other flags than the product's: for coverage and for mutation. Objects of the tests and of
+ * the protocol are kept between runs of one folder; only firmware-bridge is compiled anew.
+ */
+import { spawnSync } from 'node:child_process';
+import { existsSync, mkdirSync, readdirSync, statSync } from 'node:fs';
+import { basename, dirname, join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+
+export const root = join(dirname(fileURLToPath(import.meta.url)), '..', '..');
+/** Without the fuzz: what it covers by chance is no test of a line. */
+export const tests = ['bridge_state_test', 'bridge_faults_test', 'bridge_limits_test', 'bridge_setpoints_test'];
+const common = ['-g', '-Wall', '-Wextra', `-I${root}`, `-I${join(root, 'cpp')}`, `-I${join(root, 'test', 'cpp')}`];
+
+/** Runs a command in the root; its standard output, or an error with what it printed. */
+export function run(command, args, options = {}) {
+  const result = spawnSync(command, args, { cwd: root, encoding: 'utf8', maxBuffer: 1 << 28, ...options });
+  if (result.status !== 0) throw new Error(`${command} ${args.join(' ')}: ${result.error ?? ''}${result.stderr}${result.stdout}`);
+  return result.stdout;
+}
+
+export const has = (command) => spawnSync(command, ['--version']).status === 0;
+
+function isOlder(object, sources) {
+  return !existsSync(object) || sources.some((source) => statSync(source).mtimeMs > statSync(object).mtimeMs);
+}
+
+/** The objects that stay: tests and protocol. `folder` is absolute. */
+export function buildFixed(folder) {
+  mkdirSync(folder, { recursive: true });
+  const headers = ['protocol', 'firmware-bridge', 'test/cpp'].flatMap((name) =>
+    readdirSync(join(root, name))
+      .filter((file) => file.endsWith('.h'))
+      .map((file) => join(root, name, file)),
+  );
+  const frames = join(folder, 'frames.o');
+  const framesSource = join(root, 'protocol', 'frames.c');
+  if (isOlder(frames, [framesSource, ...headers])) run('gcc', ['-std=c11', '-O2', ...common, '-c', framesSource, '-o', frames]);
+  for (const test of tests) {
+    const object = join(folder, `${test}.o`);
+    const source = join(root, 'test', 'cpp', `${test}.cpp`);
+    if (isOlder(object, [source, ...headers])) run('g++', ['-std=c++20', '-O1', ...common, '-c', source, '-o', object]);
+  }
+}
+
+export const firmwareSources = () => readdirSync(join(root, 'firmware-bridge')).filter((file) => file.endsWith('.c'));
+
+/** Compiles one firmware source; `path` may be a changed copy of it. */
+export function compile(folder, name, flags, path = join('firmware-bridge', name)) {
+  run('gcc', ['-std=c11', ...common, ...flags, '-c', path, '-o', join(folder, `${basename(name, '.c')}.fw.o`)]);
+}
+
+/** Links one test program; returns its path. */
+export function link(folder, test, flags) {
+  const program = join(folder, test);
+  const objects = firmwareSources().map((file) => join(folder, `${basename(file, '.c')}.fw.o`));
+  run('g++', [join(folder, `${test}.o`), join(folder, 'frames.o'), ...objects, ...flags, '-lm', '-o', program]);
+  return program;
+}
