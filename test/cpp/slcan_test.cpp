@@ -161,8 +161,10 @@ void test_full_line() {
   SlcanBus bus({.device = path, .stale_us = 1'000'000});
   tap::ok(bus.open().ok(), "slcan on a full line: opens");
   int queued = 0;
+  std::uint64_t given = 0;
   std::uint8_t number = 0;
   for (int i = 0; i < 100000 && queued < 20; ++i) {
+    ++given;
     pm_can_frame frame = frame_of(0x55, 1);
     frame.data[0] = ++number;
     queued += bus.send(frame, i) == BusIo::queued ? 1 : 0;
@@ -170,7 +172,10 @@ void test_full_line() {
   if (queued < 20) {
     tap::skip("slcan on a full line: queues", "this kernel's pseudo-terminal never fills");
   } else {
-    tap::ok(bus.counters().dropped_stale == 19, "slcan on a full line: 20 wait in one place, 19 were dropped");
+    // The kernel may take some bytes between two sends, so the number that was dropped is not fixed; the sum is.
+    const auto& counters = bus.counters();
+    tap::ok(counters.dropped_stale > 0 && counters.sent + counters.dropped_stale + 1 == given,
+            "slcan on a full line: all but the one that waits were sent or dropped");
     std::string seen;
     for (int i = 0; i < 4000; ++i) {
       pollfd waiting{adapter, POLLIN, 0};
