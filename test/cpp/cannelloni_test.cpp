@@ -11,6 +11,7 @@
 
 #include "can/cannelloni_bus.h"
 #include "can/cannelloni_codec.h"
+#include "counted_frame.h"
 #include "tap.h"
 
 using namespace premotor;
@@ -18,37 +19,30 @@ using namespace premotor::can;
 
 namespace {
 
-pm_can_frame frame_of(std::uint32_t id, std::uint8_t bytes) {
-  pm_can_frame frame{};
-  frame.id = id;
-  frame.data_bytes = bytes;
-  for (std::uint8_t i = 0; i < bytes; ++i) frame.data[i] = static_cast<std::uint8_t>(i + 1);
-  return frame;
-}
-
 void test_codec() {
   std::array<std::uint8_t, 200> bytes{};
   cannelloni_write_header(7, 3, bytes);
-  pm_can_frame fd = frame_of(0x321, 12);
+  pm_can_frame fd = counted_frame(0x321, 12);
   fd.is_fd = fd.is_bit_rate_switched = true;
-  pm_can_frame remote = frame_of(0x123, 0);
+  pm_can_frame remote = counted_frame(0x123, 0);
   remote.is_remote = true;
   remote.data_bytes = 2;
   std::size_t at = cannelloni_header_bytes;
-  for (const pm_can_frame& frame : {frame_of(0x44, 2), fd, remote}) {
+  for (const pm_can_frame& frame : {counted_frame(0x44, 2), fd, remote}) {
     at += cannelloni_write_frame(frame, std::span(bytes).subspan(at));
   }
-  const std::vector<std::uint8_t> expected = {2,    0, 7, 0,    3,                // header
-                                              0,    0, 0, 0x44, 2,         1, 2,  // classic
-                                              0,    0, 3, 0x21, 0x80 | 12, 1, 1,  2,  3,
-                                              4,    5, 6, 7,    8,         9, 10, 11, 12,  // FD
-                                              0x40, 0, 1, 0x23, 2};                        // remote
+  const std::vector<std::uint8_t> expected = {2,    0,    7,    0,    3,                      // header
+                                              0,    0,    0,    0x44, 2,         0x11, 0x22,  // classic
+                                              0,    0,    3,    0x21, 0x80 | 12, 1,           // FD, its flags
+                                              0x11, 0x22, 0x33, 0x44, 0x55,      0x66, 0x77,
+                                              0x88, 0x99, 0xaa, 0xbb, 0xcc,  // its data
+                                              0x40, 0,    1,    0x23, 2};    // remote
   tap::ok(std::vector<std::uint8_t>(bytes.begin(), bytes.begin() + static_cast<long>(at)) == expected,
           "cannelloni: bytes of a datagram with three frames");
   CannelloniReader reader;
   pm_can_frame got{};
   tap::ok(reader.open(std::span(bytes).first(at)) && reader.sequence() == 7, "cannelloni: header");
-  for (const pm_can_frame& frame : {frame_of(0x44, 2), fd, remote}) {
+  for (const pm_can_frame& frame : {counted_frame(0x44, 2), fd, remote}) {
     tap::ok(reader.next(&got) == CannelloniReader::Result::frame && is_same(got, frame), "cannelloni: reads it back");
   }
   tap::ok(reader.next(&got) == CannelloniReader::Result::end, "cannelloni: ends");
@@ -78,9 +72,9 @@ void test_udp() {
   tap::ok(a.open().ok() && b.open().ok(), "cannelloni over UDP: both bind a free port of the loopback");
   tap::ok(a.set_remote("127.0.0.1", b.local_port()).ok() && b.set_remote("127.0.0.1", a.local_port()).ok(),
           "cannelloni over UDP: and know each other");
-  pm_can_frame fd = frame_of(0x1234567, 64);
+  pm_can_frame fd = counted_frame(0x1234567, 64);
   fd.is_extended = fd.is_fd = fd.is_bit_rate_switched = true;
-  for (const pm_can_frame& frame : {frame_of(0x11, 8), frame_of(0x12, 0), fd}) {
+  for (const pm_can_frame& frame : {counted_frame(0x11, 8), counted_frame(0x12, 0), fd}) {
     tap::ok(a.send(frame, 0) == BusIo::ok, "cannelloni over UDP: sends");
     BusFrame got;
     tap::ok(receive_within_a_second(b, &got) == BusIo::ok && is_same(got.frame, frame) && got.received_us == 99,
@@ -89,7 +83,7 @@ void test_udp() {
   int arrived = 0;
   BusFrame got;
   for (std::uint32_t i = 0; i < 300; ++i) {
-    static_cast<void>(b.send(frame_of(i, 8), 0));
+    static_cast<void>(b.send(counted_frame(i, 8), 0));
     arrived += receive_within_a_second(a, &got) == BusIo::ok && got.frame.id == i ? 1 : 0;
   }
   tap::equal(arrived, 300, "cannelloni over UDP: 300 frames in order, past the sequence's end");
@@ -103,11 +97,12 @@ void test_udp() {
   ::inet_pton(AF_INET, "127.0.0.1", &to.sin_addr);
   std::array<std::uint8_t, 32> bytes{};
   cannelloni_write_header(0, 1, bytes);
-  const std::size_t size = cannelloni_header_bytes +
-                           cannelloni_write_frame(frame_of(0x66, 2), std::span(bytes).subspan(cannelloni_header_bytes));
+  const std::size_t size =
+      cannelloni_header_bytes +
+      cannelloni_write_frame(counted_frame(0x66, 2), std::span(bytes).subspan(cannelloni_header_bytes));
   ::sendto(stranger, bytes.data(), size, 0, reinterpret_cast<const sockaddr*>(&to), sizeof to);
   ::close(stranger);
-  static_cast<void>(b.send(frame_of(0x67, 2), 0));
+  static_cast<void>(b.send(counted_frame(0x67, 2), 0));
   tap::ok(receive_within_a_second(a, &got) == BusIo::ok && got.frame.id == 0x67,
           "cannelloni over UDP: strangers are unheard");
   tap::ok(::send(b.descriptor(), "nonsense", 8, 0) == 8, "cannelloni over UDP: the peer sends nonsense");
@@ -116,7 +111,7 @@ void test_udp() {
   tap::ok(receive_within_a_second(a, &got) == BusIo::ok && got.frame.id == 0x66, "cannelloni over UDP: goes on");
   tap::ok(a.counters().malformed == 1 && a.counters().lost > 0, "cannelloni over UDP: nonsense and gaps are counted");
   b.close();
-  static_cast<void>(a.send(frame_of(1, 1), 0));
+  static_cast<void>(a.send(counted_frame(1, 1), 0));
   tap::ok(a.receive(&got, 0) == BusIo::empty && a.is_open(), "cannelloni over UDP: a peer that is gone is no crash");
 }
 

@@ -11,20 +11,13 @@
 
 #include "can/slcan_bus.h"
 #include "can/slcan_codec.h"
+#include "counted_frame.h"
 #include "tap.h"
 
 using namespace premotor;
 using namespace premotor::can;
 
 namespace {
-
-pm_can_frame frame_of(std::uint32_t id, std::uint8_t bytes) {
-  pm_can_frame frame{};
-  frame.id = id;
-  frame.data_bytes = bytes;
-  for (std::uint8_t i = 0; i < bytes; ++i) frame.data[i] = static_cast<std::uint8_t>(0x11 * (i + 1));
-  return frame;
-}
 
 std::string text_of(const pm_can_frame& frame) {
   std::array<char, slcan_text_max> text;
@@ -41,17 +34,17 @@ SlcanEvent feed(SlcanParser* parser, const std::string& text) {
 }
 
 void test_codec() {
-  // The examples of the Lawicel CAN232 manual's command list.
-  tap::equal(text_of(frame_of(0x100, 3)), std::string("t1003112233\r"), "slcan: 11 bits");
-  pm_can_frame frame = frame_of(0x100, 0);
+  // Lawicel's form: letter, identifier, length, data.
+  tap::equal(text_of(counted_frame(0x100, 3)), std::string("t1003112233\r"), "slcan: 11 bits");
+  pm_can_frame frame = counted_frame(0x100, 0);
   frame.is_extended = true;
   tap::equal(text_of(frame), std::string("T000001000\r"), "slcan: 29 bits");
-  frame = frame_of(0x7ff, 0);
+  frame = counted_frame(0x7ff, 0);
   frame.is_remote = true;
   frame.data_bytes = 8;
   tap::equal(text_of(frame), std::string("r7FF8\r"), "slcan: a remote request has a length and no data");
-  tap::equal(text_of(frame_of(1, 8)).size(), std::size_t{22}, "slcan: 22 characters for a frame of 8 bytes");
-  frame = frame_of(1, 8);
+  tap::equal(text_of(counted_frame(1, 8)).size(), std::size_t{22}, "slcan: 22 characters for a frame of 8 bytes");
+  frame = counted_frame(1, 8);
   frame.is_fd = true;
   tap::equal(text_of(frame), std::string(), "slcan: no FD");
   SlcanParser parser;
@@ -77,7 +70,7 @@ void test_round_trip() {
   SlcanParser parser;
   int same = 0;
   for (int i = 0; i < 20000; ++i) {
-    pm_can_frame frame = frame_of(0, static_cast<std::uint8_t>(random() % 9));
+    pm_can_frame frame = counted_frame(0, static_cast<std::uint8_t>(random() % 9));
     frame.is_extended = random() % 2 == 0;
     frame.id = random() & (frame.is_extended ? 0x1fffffffu : 0x7ffu);
     frame.is_remote = random() % 8 == 0;
@@ -129,7 +122,7 @@ void test_pty() {
   SlcanBus bus({.device = path});
   tap::ok(bus.open().ok(), "slcan over a pty: opens " + bus.problem().message);
   tap::equal(read_until(adapter, "O\r"), std::string("\rC\rS8\rO\r"), "slcan over a pty: closes, sets 1 Mbit/s, opens");
-  tap::ok(bus.send(frame_of(0x123, 8), 0) == BusIo::ok, "slcan over a pty: sends");
+  tap::ok(bus.send(counted_frame(0x123, 8), 0) == BusIo::ok, "slcan over a pty: sends");
   tap::equal(read_until(adapter, "\r"), std::string("t12381122334455667788\r"),
              "slcan over a pty: the adapter reads it");
   const std::string answer = "\r\r\rz\rt7010\rgarbage\rt0112AAFF\r\a";
@@ -142,7 +135,7 @@ void test_pty() {
   tap::ok(receive_within_a_second(bus, &got) == BusIo::empty, "slcan over a pty: no more");
   tap::ok(bus.counters().malformed == 1 && bus.refusals() == 1 && bus.counters().received == 2,
           "slcan over a pty: garbage and refusals are counted");
-  pm_can_frame fd = frame_of(1, 8);
+  pm_can_frame fd = counted_frame(1, 8);
   fd.is_fd = true;
   tap::ok(bus.send(fd, 0) == BusIo::refused, "slcan over a pty: FD is refused");
   bus.close();
@@ -165,7 +158,7 @@ void test_full_line() {
   std::uint8_t number = 0;
   for (int i = 0; i < 100000 && queued < 20; ++i) {
     ++given;
-    pm_can_frame frame = frame_of(0x55, 1);
+    pm_can_frame frame = counted_frame(0x55, 1);
     frame.data[0] = ++number;
     queued += bus.send(frame, i) == BusIo::queued ? 1 : 0;
   }
@@ -188,7 +181,7 @@ void test_full_line() {
       static_cast<void>(bus.receive(&ignored, 100000));
     }
     const std::string last = text_of([&] {
-      pm_can_frame frame = frame_of(0x55, 1);
+      pm_can_frame frame = counted_frame(0x55, 1);
       frame.data[0] = number;
       return frame;
     }());
