@@ -89,8 +89,22 @@ export interface Noise {
   readonly video?: Float32Array;
   /** [1, action_dim, K, H, 1]. */
   readonly action?: Float32Array;
-  /** predictNext only: noise of the imagined frames, shaped like `video`. */
+  /** predictNext only: noise of the imagined frames, [1, in_channels, E, h, w] for E executing frames. */
   readonly imagined?: Float32Array;
+}
+
+/**
+ * Inpainting of actions that will be executed whatever comes out: while the actions are denoised, they are drawn towards `actions` where `weights` is
+ * not 0. As "Real-Time Execution of Action Chunking Flow Policies" (arXiv 2506.07339) does, with the identity for the Jacobian;
+ * docs/ASYNC.md has the formula.
+ */
+export interface Inpaint {
+  /** [used, K, H] in physical units, aligned with the chunk that is predicted. */
+  readonly actions: Float32Array;
+  /** [K * H], 0 .. 1: how firmly each action is held. */
+  readonly weights: Float32Array;
+  /** Largest factor of the correction. Default: 5. */
+  readonly betaMax?: number;
 }
 
 export interface PredictOptions {
@@ -102,6 +116,11 @@ export interface PredictOptions {
   /** Overrides the job's num_inference_steps / action_num_inference_steps for this prediction. */
   readonly videoSteps?: number;
   readonly actionSteps?: number;
+  /** Overrides the job's video_exec_step: -1, or 1 .. videoSteps + 1. */
+  readonly videoExecStep?: number;
+  /** false: this prediction denoises without guidance. true is the job's guidance. Default: true. */
+  readonly guidance?: boolean;
+  readonly inpaint?: Inpaint;
   readonly trace?: boolean;
   readonly signal?: AbortSignal;
   /** Called from the event loop as passes finish. */
@@ -109,7 +128,7 @@ export interface PredictOptions {
 }
 
 export interface Progress {
-  readonly stage: 'encode' | 'commit' | 'imagine' | 'video' | 'action' | 'decode';
+  readonly stage: 'encode' | 'commit' | 'imagine' | 'video' | 'action' | 'decode' | 'recover';
   /** Passes done and passes in this stage. */
   readonly done: number;
   readonly total: number;
@@ -136,6 +155,12 @@ export interface Chunk {
   readonly timing: Timing;
   /** Index of the chunk's first latent frame in the episode. */
   readonly frameIndex: number;
+  /** The episode that it belongs to: resets of this policy so far, from 1. A chunk of another generation is stale. */
+  readonly generation: number;
+  /** predictNext only: the frames that it imagined for the executing actions, [1, C, E, h, w]; absent when E is 0 or a forecast was given. */
+  readonly imagined?: Tensor;
+  /** predictNext only: what it committed, as CommitResult's; absent when nothing was. */
+  readonly committed?: { readonly frameIndex: number; readonly latents: Tensor };
   readonly trace?: Trace;
 }
 
@@ -151,16 +176,27 @@ export interface CommitOptions {
 export interface CommitResult {
   /** Index of the next chunk's first latent frame. */
   readonly frameIndex: number;
+  readonly generation: number;
+  /** The committed frames as the network saw them, [1, C, F, h, w]; on an episode's first commit with its first frame. */
+  readonly latents: Tensor;
   readonly timing: Timing;
   readonly trace?: Trace;
 }
 
+/**
+ * One asynchronous step. Commits what was seen and executed since the last commit (when `obs` is given); then, on a marked cache, appends the actions
+ * that are being executed with the frames that they will cause, predicts the chunk after them, and rolls back.
+ */
 export interface PredictNextOptions extends Omit<PredictOptions, 'obs'> {
-  /** What was seen while `executed` ran, as for commit. */
-  readonly obs: readonly (readonly Frame[])[];
-  readonly executed: Float32Array;
-  /** The actions being executed now. */
+  /** What was seen while `executed` ran, as for commit. Neither is given: nothing is committed. The first commit of an episode may have 0 moments. */
+  readonly obs?: readonly (readonly Frame[])[];
+  readonly executed?: Float32Array;
+  /** The actions being executed now, [used, E, H] in physical units; E of 0 .. K latent frames. */
   readonly executing: Float32Array;
+  /** Their frames, [1, C, E, h, w], when they are not to be imagined: the stale forecast of naive asynchronous control. */
+  readonly forecast?: Float32Array | Tensor;
+  /** Denoising passes that imagine them. Default: the job's imagine_steps. */
+  readonly imagineSteps?: number;
 }
 
 export interface ResetOptions {
@@ -174,6 +210,8 @@ export interface ResetResult {
   readonly source: 'encoder' | 'cache' | 'checkpoint';
   readonly cleanedPrompt: string;
   readonly tokens: number;
+  /** Resets of this policy so far, this one included. */
+  readonly generation: number;
   /** Things worth knowing about the prompt, such as characters that look wrongly decoded. */
   readonly warnings: readonly string[];
   readonly trace?: Trace;
@@ -184,6 +222,34 @@ export interface CacheState {
   readonly valid: number;
   readonly committed: number;
   readonly predicted: number;
+  /** Hash of the committed entries' slots and ids and of the frame index, 16 hexadecimal digits: equal for equal histories. */
+  readonly checksum: string;
+}
+
+/** The video encoder's state after a commit: what the causal convolutions remember. Opaque; belongs to one checkpoint, job and precision. */
+export interface EncoderState {
+  readonly data: Uint8Array;
+}
+
+/** One commit of the past: what it wrote. */
+export interface PastCommit {
+  /** [1, C, F, h, w], as CommitResult.latents. */
+  readonly latents: Float32Array;
+  /** [used, F, H] in physical units. */
+  readonly actions: Float32Array;
+}
+
+/** Rebuilds an episode from what was committed, without pictures: the cache becomes the one that these commits left, bit for bit. */
+export interface RestoreOptions {
+  readonly prompt: string;
+  /** From the episode's first, in order. */
+  readonly commits: readonly PastCommit[];
+  /** As encoderState() gave it after the last of them. */
+  readonly encoder: EncoderState;
+  /** Checked at the end. Errors: RESTORE_MISMATCH. */
+  readonly checksum?: string;
+  readonly signal?: AbortSignal;
+  readonly onProgress?: (progress: Progress) => void;
 }
 
 /** Decoded video: one Frame per picture (cameras joined as the model sees them); `video` holds the same as float32 [frames, H, W, 3] in [0, 1]. */
@@ -225,6 +291,12 @@ export interface Policy {
   predict(options?: PredictOptions): Promise<Chunk>;
   commit(options: CommitOptions): Promise<CommitResult>;
   predictNext(options: PredictNextOptions): Promise<Chunk>;
+  /** What the video encoder remembers after the last commit. Errors: NO_EPISODE, OBS_REQUIRED before the first commit. */
+  encoderState(): Promise<EncoderState>;
+  /** Begins an episode that has a past. Errors: those of reset and commit, RESTORE_MISMATCH; after an error no episode runs. */
+  restore(options: RestoreOptions): Promise<ResetResult>;
+  /** For measuring: fills the cache with committed entries of no meaning, as after a long episode. The episode is spoilt until the next reset. */
+  occupy(): Promise<CacheState>;
   /** latents: [1, C, F, h, w] (or the plain array of that many values). */
   decode(latents: Float32Array | Tensor | ShapedArray, options?: DecodeOptions): Promise<DecodedVideo>;
   close(): Promise<void>;
