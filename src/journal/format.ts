@@ -5,7 +5,7 @@
 import { createHash } from 'node:crypto';
 import { z } from 'zod';
 import { PremotorError } from '../errors.js';
-import type { Job, PolicyInfo } from '../policy/contract.js';
+import type { Job, PastCommit, PolicyInfo } from '../policy/contract.js';
 import { type Break, frame, readFrames } from './framing.js';
 import { pack, unpack } from './pack.js';
 
@@ -30,16 +30,19 @@ const headerSchema = z.object({
 });
 export type JournalHeader = Readonly<z.output<typeof headerSchema>>;
 
-const commitSchema = z.object({
+/** One commit: what it wrote into the KV cache and what became of it. */
+export interface JournalCommit extends PastCommit {
+  /** Index of the next latent frame after it. */
+  readonly frameIndex: number;
+  /** CacheState.checksum after it. */
+  readonly checksum: string;
+}
+const commitSchema: z.ZodType<JournalCommit> = z.object({
   latents: z.instanceof(Float32Array),
   actions: z.instanceof(Float32Array),
-  /** Index of the next latent frame after it. */
   frameIndex: z.int().min(0),
-  /** CacheState.checksum after it. */
   checksum: z.string(),
 });
-/** One commit: what it wrote into the KV cache and what became of it. */
-export type JournalCommit = Readonly<z.output<typeof commitSchema>>;
 
 /** How a journal ended: the episode did, or the journal's bounds were reached first. */
 const endSchema = z.object({ reason: z.enum(['done', 'full']), detail: z.string() });
