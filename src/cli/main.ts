@@ -25,12 +25,13 @@ import { registerEval } from './eval.js';
 import { registerInfer } from './infer.js';
 import { registerInspect } from './inspect.js';
 import { registerPrompt } from './prompt.js';
+import { registerReplay } from './replay.js';
 import { registerRun } from './run.js';
 import { registerSim } from './sim.js';
 import { registerStop } from './stop.js';
 
 /** Commands that end in order when they are interrupted, through the context's signal. */
-const LISTENING: readonly string[] = ['infer', 'inspect', 'run', 'demo', 'eval', 'can'];
+const LISTENING: readonly string[] = ['infer', 'inspect', 'run', 'replay', 'demo', 'eval', 'can'];
 
 const STOP_SIGNALS = ['SIGINT', 'SIGTERM'] as const;
 
@@ -41,6 +42,7 @@ Examples:
   premotor infer --checkpoint checkpoint/ --job job.json --image cam_high=a.png --prompt "pick up the cube"
   premotor prompt --checkpoint checkpoint/ --prompt "pick up the cube"
   premotor run robots/sim-tabletop.yaml            one episode on the robot of a configuration
+  premotor replay premotor-out/episode.replay      the same episode again, compared bit by bit
   premotor config check robots/sim-tabletop.yaml   what a configuration means, or what is wrong with it
   premotor demo                                    a simulated robot, closed loop
   premotor can dump socketcan:can0                 what a CAN bus carries
@@ -74,6 +76,7 @@ export function buildProgram(context: CliContext): Command {
   registerDoctor(program, context);
   registerPrompt(program);
   registerRun(program, context);
+  registerReplay(program, context);
   registerConfig(program, context);
   registerDemo(program, context);
   registerSim(program, context);

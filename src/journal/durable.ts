@@ -43,6 +43,11 @@ export class DurableLog {
     return log;
   }
 
+  /** A new file in the place of an old one. */
+  static async replace(file: string): Promise<DurableLog> {
+    return new DurableLog(await open(file, 'w'), 0);
+  }
+
   /** An existing file, cut to the bytes that are to stay. */
   static async reopen(file: string, bytes: number): Promise<DurableLog> {
     const handle = await open(file, 'r+');
