@@ -28,6 +28,7 @@ import type {
   Timing,
 } from './contract.js';
 import { aborted, Gate } from './gate.js';
+import { checkOptions, checkPrompt } from './validate.js';
 
 /** Engines that an episode may cost beside its first. */
 const RESTARTS_MAX = 3;
@@ -129,7 +130,7 @@ export class RecoveringPolicy implements Policy {
   }
 
   reset(options: ResetOptions): Promise<ResetResult> {
-    return this.#gate.run('reset', options?.signal, async (signal) => {
+    const begin = async (signal: AbortSignal): Promise<ResetResult> => {
       const before = this.#episode;
       const begun: Episode = { prompt: options?.prompt, journal: undefined, first: undefined, commits: 0, restarts: 0, isSpoilt: false };
       this.#episode = begun;
@@ -144,7 +145,8 @@ export class RecoveringPolicy implements Policy {
       this.#generation++;
       this.#episode = { ...begun, journal: await this.#newJournal(options.prompt) };
       return { ...result, generation: this.#generation };
-    });
+    };
+    return this.#gate.begin('reset', options?.signal, begin, () => checkBeginning(options, 'reset'));
   }
 
   predict(options: PredictOptions = {}): Promise<Chunk> {
@@ -184,9 +186,9 @@ export class RecoveringPolicy implements Policy {
     return this.#gate.run('encoderState', undefined, (signal) => this.#guarded(undefined, signal, (engine) => engine.encoderState()));
   }
 
-  /** Goes on with the journal that was given to `open`, or begins a new one with these commits. */
+  /** Goes on with the journal that was given to `open`. Without one the episode runs, but is not recovered. */
   restore(options: RestoreOptions): Promise<ResetResult> {
-    return this.#gate.run('restore', options?.signal, async (signal) => {
+    const begin = async (signal: AbortSignal): Promise<ResetResult> => {
       await this.#leave();
       const begun: Episode = { prompt: options?.prompt, journal: undefined, first: undefined, commits: 0, restarts: 0, isSpoilt: false };
       this.#episode = begun;
@@ -198,10 +200,11 @@ export class RecoveringPolicy implements Policy {
       const journal = this.#resumed;
       this.#resumed = undefined;
       this.#generation++;
-      // What it was restored from may not be all of a journal: a new one would lack the cache's checksums.
+      // Commits that come from elsewhere have no checksums that a journal could be begun with.
       this.#episode = { ...begun, journal, commits: options.commits.length, isSpoilt: journal === undefined };
       return { ...result, generation: this.#generation };
-    });
+    };
+    return this.#gate.begin('restore', options?.signal, begin, () => checkBeginning(options, 'restore'));
   }
 
   /** Spoils the episode, as the contract says: it cannot be rebuilt any more. */
@@ -345,6 +348,12 @@ export class RecoveringPolicy implements Policy {
 }
 
 type Past = Omit<RestoreOptions, 'prompt' | 'signal' | 'onProgress'>;
+
+/** What can be refused before the old episode is touched. */
+function checkBeginning(options: ResetOptions, name: string): void {
+  checkOptions(options, name);
+  checkPrompt(options.prompt);
+}
 
 /** What the journal has; undefined before the first commit. Errors: ENGINE_DIED when it does not have the whole episode. */
 async function pastOf(episode: Episode): Promise<Past | undefined> {

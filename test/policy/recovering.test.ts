@@ -1,10 +1,12 @@
 /** The recovering policy over engines that die: where they die changes nothing, what cannot be rebuilt says so, and no engine or timer is left over. */
 import { rmSync } from 'node:fs';
 import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
 import t, { type Test } from 'tap';
 import { PremotorError } from '../../src/errors.js';
 import { Journal } from '../../src/journal/journal.js';
 import type { Progress } from '../../src/policy/contract.js';
+import { IsolatedPolicy } from '../../src/policy/isolated.js';
 import { type RecoveringOptions, RecoveringPolicy, type Recovery } from '../../src/policy/recovering.js';
 import { FakeModel, fakeMoment, type Hook, PROGRESS, playEpisode } from '../support/fake-model.js';
 import { errorOf } from '../support/fixtures.js';
@@ -212,6 +214,7 @@ t.test('what cannot be rebuilt says why', async (t) => {
   const lost = async (rig: Rig): Promise<PremotorError> => {
     kill = false;
     await playEpisode(rig.policy, 3);
+    await rig.policy.journal?.settled();
     kill = true;
     return errorOf(rig.policy.predict());
   };
@@ -278,4 +281,50 @@ t.test('a resume goes on with the journal', async (t) => {
   t.match(await errorOf(RecoveringPolicy.open(foreign)), { code: 'JOURNAL_FOREIGN', field: 'checkpoint' });
   await second.policy.finish('reached');
   t.equal((await errorOf(Journal.resume(dir))).code, 'RESUME_FINISHED');
+});
+
+t.test('a real process, killed in the middle of a call: prediction, commit, first of the episode, last', async (t) => {
+  const module = fileURLToPath(new URL('../support/fake-model-process.ts', import.meta.url));
+  for (const victim of [0, 1, 5, 7]) {
+    const pids: (number | undefined)[] = [];
+    const { policy, recoveries } = await openRig(t, () => undefined, {
+      open: async () => {
+        const engine = await IsolatedPolicy.open({ checkpoint: 'none', job: {} }, { module });
+        pids.push(engine.pid);
+        return engine;
+      },
+    });
+    let calls = 0;
+    let isKilled = false;
+    const watched = new Proxy(policy, {
+      get: (target, name) => {
+        const member: unknown = Reflect.get(target, name, target);
+        if (typeof member !== 'function') return member;
+        return (options: object) => {
+          const number = name === 'predict' || name === 'commit' ? calls++ : -1;
+          const onProgress = ({ stage }: Progress): void => {
+            if (number !== victim || isKilled || stage === 'recover') return;
+            isKilled = true;
+            process.kill(policy.pid ?? 0, 'SIGKILL');
+          };
+          return member.call(target, { ...options, onProgress });
+        };
+      },
+    });
+    t.same(await playEpisode(watched, CHUNKS), undisturbed, `killed in call ${victim}`);
+    t.equal(recoveries.length, 3);
+    t.equal(new Set(pids).size, 2);
+    await policy.close();
+  }
+});
+
+t.test('a reset stops a prediction and begins anew', async (t) => {
+  const { policy, engines } = await openRig(t, () => undefined);
+  await policy.reset({ prompt: 'a' });
+  if (engines[0]) engines[0].delayMs = 50;
+  const running = errorOf(policy.predict({ obs: fakeMoment(0) }));
+  t.equal((await errorOf(policy.reset({ prompt: 5 as never }))).code, 'ARGUMENT_INVALID');
+  t.equal((await policy.reset({ prompt: 'b' })).generation, 2);
+  t.match(await running, { code: 'ABORTED' });
+  t.equal((await policy.predict({ obs: fakeMoment(0) })).generation, 2);
 });
