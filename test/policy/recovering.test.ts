@@ -1,5 +1,5 @@
 /** The recovering policy over engines that die: where they die changes nothing, what cannot be rebuilt says so, and no engine or timer is left over. */
-import { rmSync } from 'node:fs';
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import t, { type Test } from 'tap';
@@ -31,6 +31,15 @@ class MortalModel extends FakeModel {
   }
 }
 
+const folders = new WeakMap<Test, string>();
+
+/** A new folder. Asking a test for its own a second time would empty that. */
+function folder(t: Test): string {
+  const parent = folders.get(t) ?? t.testdir();
+  folders.set(t, parent);
+  return mkdtempSync(join(parent, 'rig-'));
+}
+
 interface Rig {
   readonly policy: RecoveringPolicy;
   readonly engines: MortalModel[];
@@ -40,8 +49,7 @@ interface Rig {
 }
 
 async function openRig(t: Test, hook: Hook, changes: Partial<RecoveringOptions> = {}, infos: Partial<FakeModel['info']>[] = []): Promise<Rig> {
-  // Asking for the test's folder a second time would empty it.
-  const dir = changes.journal?.dir ?? t.testdir();
+  const dir = changes.journal?.dir ?? folder(t);
   const engines: MortalModel[] = [];
   const recoveries: Recovery[] = [];
   const warnings: PremotorError[] = [];
@@ -218,7 +226,7 @@ t.test('what cannot be rebuilt says why', async (t) => {
     kill = true;
     return errorOf(rig.policy.predict());
   };
-  const full = await openRig(t, hook, { journal: { dir: t.testdir(), seed: 0, configuration: '', maxRecords: 2 } });
+  const full = await openRig(t, hook, { journal: { dir: folder(t), seed: 0, configuration: '', maxRecords: 2 } });
   t.match(await lost(full), { code: 'ENGINE_DIED', cause: { code: 'JOURNAL_FULL' } });
   t.match(full.warnings, [{ code: 'JOURNAL_FULL' }]);
   const gone = await openRig(t, (call) => {
@@ -229,7 +237,9 @@ t.test('what cannot be rebuilt says why', async (t) => {
     }
   });
   t.match(await lost(gone), { code: 'ENGINE_DIED', cause: { code: 'JOURNAL_DAMAGED' } });
-  const nowhere = await openRig(t, hook, { journal: { dir: join(t.testdir({ file: '' }), 'file', 'inside'), seed: 0, configuration: '' } });
+  const file = join(folder(t), 'file');
+  writeFileSync(file, '');
+  const nowhere = await openRig(t, hook, { journal: { dir: join(file, 'inside'), seed: 0, configuration: '' } });
   t.match(await lost(nowhere), { code: 'ENGINE_DIED', found: 'an episode without a journal' });
   t.match(nowhere.warnings, [{ code: 'JOURNAL_WRITE' }]);
   const spoilt = await openRig(t, hook);
@@ -283,9 +293,9 @@ t.test('a resume goes on with the journal', async (t) => {
   t.equal((await errorOf(Journal.resume(dir))).code, 'RESUME_FINISHED');
 });
 
-t.test('a real process, killed in the middle of a call: prediction, commit, first of the episode, last', async (t) => {
+t.test('a real process, killed in the middle of a prediction and of a commit', async (t) => {
   const module = fileURLToPath(new URL('../support/fake-model-process.ts', import.meta.url));
-  for (const victim of [0, 1, 5, 7]) {
+  for (const victim of [3, 4]) {
     const pids: (number | undefined)[] = [];
     const { policy, recoveries } = await openRig(t, () => undefined, {
       open: async () => {
