@@ -77,7 +77,7 @@ export class EpisodeRun {
 
   /** Starts the policy's episode, moves to the start pose and looks around. A resumed episode has both behind it. */
   async begin(): Promise<Observation> {
-    const { policy, robot, startPose, actions, listeners } = this.settings;
+    const { robot, startPose, actions, listeners } = this.settings;
     const { prompt, chunks, resume } = this.options;
     const state = await robot.getState();
     this.startNs = state.timeNs;

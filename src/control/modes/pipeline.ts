@@ -7,7 +7,7 @@ import { setImmediate as nextTurn } from 'node:timers/promises';
 import { checkMotion, wayOf } from '../../cameras/health.js';
 import { PremotorError } from '../../errors.js';
 import type { Chunk, PredictNextOptions, Tensor } from '../../policy/contract.js';
-import { framesOf } from '../../policy/tensor.js';
+import { framesOf, splitFrames } from '../../policy/tensor.js';
 import type { Plan } from '../../robot/robot.js';
 import type { Choice, Think } from '../budget/budget.js';
 import type { Observation, Outcome } from '../events.js';
@@ -330,18 +330,11 @@ export class Pipeline {
 
   /** Keeps a chunk's frames, in case they must serve as a forecast. */
   #foresee({ frameIndex, latents }: Chunk): void {
-    const [, channels = 0, frames = 0, height = 0, width = 0] = latents.shape;
     this.#latentShape = latents.shape;
-    const plane = height * width;
     for (const known of this.#foreseen.keys()) if (known < frameIndex - this.#frames) this.#foreseen.delete(known);
-    for (let frame = 0; frame < frames; frame++) {
-      const one = new Float32Array(channels * plane);
-      for (let channel = 0; channel < channels; channel++) {
-        const start = (channel * frames + frame) * plane;
-        one.set(latents.subarray(start, start + plane), channel * plane);
-      }
-      this.#foreseen.set(frameIndex + frame, one);
-    }
+    splitFrames(latents).forEach((frame, index) => {
+      this.#foreseen.set(frameIndex + index, frame);
+    });
   }
 
   /** Puts what is still to come of a chunk on the timeline. */
@@ -356,13 +349,14 @@ export class Pipeline {
     const isMoving = this.#anchor !== undefined && nowNs <= this.#timeOf(this.#ledger.end - 1) + this.#knotNs / 2n;
     const from = Math.max(first, 0, this.#firstFree(nowNs, isMoving));
     if (from >= first + count) return;
-    if (this.#anchor && !isMoving) {
+    const isLate = this.#anchor !== undefined && !isMoving;
+    if (isLate) {
       // Too late to go on from the plan: the arm decelerates, and the new plan begins where it comes to rest.
       await run.settings.robot.rest();
       nowNs = await run.now();
     }
     if (!isMoving) this.#anchor = { number: from, baseNs: run.nextMoment(nowNs + this.#patienceNs()) };
-    this.#ledger.plan(from, await this.#limited(this.#slice(actions, count, from - first, count), from, isMoving));
+    this.#ledger.plan(from, await this.#limited(this.#slice(actions, count, from - first, count), from, isMoving, isLate));
     await this.#push(from, nowNs, isMoving);
   }
 
@@ -391,7 +385,7 @@ export class Pipeline {
   }
 
   /** Actions [channels, n] as what the robot may do, from the plan's end or from where it is. */
-  async #limited(asked: Float32Array, from: number, isMoving: boolean): Promise<PlannedAction[]> {
+  async #limited(asked: Float32Array, from: number, isMoving: boolean, ramps: boolean): Promise<PlannedAction[]> {
     const { robot, actions: map, knotNs, tolerance } = this.#run.settings;
     const count = asked.length / this.#channels;
     const before = isMoving ? this.#ledger.planned(from - 1)?.plannedRad : undefined;
@@ -405,6 +399,7 @@ export class Pipeline {
       joints: robot.joints,
       knotS: Number(knotNs) / 1e9,
       tolerance,
+      ramps,
     });
     return limited.knots.map((plannedRad, index) => ({
       asked: Float32Array.from({ length: this.#channels }, (_, channel) => asked[channel * count + index] ?? 0),
