@@ -163,8 +163,8 @@ export async function evaluate(
   return { evaluation, failures: outcomes.flatMap(({ pictures }) => pictures ?? []) };
 }
 
-/** SHA-256 of a job: tells whether a kept document was made with another one. */
-export function jobHash(job: Job): string {
+/** SHA-256 of a job: tells whether a kept document was made with another one. The ladder is left out: it changes nothing about how a configuration runs. */
+export function jobHash({ ladder: _, ...job }: Job): string {
   const sorted = Object.fromEntries(Object.entries(job).sort(([a], [b]) => (a < b ? -1 : 1)));
   return createHash('sha256').update(JSON.stringify(sorted)).digest('hex');
 }
