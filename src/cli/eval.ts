@@ -187,7 +187,11 @@ export function registerEval(program: Command, context: CliContext): void {
     .addOption(new Option('--task <name>', 'the task').choices([...TASK_NAMES, 'all']))
     .option('--episodes <n>', 'episodes per task', whole(1, 100_000), 100)
     .addOption(new Option('--mode <mode>', 'how predicting and moving are interleaved').choices([...MODE_NAMES]).default('sync'))
-    .option('--delay <percent>', "robot time of every prediction in virtual time, in percent of a chunk's motion (default: 0% for sync, else 50%)", delay)
+    .option(
+      '--delay <percent>',
+      "robot time of every prediction in virtual time, in percent of a chunk's motion (default: 0% for sync, else 50%)",
+      delay,
+    )
     .option('--checkpoint <dir>', 'checkpoint folder', SHIPPED_CHECKPOINT)
     .option('--job <file>', "job file (default: the checkpoint's job.json, else the job of the simulated arm)")
     .option('--steps <v/a>', "video and action denoising steps (default: the job's)", steps)

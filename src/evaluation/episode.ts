@@ -9,14 +9,7 @@ import { ACTION_RATE_HZ, VIDEO_RATE_HZ } from '../sim/job.js';
 import type { Simulation } from '../sim/simulation.js';
 import type { Task, TaskScene, Verdict } from '../sim/tasks/task.js';
 import { AssumptionMeter } from './assumption.js';
-import {
-  type Configuration,
-  chunksOf,
-  type EpisodePictures,
-  type EpisodeResult,
-  type EpisodeVerdict,
-  thinkingMsOf,
-} from './configuration.js';
+import { type Configuration, chunksOf, type EpisodePictures, type EpisodeResult, type EpisodeVerdict, thinkingMsOf } from './configuration.js';
 import { describeFailure } from './failure.js';
 import { JerkMeter } from './jerk.js';
 
