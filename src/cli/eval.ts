@@ -5,6 +5,7 @@
 import { mkdir, writeFile } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
 import { type Command, InvalidArgumentError, Option } from 'commander';
+import { MODE_NAMES, type ModeName } from '../control/modes/mode.js';
 import { PremotorError } from '../errors.js';
 import type { Configuration, EpisodePictures } from '../evaluation/configuration.js';
 import { describeConfiguration } from '../evaluation/configuration.js';
@@ -29,6 +30,9 @@ export interface EvalOptions {
   readonly videoExecStep?: number;
   readonly precision: 'f32' | 'bf16';
   readonly memory: 'on' | 'off';
+  readonly mode: ModeName;
+  /** In chunks. */
+  readonly delay?: number;
   readonly seed: number;
   readonly workers?: number;
   readonly realTime: boolean;
@@ -55,6 +59,8 @@ function disturbances(text: string): Disturbances {
 
 export function configurationOf(options: EvalOptions): Configuration {
   const { steps: given, videoExecStep } = options;
+  if (options.realTime && options.delay !== undefined)
+    throw new UsageError('--delay is for virtual time: with --real-time a prediction takes what it takes. Leave one of them out.');
   return {
     precision: options.precision,
     ...(given === undefined ? {} : { videoSteps: given.video }),
@@ -63,7 +69,16 @@ export function configurationOf(options: EvalOptions): Configuration {
     memory: options.memory === 'off' ? 'chunk' : 'episode',
     disturbances: options.disturb,
     pace: options.realTime ? 'real' : 'virtual',
+    ...(options.mode === 'sync' ? {} : { mode: options.mode }),
+    ...(options.delay === undefined ? {} : { delayChunks: options.delay }),
   };
+}
+
+/** A share of a chunk's motion, as a percentage. */
+export function delay(text: string): number {
+  const found = /^(\d{1,4}(?:\.\d{1,3})?)%$/.exec(text.trim());
+  if (!found || Number(found[1]) > 1000) throw new InvalidArgumentError("Expected a percentage of a chunk's motion up to 1000%, such as 50%.");
+  return Number(found[1]) / 100;
 }
 
 const orDash = (value: number | null, show: (value: number) => string): string => (value === null ? '-' : show(value));
@@ -171,7 +186,12 @@ export function registerEval(program: Command, context: CliContext): void {
     .enablePositionalOptions()
     .addOption(new Option('--task <name>', 'the task').choices([...TASK_NAMES, 'all']))
     .option('--episodes <n>', 'episodes per task', whole(1, 100_000), 100)
-    .addOption(new Option('--mode <mode>', 'how predicting and moving are interleaved').choices(['sync']).default('sync'))
+    .addOption(new Option('--mode <mode>', 'how predicting and moving are interleaved').choices([...MODE_NAMES]).default('sync'))
+    .option(
+      '--delay <percent>',
+      "robot time of every prediction in virtual time, in percent of a chunk's motion (default: 0% for sync, else 50%)",
+      delay,
+    )
     .option('--checkpoint <dir>', 'checkpoint folder', SHIPPED_CHECKPOINT)
     .option('--job <file>', "job file (default: the checkpoint's job.json, else the job of the simulated arm)")
     .option('--steps <v/a>', "video and action denoising steps (default: the job's)", steps)

@@ -19,7 +19,7 @@ const stageTexts: Readonly<Record<Progress['stage'], string>> = {
   video: 'denoising video',
   action: 'denoising actions',
   decode: 'decoding video',
-  recover: 'rebuilding the episode',
+  recover: 'rebuilding the memory',
 };
 
 export interface ProgressBarOptions {

@@ -2,9 +2,10 @@
  * The grid of the committed report: which configurations are run on which tasks. Pure data from a job; src/cli/eval-report.ts runs it.
  */
 import type { Job } from '../policy/contract.js';
+import { sigmas } from '../policy/schedule.js';
 import { TASK_NAMES, type TaskName } from '../sim/tasks/task.js';
 import type { Configuration } from './configuration.js';
-import { execStepNear, sigmas } from './ladder.js';
+import { execStepNear } from './ladder.js';
 
 export interface GridEntry {
   /** Names the kept file. */

@@ -1,15 +1,8 @@
 /**
  * How many denoising passes stop at a given noise level: arithmetic on the flow-matching schedule (docs/MODEL.md, section 4), so that "stopped at
- * s = 0.5" can be said for any number of steps. Pure; the engine's schedule is in cpp/engine/schedule.cpp.
+ * s = 0.5" can be said for any number of steps. Pure; the schedule itself is in src/policy/schedule.ts.
  */
-
-/** Noise levels of the N denoising passes, from 1 down; the final pass at 0 is not among them. */
-export function sigmas(steps: number, shift: number): number[] {
-  return Array.from({ length: steps }, (_, pass) => {
-    const u = 1 - pass / steps;
-    return (shift * u) / (1 + (shift - 1) * u);
-  });
-}
+import { sigmas } from '../policy/schedule.js';
 
 /** The job's video_exec_step that makes the last pass the one whose noise level is nearest to `stopSigma`; of two equally near ones the later. */
 export function execStepNear(steps: number, shift: number, stopSigma: number): number {

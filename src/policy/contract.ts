@@ -33,6 +33,45 @@ export interface NormStat {
   readonly q99: readonly number[];
 }
 
+/** What `premotor eval certify` found when it compared a rung with the first one, episode by episode. */
+export interface LadderCertificate {
+  /** ISO 8601, UTC. */
+  readonly date: string;
+  /** SHA-256 of the checkpoint. */
+  readonly checkpoint: string;
+  /** Version of premotor. */
+  readonly tool: string;
+  readonly tasks: readonly string[];
+  /** Episodes per task, and the seed of the first. */
+  readonly episodes: number;
+  readonly seed: number;
+  /** Shares of episodes that succeeded with this rung and with the first. */
+  readonly success: number;
+  readonly base_success: number;
+  /** Success of this rung minus that of the first, points of percent, with a 95 % interval for paired outcomes. */
+  readonly difference_points: number;
+  readonly interval_points: readonly [number, number];
+  /** The rung may be this much worse. */
+  readonly margin_points: number;
+  /** How predicting and moving were interleaved. */
+  readonly mode: string;
+  /** The steps that were run, of this rung and of the first: steps changed afterwards are not certified. */
+  readonly rung: string;
+  readonly base: string;
+}
+
+/** One way of denoising that the budget may choose. */
+export interface LadderRung {
+  readonly video_steps: number;
+  /** As the job's; in a file it may be given by stop_sigma instead: the pass that brings the noise level to at most this. */
+  readonly video_exec_step: number;
+  readonly action_steps: number;
+  /** false: without guidance. true: with the job's. */
+  readonly guidance: boolean;
+  readonly imagine_steps: number;
+  readonly certificate?: LadderCertificate;
+}
+
 /** A job: how one robot uses a checkpoint. Field names are the reference's job configuration. */
 export interface Job {
   readonly param_dtype: 'float32' | 'bfloat16';
@@ -63,6 +102,8 @@ export interface Job {
   readonly max_sequence_length?: number;
   /** premotor's own: denoising passes that imagine the frames of the executing actions in predictNext. Default: num_inference_steps. */
   readonly imagine_steps?: number;
+  /** premotor's own: rungs of denoising, best first, among which the budget chooses (docs/BUDGET.md). The first is the job's own steps. */
+  readonly ladder?: readonly LadderRung[];
   /** premotor's own: the default instruction, used by the command line when none is given. */
   readonly prompt?: string;
 }

@@ -8,6 +8,7 @@ import { PremotorError } from '../errors.js';
 import { TEXT_TOKENS_MAX } from '../text/tokenizer.js';
 import { describe, nearestName } from '../wording.js';
 import type { Job } from './contract.js';
+import { readLadder } from './ladder.js';
 
 export interface ParsedJob {
   readonly job: Job;
@@ -78,7 +79,7 @@ const optional: Readonly<Record<string, Field>> = {
 /** Keys of the reference's own job files that say nothing to the engine. */
 const ignored = ['seed', 'raw_image_hw', 'checkpoint', 'prompt2', 'inverse_used_action_channel_ids', 'save_root', 'num_chunks_to_infer'];
 
-const known: readonly string[] = [...Object.keys(required), ...Object.keys(defaulted), ...Object.keys(optional), ...ignored];
+const known: readonly string[] = [...Object.keys(required), ...Object.keys(defaulted), ...Object.keys(optional), 'ladder', ...ignored];
 
 /** Latent rows and columns of one chunk, cameras joined: the network's [h, w]. */
 export function latentSizeOf(job: Pick<Job, 'env_type' | 'height' | 'width' | 'obs_cam_keys'>): readonly [number, number] {
@@ -134,6 +135,7 @@ export function parseJob(raw: unknown, file?: string): ParsedJob {
   }
   for (const [name, field] of Object.entries(optional)) if (source[name] !== undefined) readField(source, name, field, parsed, problems);
   if (problems.length === 0) problems.push(...crossChecks(parsed as unknown as Job));
+  if (problems.length === 0 && source['ladder'] !== undefined) parsed['ladder'] = readLadder(source['ladder'], parsed as unknown as Job, problems);
   if (problems.length > 0) throw invalid(problems, file);
   return {
     job: deepFreeze(parsed) as unknown as Job,

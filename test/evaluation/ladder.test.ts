@@ -1,7 +1,8 @@
 /** The noise levels are those of docs/MODEL.md, and the helper finds the pass that is nearest. */
 import t from 'tap';
 import { reportGrid } from '../../src/evaluation/grid.js';
-import { execStepNear, sigmas } from '../../src/evaluation/ladder.js';
+import { execStepNear } from '../../src/evaluation/ladder.js';
+import { sigmas } from '../../src/policy/schedule.js';
 import { SIM_JOB } from '../../src/sim/job.js';
 
 t.test('noise levels at 5 steps and shift 5', async (t) => {
