@@ -13,7 +13,7 @@ import { type Disturbances, Lag, Nudge } from './disturbances.js';
 import { PICTURE_SIZE, VIDEO_RATE_HZ } from './job.js';
 import { SimulatedMotors } from './motors.js';
 import { CAMERAS, type CameraName, type SceneKind, STEP_NS } from './scene.js';
-import { type TableLayout, World } from './world.js';
+import { type TableLayout, World, type WorldSnapshot } from './world.js';
 
 export interface SimulationOptions {
   readonly kind: SceneKind;
@@ -117,14 +117,28 @@ export class Simulation {
    */
   reset(layout: TableLayout, seed = 0): void {
     this.world.reset(layout);
+    this.#nudge.restart(seed, layout.kind === 'block' ? layout : undefined);
+    this.#boot();
+  }
+
+  /**
+   * The world of an interrupted episode, with the arm without power, as a robot is found after its computer has died: physics and presses go on bit for
+   * bit, the motors start anew. A knock that was drawn is not drawn again. Errors: SIM_LAYOUT, SIM_SNAPSHOT.
+   */
+  restore(snapshot: WorldSnapshot): void {
+    this.world.restore(snapshot);
+    this.#nudge.restart(0, undefined);
+    this.#boot();
+  }
+
+  #boot(): void {
     this.#boots++;
     this.#motors = new SimulatedMotors(this.world, this.#joints, this.#boots);
     this.#lag.restart(this.world.state().positionsRad);
-    this.#nudge.restart(seed, layout.kind === 'block' ? layout : undefined);
     this.#sampled.restart();
     this.#failure = undefined;
     if (!this.#isReal) return;
-    this.#originMs = performance.now();
+    this.#originMs = performance.now() - Number(this.world.timeNs) / 1e6;
     this.#catchUp ??= setInterval(() => this.#wake(), CATCH_UP_PERIOD_MS);
   }
 
