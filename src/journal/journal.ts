@@ -70,6 +70,7 @@ export class Journal {
   #commits: number;
   #state: JournalState = 'recording';
   #writing: Promise<void> = Promise.resolve();
+  #isClosed = false;
 
   private constructor(dir: string, header: JournalHeader, log: DurableLog, commits: number, options: JournalLimits & JournalWarning) {
     this.dir = dir;
@@ -171,6 +172,8 @@ export class Journal {
   /** Idempotent. The journal stays where it is and can be resumed, unless it was ended. */
   async close(): Promise<void> {
     await this.#writing;
+    if (this.#isClosed) return;
+    this.#isClosed = true;
     if (this.#state === 'recording') this.#state = 'ended';
     await this.#log.close();
   }

@@ -86,6 +86,7 @@ export class RecordWriter {
   #writing: Promise<void> = Promise.resolve();
   #number = 0;
   #isOpen = true;
+  #isClosed = false;
 
   private constructor(file: string, log: DurableLog, maxBytes: number, warn: (error: PremotorError) => void) {
     this.file = file;
@@ -125,6 +126,8 @@ export class RecordWriter {
   /** Idempotent. */
   async close(): Promise<void> {
     await this.#writing;
+    if (this.#isClosed) return;
+    this.#isClosed = true;
     if (this.#isOpen) this.#add(KINDS.end, { reason: 'closed' });
     this.#isOpen = false;
     await this.#writing;

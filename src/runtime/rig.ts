@@ -15,6 +15,7 @@ import type { SimulatedMotors } from '../sim/motors.js';
 import { Simulation } from '../sim/simulation.js';
 import { taskNamed } from '../sim/tasks/index.js';
 import { TASK_NAMES, type TaskName, type Verdict } from '../sim/tasks/task.js';
+import type { WorldSnapshot } from '../sim/world.js';
 
 /** What a configuration may name. */
 export const VOCABULARY: Vocabulary = { tasks: TASK_NAMES, joints: JOINTS };
@@ -74,6 +75,10 @@ export interface Rig {
   verdict(): Verdict;
   /** Time on the robot's clock at which the task was done for the first time; undefined when it was not. */
   completedNs(): bigint | undefined;
+  /** The world now; absent for a real robot, whose world needs no keeping. */
+  snapshot?(): WorldSnapshot;
+  /** Puts the world of an interrupted episode back, and when its task was done. */
+  restore?(world: WorldSnapshot, completedNs: bigint | undefined): void;
   close(): Promise<void>;
 }
 
@@ -103,6 +108,11 @@ export async function openRig(config: RobotConfig): Promise<Rig> {
     motion: () => summaryOf(simulation.motors),
     verdict,
     completedNs: () => completedNs,
+    snapshot: () => world.snapshot(),
+    restore: (snapshot, before) => {
+      simulation.restore(snapshot);
+      completedNs = before;
+    },
     close: async () => {
       unwatch();
       simulation.close();
