@@ -12,10 +12,10 @@ import { checkOwner, Journal, type JournalWarning, newestJournal, type Past } fr
 import { pack, unpack } from '../journal/pack.js';
 import type { Policy } from '../policy/contract.js';
 import { BUTTON_COLOURS } from '../sim/scene.js';
-import type { WorldSnapshot } from '../sim/world.js';
+import type { SimulationSnapshot } from '../sim/simulation.js';
 import type { Rig } from './rig.js';
 
-const worldSchema: z.ZodType<WorldSnapshot> = z.object({
+const worldSchema = z.object({
   kind: z.enum(['buttons', 'block']),
   timeNs: z.bigint(),
   physics: z.instanceof(Float64Array),
@@ -23,18 +23,25 @@ const worldSchema: z.ZodType<WorldSnapshot> = z.object({
   down: z.array(z.enum(BUTTON_COLOURS)),
 });
 
-const supervisorSchema = z.object({
+interface SupervisorState {
   /** Chunks that were completed. */
-  chunk: z.int().min(1),
+  readonly chunk: number;
   /** Where the arm was when the episode began, and when that was on the robot's clock. */
+  readonly beganAtRad: readonly number[];
+  readonly startNs: bigint;
+  /** When the task was done for the first time, if it was. */
+  readonly completedNs?: bigint | undefined;
+  /** Only of a simulated robot: a real one is where it is. */
+  readonly simulation?: SimulationSnapshot | undefined;
+}
+
+const supervisorSchema = z.object({
+  chunk: z.int().min(1),
   beganAtRad: z.array(z.number()),
   startNs: z.bigint(),
-  /** When the task was done for the first time, if it was. */
   completedNs: z.bigint().optional(),
-  /** Only of a simulated robot: a real one is where it is. */
-  world: worldSchema.optional(),
+  simulation: z.object({ world: worldSchema, heldRad: z.instanceof(Float64Array).optional() }).optional(),
 });
-type SupervisorState = Readonly<z.output<typeof supervisorSchema>>;
 
 /** An interrupted episode, read back. */
 export interface Resumed {
@@ -75,7 +82,7 @@ export async function openResumed(config: RobotConfig, dir: string | undefined, 
 
 function stateOf({ supervisor }: Past, dir: string): SupervisorState {
   const state = supervisorSchema.safeParse(supervisor === undefined ? undefined : unpack(supervisor));
-  if (state.success) return state.data;
+  if (state.success) return state.data as SupervisorState;
   const found = supervisor === undefined ? 'none' : 'something else';
   const message = `The journal ${dir} does not say how far the episode was: expected a supervisor's state, found ${found}. Begin the episode anew.`;
   throw new PremotorError('JOURNAL_DAMAGED', message, { file: dir, expected: "a supervisor's state", found });
@@ -97,7 +104,7 @@ export async function restoreEpisode(
     ...(last ? { checksum: last.checksum } : {}),
     signal,
   });
-  if (supervisor.world) rig.restore?.(supervisor.world, supervisor.completedNs);
+  if (supervisor.simulation) rig.restore?.(supervisor.simulation, supervisor.completedNs);
   const { chunk, beganAtRad } = supervisor;
   return { prompt, resume: { chunk, frameIndex: last?.frameIndex ?? 0, generation, beganAtRad } };
 }
@@ -131,13 +138,13 @@ export class ResumePoint {
     if (event.type === 'started' && !this.#isResumed) this.#beganAtRad = [...event.positionsRad];
     if (event.type !== 'executed') return;
     const completedNs = this.#rig.completedNs();
-    const world = this.#rig.snapshot?.();
+    const simulation = this.#rig.snapshot?.();
     const state: SupervisorState = {
       chunk: Math.max(1, event.chunk + this.#ahead),
       beganAtRad: [...this.#beganAtRad],
       startNs: this.#startNs,
       ...(completedNs === undefined ? {} : { completedNs }),
-      ...(world ? { world } : {}),
+      ...(simulation ? { simulation } : {}),
     };
     this.#state = pack(state);
   };

@@ -12,10 +12,9 @@ import type { Joint, Robot } from '../robot/robot.js';
 import { JOINTS } from '../sim/arm.js';
 import { SIM_JOB } from '../sim/job.js';
 import type { SimulatedMotors } from '../sim/motors.js';
-import { Simulation } from '../sim/simulation.js';
+import { Simulation, type SimulationSnapshot } from '../sim/simulation.js';
 import { taskNamed } from '../sim/tasks/index.js';
 import { TASK_NAMES, type TaskName, type Verdict } from '../sim/tasks/task.js';
-import type { WorldSnapshot } from '../sim/world.js';
 
 /** What a configuration may name. */
 export const VOCABULARY: Vocabulary = { tasks: TASK_NAMES, joints: JOINTS };
@@ -76,9 +75,9 @@ export interface Rig {
   /** Time on the robot's clock at which the task was done for the first time; undefined when it was not. */
   completedNs(): bigint | undefined;
   /** The world now; absent for a real robot, whose world needs no keeping. */
-  snapshot?(): WorldSnapshot;
+  snapshot?(): SimulationSnapshot;
   /** Puts the world of an interrupted episode back, and when its task was done. */
-  restore?(world: WorldSnapshot, completedNs: bigint | undefined): void;
+  restore?(snapshot: SimulationSnapshot, completedNs: bigint | undefined): void;
   close(): Promise<void>;
 }
 
@@ -108,7 +107,7 @@ export async function openRig(config: RobotConfig): Promise<Rig> {
     motion: () => summaryOf(simulation.motors),
     verdict,
     completedNs: () => completedNs,
-    snapshot: () => world.snapshot(),
+    snapshot: () => simulation.snapshot(),
     restore: (snapshot, before) => {
       simulation.restore(snapshot);
       completedNs = before;

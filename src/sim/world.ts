@@ -148,6 +148,11 @@ export class World {
     this.#logPresses();
   }
 
+  /** One step's time in which nothing moves: for the start of a robot that is held meanwhile. */
+  pause(): void {
+    this.#timeNs += STEP_NS;
+  }
+
   #checkState(): void {
     const { positions } = this.mujoco;
     if (positions.every(Number.isFinite)) return;

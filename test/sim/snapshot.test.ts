@@ -66,23 +66,26 @@ t.test('another scene is refused', async (t) => {
   );
 });
 
-t.test('a simulation that is put back: cameras keep their times, the arm is without power and can be armed', async (t) => {
+t.test('a simulation that is put back: cameras keep their times, and the world waits until the arm is held again', async (t) => {
   const simulation = await Simulation.open({ kind: 'buttons', cameras: ['cam_front'], size: 16 });
   t.teardown(() => simulation.close());
   const scene = TASKS['press-n'].scene(3);
   simulation.reset(scene.layout, 3);
   await simulation.robot.arm();
   await simulation.robot.waitUntil(1_010_000_000n);
-  const snapshot = simulation.world.snapshot();
+  const snapshot = simulation.snapshot();
   const [before] = await simulation.cameras.capture();
   simulation.reset(TASKS['press-n'].scene(4).layout, 4);
   simulation.restore(snapshot);
-  t.equal(simulation.world.timeNs, snapshot.timeNs);
+  t.equal(simulation.world.timeNs, snapshot.world.timeNs);
   const [present] = await simulation.cameras.capture();
-  t.equal(present?.capturedAtNs, snapshot.timeNs);
+  t.equal(present?.capturedAtNs, snapshot.world.timeNs);
   t.same(present?.data, before?.data, 'the arm rests: the picture shows what the last one did');
   await simulation.robot.arm();
-  await simulation.robot.waitUntil(snapshot.timeNs + 500_000_000n);
+  t.ok(simulation.world.timeNs > snapshot.world.timeNs);
+  t.same(simulation.world.snapshot().physics, snapshot.world.physics, 'nothing has moved while it was armed');
+  await simulation.robot.waitUntil(snapshot.world.timeNs + 500_000_000n);
+  t.notSame(simulation.world.snapshot().physics, snapshot.world.physics);
   const [later] = await simulation.cameras.capture();
   t.equal((later?.capturedAtNs ?? 0n) % 80_000_000n, 0n, 'at the times of an uninterrupted camera');
 });
