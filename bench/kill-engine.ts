@@ -138,7 +138,10 @@ const wanted = Number(values.runs);
 let tried = 0;
 const beganMs = performance.now();
 const before = loadavg()[0] ?? 0;
-for (let seed = Number(values.seed); runs.length < wanted; seed++) {
+let isEnough = false;
+// A long measurement that is asked to end reports what it has.
+process.once('SIGTERM', () => (isEnough = true));
+for (let seed = Number(values.seed); runs.length < wanted && !isEnough; seed++) {
   tried++;
   const undisturbed = await episode(seed, undefined);
   if (undisturbed.result.verdict !== 'succeeded') continue;
@@ -199,7 +202,9 @@ function report(): string {
     '',
     `Commit ${commit}; ${cpus()[0]?.model ?? 'unknown processor'}, ${availableParallelism()} cores, Linux ${release()}; load average before the run`,
     `${before.toFixed(2)} (what else ran here). Checkpoint ${policy.info.checkpointHash.slice(0, 12)}, ${policy.info.backend}, f32, ${policy.info.threads} thread(s),`,
-    `task press-n, synchronous cycle in virtual time, seeds from ${values.seed}. \`npx tsx bench/kill-engine.ts --runs ${wanted}\`, ${summary.wallS.toFixed(0)} s.`,
+    `task press-n, synchronous cycle in virtual time, seeds from ${values.seed}. \`npx tsx bench/kill-engine.ts --runs ${wanted}\`, ${summary.wallS.toFixed(0)} s${
+      isEnough ? `, ended early after ${runs.length} runs` : ''
+    }.`,
     '',
     `${tried} seeds were tried; ${runs.length} succeed undisturbed, and these were run again with the engine process killed (SIGKILL) once, in the first`,
     'prediction (three in four) or commit (one in four) after the first press, at a random point of it.',
