@@ -1,7 +1,7 @@
 /**
- * Kills the engine process of an episode with SIGKILL and counts how many tasks are done all the same: press-n with the shipped checkpoint, in virtual
- * time, the kill somewhere in the first prediction or commit after the first press, so that the count so far exists in the policy's memory alone. Only
- * seeds whose undisturbed run succeeds are used; both runs are reported. Usage: npx tsx bench/kill-engine.ts [--runs 100] [--seed 50000]
+ * Kills the engine process of an episode with SIGKILL and counts how many tasks are done all the same: press-n with the shipped checkpoint, in
+ * virtual time, the kill somewhere in the first prediction or commit after the first press, so that the count so far exists in the policy's memory
+ * alone. Only seeds whose undisturbed run succeeds are used; both runs are reported. Usage: npx tsx bench/kill-engine.ts [--runs 100] [--seed 50000]
  * [--checkpoint models/tabletop] [--threads 1] [--json] [--out FILE.md]; exit code 1 when a task was lost or an action differed.
  */
 import { spawnSync } from 'node:child_process';
@@ -197,17 +197,17 @@ function report(): string {
   const line = (name: string, { p50, p99, max }: { p50: number; p99: number; max: number }, digits = 0): string =>
     `| ${name} | ${p50.toFixed(digits)} | ${p99.toFixed(digits)} | ${max.toFixed(digits)} |`;
   const { hits } = summary;
+  const { checkpointHash, backend, threads } = policy.info;
   return [
     `# Engine killed in mid-episode, ${new Date().toISOString().slice(0, 10)}`,
     '',
     `Commit ${commit}; ${cpus()[0]?.model ?? 'unknown processor'}, ${availableParallelism()} cores, Linux ${release()}; load average before the run`,
-    `${before.toFixed(2)} (what else ran here). Checkpoint ${policy.info.checkpointHash.slice(0, 12)}, ${policy.info.backend}, f32, ${policy.info.threads} thread(s),`,
-    `task press-n, synchronous cycle in virtual time, seeds from ${values.seed}. \`npx tsx bench/kill-engine.ts --runs ${wanted}\`, ${summary.wallS.toFixed(0)} s${
-      isEnough ? `, ended early after ${runs.length} runs` : ''
-    }.`,
+    `${before.toFixed(2)} (what else ran here). Checkpoint ${checkpointHash.slice(0, 12)}, ${backend}, f32, ${threads} thread(s),`,
+    `task press-n, synchronous cycle in virtual time, seeds from ${values.seed}. \`npx tsx bench/kill-engine.ts --runs ${wanted}\`,`,
+    `${summary.wallS.toFixed(0)} s${isEnough ? `, ended early after ${runs.length} runs` : ''}.`,
     '',
-    `${tried} seeds were tried; ${runs.length} succeed undisturbed, and these were run again with the engine process killed (SIGKILL) once, in the first`,
-    'prediction (three in four) or commit (one in four) after the first press, at a random point of it.',
+    `${tried} seeds were tried; ${runs.length} succeed undisturbed, and these were run again with the engine process killed (SIGKILL) once, in`,
+    'the first prediction (three in four) or commit (one in four) after the first press, at a random point of it.',
     '',
     '| | undisturbed | killed |',
     '|---|---|---|',
@@ -215,7 +215,8 @@ function report(): string {
     `| right number of presses | ${runs.length} | ${summary.rightPresses} |`,
     `| every action the same in every bit, same time to completion | - | ${summary.sameBits} |`,
     '',
-    `The kill met: a prediction ${hits['predict']}, a commit ${hits['commit']}, the time after the call ${hits['nothing']}, nothing (the episode was over first) ${hits['never']}.`,
+    `The kill met: a prediction ${hits['predict']}, a commit ${hits['commit']}, the time after the call ${hits['nothing']}, nothing (the episode was`,
+    `over first) ${hits['never']}.`,
     '',
     '| | p50 | p99 | max |',
     '|---|---|---|---|',

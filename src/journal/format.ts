@@ -1,6 +1,6 @@
 /**
- * What a journal's files hold and how they are read back: the log (header, commits, end) and the two alternating state files beside it. Pure functions
- * on bytes for src/journal/journal.ts; they open no file and decide nothing.
+ * What a journal's files hold and how they are read back: the log (header, commits, end) and the two alternating state files beside it. Pure
+ * functions on bytes for src/journal/journal.ts; they open no file and decide nothing.
  */
 import { createHash } from 'node:crypto';
 import { z } from 'zod';

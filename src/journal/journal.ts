@@ -277,7 +277,8 @@ async function prune(parent: string): Promise<void> {
 }
 
 function nothing(where: string, found: string): PremotorError {
-  const message = `There is nothing to resume in ${where}: expected a journal of this configuration, found ${found}. Run the episode without --resume.`;
+  const remedy = 'Run the episode without --resume.';
+  const message = `There is nothing to resume in ${where}: expected a journal of this configuration, found ${found}. ${remedy}`;
   return new PremotorError('RESUME_NOTHING', message, { file: where, expected: 'a journal', found });
 }
 

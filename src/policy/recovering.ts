@@ -293,7 +293,7 @@ export class RecoveringPolicy implements Policy {
     }
   }
 
-  /** Replaces a dead engine by one that stands where the journal says. Errors: ENGINE_RESTARTS, ENGINE_DIED when it cannot, ABORTED, those of opening. */
+  /** Replaces a dead engine by one that stands where the journal says. Errors: ENGINE_RESTARTS, ENGINE_DIED without a past, ABORTED, open's. */
   async #recover(death: PremotorError, report: Report, signal: AbortSignal): Promise<void> {
     const episode = this.#episode;
     if (!episode || this.job.infer_mode === 'i2va') throw death;

@@ -1,6 +1,6 @@
 /**
- * What the supervisor needs beside the policy's memory to go on with an episode: how far it was, where it began, and in the simulation the world. Owned
- * by src/runtime/episode.ts; it writes no files itself, the journal keeps what it gives.
+ * What the supervisor needs beside the policy's memory to go on with an episode: how far it was, where it began, and in the simulation the world.
+ * Owned by src/runtime/episode.ts; it writes no files itself, the journal keeps what it gives.
  */
 import { createHash } from 'node:crypto';
 import { join } from 'node:path';

@@ -1,4 +1,4 @@
-/** Episodes that outlive their engine and their supervisor, through the command line: recovery, resume after a fault and after kill -9, refusals, replay. */
+/** Episodes that outlive their engine and their supervisor, through the command line: recovery, resume, refusals, replay. */
 import { spawn } from 'node:child_process';
 import { existsSync, readdirSync, rmSync } from 'node:fs';
 import { join } from 'node:path';

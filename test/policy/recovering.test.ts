@@ -1,4 +1,4 @@
-/** The recovering policy over engines that die: where they die changes nothing, what cannot be rebuilt says so, and no engine or timer is left over. */
+/** The recovering policy over engines that die: where they die changes nothing, what cannot be rebuilt says so, no engine or timer is left. */
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';

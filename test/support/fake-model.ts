@@ -1,6 +1,6 @@
 /**
- * A policy whose answers follow from everything that it was ever told: whoever loses, repeats or reorders a commit, a prompt, a picture or a seed gets
- * other actions. It stands in for the engine where rebuilding and replaying is tested; a fact about the model must never be tested with it.
+ * A policy whose answers follow from everything that it was ever told: whoever loses, repeats or reorders a commit, a prompt, a picture or a seed
+ * gets other actions. It stands in for the engine where rebuilding and replaying is tested; a fact about the model must never be tested with it.
  */
 import { createHash } from 'node:crypto';
 import { PremotorError } from '../../src/errors.js';
