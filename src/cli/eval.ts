@@ -15,6 +15,7 @@ import { writePng } from '../recording/animation.js';
 import { type Disturbances, parseDisturbances } from '../sim/disturbances.js';
 import { TASK_NAMES, type TaskName } from '../sim/tasks/task.js';
 import { type CliContext, formatMs, formatTable, printResult, UsageError } from './context.js';
+import { registerCertify } from './eval-certify.js';
 import { SHIPPED_CHECKPOINT, subjectOf, WORKERS_MAX, workersFor } from './eval-options.js';
 import { registerReport } from './eval-report.js';
 import { SEED_MAX, whole } from './numbers.js';
@@ -159,6 +160,7 @@ Examples:
   premotor eval --task all --episodes 100 --steps 3/10 --precision bf16 --json
   premotor eval --task push --episodes 50 --disturb camera-delay=80ms,nudge=0.25m/s --out out/push
   premotor eval report --out models/tabletop
+  premotor eval certify --episodes 200 --write
 `;
 
 /** Adds `premotor eval` and its report to the program. */
@@ -196,4 +198,5 @@ export function registerEval(program: Command, context: CliContext): void {
       }
     });
   registerReport(command, context);
+  registerCertify(command, context);
 }
