@@ -6,8 +6,9 @@
 export type { CameraInfo, FrameSource } from './cameras/source.js';
 /** The control cycle over a robot and cameras of your own (docs/CONTROL.md). */
 export { type ActionMap, EndEffectorActions, type GripperScale } from './control/action-map.js';
-export { ControlCycle, type CycleOptions, type EpisodeOptions } from './control/cycle.js';
-export type { CycleEvent, CycleReport } from './control/events.js';
+export { ControlCycle, type CycleOptions } from './control/cycle.js';
+export type { CycleEvent, CycleReport, EpisodeOptions } from './control/events.js';
+export type { ModeName } from './control/modes/mode.js';
 export type { PremotorErrorDetails } from './errors.js';
 export { PremotorError } from './errors.js';
 /** Kinematics of arms for end-effector policies (docs/KINEMATICS.md). */

@@ -4,7 +4,7 @@
 import type { ChunkReport, CycleEvent } from '../control/events.js';
 import type { EpisodeObserver, EpisodeStart } from '../runtime/episode.js';
 import type { EpisodeSummary, Latency } from '../runtime/summary.js';
-import { FILM_CHUNKS_MAX } from '../sim/film.js';
+import { FILM_FRAMES_MAX } from '../sim/film.js';
 import { formatMs } from './context.js';
 import type { ProgressBar } from './progress.js';
 
@@ -59,7 +59,7 @@ export class Narrator implements EpisodeObserver {
 
   decoding(isCut: boolean): void {
     this.#bar.prefix('film');
-    this.#bar.line(isCut ? `Decoding the imagined video of the first ${FILM_CHUNKS_MAX} chunks` : 'Decoding the imagined video');
+    this.#bar.line(isCut ? `Decoding the imagined video of the first ${FILM_FRAMES_MAX} latent frames` : 'Decoding the imagined video');
   }
 
   decoded = (progress: Parameters<EpisodeObserver['decoded']>[0]): void => this.#bar.report(progress);

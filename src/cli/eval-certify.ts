@@ -7,6 +7,7 @@ import { readFile } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
 import { type Command, InvalidArgumentError, Option } from 'commander';
 import { rungsOf } from '../control/budget/ladder.js';
+import { MODE_NAMES, type ModeName } from '../control/modes/mode.js';
 import { PremotorError } from '../errors.js';
 import { certifyRungs, type RungResult, rungConfiguration } from '../evaluation/certify.js';
 import type { Configuration, Subject } from '../evaluation/configuration.js';
@@ -17,12 +18,10 @@ import { TASK_NAMES, type TaskName } from '../sim/tasks/task.js';
 import { checkpointHash } from '../text/checkpoint-hash.js';
 import { type CliContext, formatTable, printResult, UsageError } from './context.js';
 import { keptEvaluation, writeText } from './eval-kept.js';
-import { SHIPPED_CHECKPOINT, subjectOf, WORKERS_MAX, workersFor } from './eval-options.js';
+import { delay, SHIPPED_CHECKPOINT, subjectOf, WORKERS_MAX, workersFor } from './eval-options.js';
 import { replaceMember } from './json-member.js';
 import { SEED_MAX, whole } from './numbers.js';
 import { ProgressBar } from './progress.js';
-
-const MODES = ['sync', 'async-grounded'] as const;
 
 export interface CertifyOptions {
   readonly task: TaskName | 'all';
@@ -31,8 +30,8 @@ export interface CertifyOptions {
   readonly margin: number;
   readonly checkpoint: string;
   readonly job?: string;
-  readonly mode: (typeof MODES)[number];
-  /** Share of a chunk; asynchronous modes only. */
+  readonly mode: ModeName;
+  /** Robot time of every prediction, in chunks. Default: the mode's own (docs/EVAL.md). */
   readonly delay?: number;
   readonly precision: Configuration['precision'];
   readonly workers?: number;
@@ -49,14 +48,7 @@ function jobFileOf({ checkpoint, job }: CertifyOptions): string {
   throw new UsageError(`Expected a job file with a ladder, found none at ${file}: give one with --job.`, { expected: 'a job file', found: 'none' });
 }
 
-/** How predicting and moving are interleaved, as fields of a configuration; none for the mode that every configuration has. */
-function modeOf({ mode, delay }: CertifyOptions): { readonly mode?: CertifyOptions['mode']; readonly delayChunks?: number } {
-  if (mode !== 'sync') return { mode, ...(delay === undefined ? {} : { delayChunks: delay }) };
-  if (delay !== undefined) throw new UsageError('--delay says how late an asynchronous chunk lands: expected no --delay with --mode sync.');
-  return {};
-}
-
-/** Runs what is not kept. Errors: those of evaluate, FILE_WRITE, USAGE when the evaluation cannot run the mode. */
+/** Runs what is not kept. Errors: those of evaluate, FILE_WRITE. */
 async function runRungs(
   options: CertifyOptions,
   subject: Subject,
@@ -69,7 +61,11 @@ async function runRungs(
   const ladder = subject.job.ladder ?? [];
   const evaluations: Evaluation[] = [];
   for (const [index, rung] of ladder.entries()) {
-    const configuration: Configuration = { ...rungConfiguration(rung, options.precision), ...modeOf(options) };
+    const configuration: Configuration = {
+      ...rungConfiguration(rung, options.precision),
+      ...(options.mode === 'sync' ? {} : { mode: options.mode }),
+      ...(options.delay === undefined ? {} : { delayChunks: options.delay }),
+    };
     const path = options.out === undefined ? undefined : join(resolve(options.out), `rung-${index}.json`);
     const name = `rung ${index} of 0 .. ${ladder.length - 1}`;
     const kept = path === undefined ? undefined : await keptEvaluation(path, { configuration, tasks }, subject, hash, options);
@@ -92,8 +88,6 @@ async function runRungs(
       signal,
       onEpisode: (_, done) => bar.update('running episodes', done, total),
     });
-    // A certificate must not claim a mode that was not run.
-    if (evaluation.mode !== options.mode) throw new UsageError(`--mode ${options.mode}: evaluations of this version run ${evaluation.mode} only.`);
     if (path !== undefined) await writeText(path, formatEvaluation(evaluation));
     evaluations.push(evaluation);
   }
@@ -140,7 +134,6 @@ export async function runCertify(
   context: Pick<CliContext, 'out' | 'err'>,
   signal: AbortSignal,
 ): Promise<readonly RungResult[]> {
-  modeOf(options);
   const file = jobFileOf(options);
   const subject = await subjectOf({ checkpoint: options.checkpoint, job: file });
   if (rungsOf(subject.job).length < 2) {
@@ -173,13 +166,6 @@ function points(text: string): number {
   throw new InvalidArgumentError('Expected points of percent, 0 .. 100.');
 }
 
-function shareOfChunk(text: string): number {
-  const found = /^(\d{1,3}(?:\.\d+)?)%$/.exec(text);
-  const value = Number(found?.[1]);
-  if (value >= 0 && value <= 100) return value / 100;
-  throw new InvalidArgumentError('Expected a share of a chunk, 0% .. 100%.');
-}
-
 const examples = `
 Examples:
   premotor eval certify --checkpoint ckpt --episodes 200 --seed 30000
@@ -198,8 +184,8 @@ export function registerCertify(command: Command, context: CliContext): void {
     .option('--margin <points>', 'points of percent that a rung may be worse', points, 5)
     .option('--checkpoint <dir>', 'checkpoint folder', SHIPPED_CHECKPOINT)
     .option('--job <file>', "job file (default: the checkpoint's job.json)")
-    .addOption(new Option('--mode <mode>', 'how predicting and moving are interleaved').choices([...MODES]).default('sync'))
-    .option('--delay <share>', 'asynchronous: how late a chunk lands, as a share of a chunk, such as 50%', shareOfChunk)
+    .addOption(new Option('--mode <mode>', 'how predicting and moving are interleaved').choices([...MODE_NAMES]).default('sync'))
+    .option('--delay <percent>', "robot time of every prediction, in percent of a chunk's motion (default: 0% for sync, else 50%)", delay)
     .addOption(new Option('--precision <p>', 'arithmetic').choices(['f32', 'bf16']).default('f32'))
     .option('--workers <n>', 'processes that run episodes (default: one per core)', whole(1, WORKERS_MAX))
     .option('--out <dir>', 'folder that keeps finished evaluations, so that an interrupted certification goes on where it stopped')

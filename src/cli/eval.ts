@@ -5,6 +5,7 @@
 import { mkdir, writeFile } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
 import { type Command, InvalidArgumentError, Option } from 'commander';
+import { MODE_NAMES, type ModeName } from '../control/modes/mode.js';
 import { PremotorError } from '../errors.js';
 import type { Configuration, EpisodePictures } from '../evaluation/configuration.js';
 import { describeConfiguration } from '../evaluation/configuration.js';
@@ -16,7 +17,7 @@ import { type Disturbances, parseDisturbances } from '../sim/disturbances.js';
 import { TASK_NAMES, type TaskName } from '../sim/tasks/task.js';
 import { type CliContext, formatMs, formatTable, printResult, UsageError } from './context.js';
 import { registerCertify } from './eval-certify.js';
-import { SHIPPED_CHECKPOINT, subjectOf, WORKERS_MAX, workersFor } from './eval-options.js';
+import { delay, SHIPPED_CHECKPOINT, subjectOf, WORKERS_MAX, workersFor } from './eval-options.js';
 import { registerReport } from './eval-report.js';
 import { SEED_MAX, whole } from './numbers.js';
 import { ProgressBar } from './progress.js';
@@ -30,6 +31,9 @@ export interface EvalOptions {
   readonly videoExecStep?: number;
   readonly precision: 'f32' | 'bf16';
   readonly memory: 'on' | 'off';
+  readonly mode: ModeName;
+  /** In chunks. */
+  readonly delay?: number;
   readonly seed: number;
   readonly workers?: number;
   readonly realTime: boolean;
@@ -56,6 +60,8 @@ function disturbances(text: string): Disturbances {
 
 export function configurationOf(options: EvalOptions): Configuration {
   const { steps: given, videoExecStep } = options;
+  if (options.realTime && options.delay !== undefined)
+    throw new UsageError('--delay is for virtual time: with --real-time a prediction takes what it takes. Leave one of them out.');
   return {
     precision: options.precision,
     ...(given === undefined ? {} : { videoSteps: given.video }),
@@ -64,6 +70,8 @@ export function configurationOf(options: EvalOptions): Configuration {
     memory: options.memory === 'off' ? 'chunk' : 'episode',
     disturbances: options.disturb,
     pace: options.realTime ? 'real' : 'virtual',
+    ...(options.mode === 'sync' ? {} : { mode: options.mode }),
+    ...(options.delay === undefined ? {} : { delayChunks: options.delay }),
   };
 }
 
@@ -173,7 +181,12 @@ export function registerEval(program: Command, context: CliContext): void {
     .enablePositionalOptions()
     .addOption(new Option('--task <name>', 'the task').choices([...TASK_NAMES, 'all']))
     .option('--episodes <n>', 'episodes per task', whole(1, 100_000), 100)
-    .addOption(new Option('--mode <mode>', 'how predicting and moving are interleaved').choices(['sync']).default('sync'))
+    .addOption(new Option('--mode <mode>', 'how predicting and moving are interleaved').choices([...MODE_NAMES]).default('sync'))
+    .option(
+      '--delay <percent>',
+      "robot time of every prediction in virtual time, in percent of a chunk's motion (default: 0% for sync, else 50%)",
+      delay,
+    )
     .option('--checkpoint <dir>', 'checkpoint folder', SHIPPED_CHECKPOINT)
     .option('--job <file>', "job file (default: the checkpoint's job.json, else the job of the simulated arm)")
     .option('--steps <v/a>', "video and action denoising steps (default: the job's)", steps)

@@ -19,6 +19,7 @@ const stageTexts: Readonly<Record<Progress['stage'], string>> = {
   video: 'denoising video',
   action: 'denoising actions',
   decode: 'decoding video',
+  recover: 'rebuilding the memory',
 };
 
 export interface ProgressBarOptions {

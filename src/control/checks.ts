@@ -6,6 +6,7 @@ import { PremotorError } from '../errors.js';
 import type { Job, Policy } from '../policy/contract.js';
 import type { Joint, Robot, RobotState } from '../robot/robot.js';
 import type { ActionMap } from './action-map.js';
+import type { ModeName } from './modes/mode.js';
 
 /** Pictures per latent frame: the temporal factor of the released VAE. */
 export const MOMENTS_PER_LATENT = 4;
@@ -45,8 +46,12 @@ export function checkConfiguration(job: Job, robot: Robot, actionRateHz: number,
   }
 }
 
-/** Without memory every chunk is an episode's first. Errors: CONTROL_MEMORY. */
-export function checkForgetting(job: Job): void {
+/** Without memory every chunk is an episode's first, and there is nothing that could be imagined further. Errors: CONTROL_MEMORY. */
+export function checkForgetting(job: Job, mode: ModeName): void {
+  if (mode !== 'sync') {
+    const message = 'Without memory only the synchronous mode is possible: the others go on from what the policy remembers.';
+    throw new PremotorError('CONTROL_MEMORY', message, { field: 'mode', expected: 'sync', found: mode });
+  }
   if (job.frame_chunk_size >= 2) return;
   const message = "Without memory a chunk's first latent frame is the observation itself: frame_chunk_size 1 leaves no actions to execute.";
   throw new PremotorError('CONTROL_MEMORY', message, { field: 'frame_chunk_size', expected: 'at least 2', found: `${job.frame_chunk_size}` });

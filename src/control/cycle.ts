@@ -1,32 +1,30 @@
 /**
- * The synchronous control cycle: observe, predict a chunk, place it on the robot's timeline, watch it being executed, commit what was executed and
- * seen, again. It owns the order of these steps, the lifecycle around them and the robot's safety in them: nothing moves before it was armed, and
- * whatever ends an episode, the arm is brought to rest and held. It computes no setpoints and reaches policy, robot and cameras only through their
- * interfaces, so simulation and hardware run the same code.
+ * The control cycle: observe, predict a chunk, place it on the robot's timeline, watch it being executed, commit what was executed and seen, again.
+ * The mode (src/control/modes) owns the order of these steps; this owns the lifecycle around them and the robot's safety: nothing moves before it was
+ * armed, and whatever ends an episode, the arm is brought to rest and held. It computes no setpoints and reaches policy, robot and cameras only
+ * through their interfaces, so simulation and hardware run the same code.
  */
-import { setImmediate as nextTurn } from 'node:timers/promises';
-import { type CameraHealth, checkBrightness, checkMotion, HEALTH, wayOf } from '../cameras/health.js';
+import { type CameraHealth, checkBrightness, HEALTH } from '../cameras/health.js';
 import { CameraSampler } from '../cameras/sampler.js';
 import type { FrameSource } from '../cameras/source.js';
 import { PremotorError } from '../errors.js';
 import { toPremotorError } from '../native.js';
-import type { Chunk, Policy, PredictOptions, Progress } from '../policy/contract.js';
-import type { ExecutedKnot, Robot } from '../robot/robot.js';
+import type { Policy } from '../policy/contract.js';
+import type { Robot } from '../robot/robot.js';
 import type { ActionMap } from './action-map.js';
+import type { Budget } from './budget/budget.js';
 import { checkConfiguration, checkForgetting, checkPolicy, checkPose, MOMENTS_PER_LATENT } from './checks.js';
-import { type ChunkReport, type CycleListener, type CycleReport, Listeners, type Observation, type Outcome } from './events.js';
+import { type CycleListener, type CycleReport, type EpisodeOptions, Listeners, type Outcome } from './events.js';
 import { Lifecycle, type State } from './lifecycle.js';
-import { type LimitedChunk, limitChunk, TOLERANCE, type Tolerance } from './limits.js';
+import { TOLERANCE, type Tolerance } from './limits.js';
+import { MODES } from './modes/index.js';
+import type { Mode, ModeName } from './modes/mode.js';
+import { type Commits, EpisodeRun, type Settings, StopRequested } from './run.js';
 
 const ACTION_RATE_HZ = 50;
 const FRAME_AGE_MAX_MS = 100;
 const FRAME_SKEW_MAX_MS = 50;
 const HOLD_MS = 200;
-/**
- * How long one sign of life of the policy is good for, while the arm rests and waits for it. The robot latches a fault when the next one is later;
- * the firmware waits for 1 s at most.
- */
-const LEASE_MS = 900;
 const MS_NS = 1_000_000n;
 
 export interface CycleOptions {
@@ -57,87 +55,61 @@ export interface CycleOptions {
   readonly tolerance?: Tolerance;
   /** How long the last setpoint is held at the end of an episode, on the robot's clock. Default: 200. */
   readonly holdMs?: number;
+  /** How predicting and moving are interleaved. Default: 'sync'. */
+  readonly mode?: ModeName;
+  /** Picks the denoising of every prediction in asynchronous modes, and knows how long one takes. Default: measured, with the job's steps. */
+  readonly budget?: Budget;
+  /**
+   * For robots on virtual time, whose clock stands still while the policy thinks: robot time that every prediction is made to take, its commit
+   * included. Default: what it takes on the robot's clock.
+   */
+  readonly thinkingMs?: number;
+  /** For measuring, in mode 'sync': what is committed as executed (docs/EVAL.md). Default: 'executed'. */
+  readonly commits?: Commits;
 }
-
-export interface EpisodeOptions {
-  readonly prompt: string;
-  /** The episode ends after so many chunks. */
-  readonly chunks: number;
-  /** Seed of the policy's noise. Default: 0. */
-  readonly seed?: number;
-  /** Asked after every commit; true ends the episode as 'reached'. */
-  readonly until?: () => boolean;
-}
-
-/** What changes while an episode runs. */
-interface Episode {
-  readonly options: EpisodeOptions;
-  readonly stop: AbortController;
-  readonly reports: ChunkReport[];
-  knots: number;
-  clampedKnots: number;
-  startNs: bigint | undefined;
-  /** Moments are a whole number of their period after this: the time of the first observation's newest frame. */
-  gridNs: bigint;
-  /** Over the observations of the chunk under way. */
-  frameAgeNsMax: bigint;
-  frameSkewNsMax: bigint;
-}
-
-/** What came of executing a chunk. */
-interface Execution {
-  readonly moments: Observation[];
-  /** For each knot, whether some joint was held back. */
-  readonly clamped: readonly boolean[];
-}
-
-/** Thrown inside the cycle to leave it when a stop was requested. */
-class StopRequested extends Error {}
 
 export class ControlCycle {
-  readonly #policy: Policy;
-  readonly #robot: Robot;
-  readonly #sampler: CameraSampler;
+  readonly #settings: Settings;
+  readonly #mode: Mode;
   readonly #listeners = new Listeners();
   readonly #lifecycle = new Lifecycle((transition) => this.#listeners.emit({ type: 'state', transition }));
-  readonly #knotNs: bigint;
-  readonly #knotsPerMoment: number;
-  readonly #steps: Pick<PredictOptions, 'videoSteps' | 'actionSteps'>;
-  readonly #forgets: boolean;
   readonly #holdMs: number;
-  readonly #tolerance: Tolerance;
-  readonly #actions: ActionMap | undefined;
-  readonly #health: CameraHealth;
-  readonly #startPose: Float64Array | undefined;
-  #episode: Episode | undefined;
+  #run: EpisodeRun | undefined;
   /** Requests so far, so that one which comes while the robot is being armed is not lost. */
   #stopRequests = 0;
 
   /** Errors: CONTROL_JOINTS, CONTROL_RATE, CONTROL_MOMENTS, CONTROL_MEMORY, CAMERA_MISSING. */
   constructor(options: CycleOptions) {
-    const { policy, robot, cameras } = options;
+    const { policy, robot, cameras, videoSteps, actionSteps, mode = 'sync' } = options;
     const rateHz = options.actionRateHz ?? ACTION_RATE_HZ;
     checkConfiguration(policy.job, robot, rateHz, options.actions);
-    const milliseconds = (value: number): bigint => BigInt(Math.round(value * 1e6));
-    this.#policy = policy;
-    this.#robot = robot;
-    this.#sampler = new CameraSampler({
-      source: cameras,
-      keys: policy.job.obs_cam_keys,
-      ageMaxNs: milliseconds(options.frameAgeMaxMs ?? FRAME_AGE_MAX_MS),
-      skewMaxNs: milliseconds(options.frameSkewMaxMs ?? FRAME_SKEW_MAX_MS),
-    });
-    this.#knotNs = BigInt(Math.round(1e9 / rateHz));
-    this.#knotsPerMoment = policy.job.action_per_frame / MOMENTS_PER_LATENT;
-    const { videoSteps, actionSteps } = options;
-    this.#steps = { ...(videoSteps === undefined ? {} : { videoSteps }), ...(actionSteps === undefined ? {} : { actionSteps }) };
-    this.#forgets = options.memory === 'chunk';
-    if (this.#forgets) checkForgetting(policy.job);
+    const forgets = options.memory === 'chunk';
+    if (forgets) checkForgetting(policy.job, mode);
+    const nanoseconds = (milliseconds: number): bigint => BigInt(Math.round(milliseconds * 1e6));
+    this.#settings = {
+      policy,
+      robot,
+      sampler: new CameraSampler({
+        source: cameras,
+        keys: policy.job.obs_cam_keys,
+        ageMaxNs: nanoseconds(options.frameAgeMaxMs ?? FRAME_AGE_MAX_MS),
+        skewMaxNs: nanoseconds(options.frameSkewMaxMs ?? FRAME_SKEW_MAX_MS),
+      }),
+      listeners: this.#listeners,
+      knotNs: BigInt(Math.round(1e9 / rateHz)),
+      knotsPerMoment: policy.job.action_per_frame / MOMENTS_PER_LATENT,
+      steps: { ...(videoSteps === undefined ? {} : { videoSteps }), ...(actionSteps === undefined ? {} : { actionSteps }) },
+      forgets,
+      tolerance: options.tolerance ?? TOLERANCE,
+      actions: options.actions,
+      health: options.cameraHealth ?? HEALTH,
+      startPose: options.startPoseRad,
+      commits: options.commits ?? 'executed',
+      budget: options.budget,
+      thinkingNs: options.thinkingMs === undefined ? undefined : nanoseconds(options.thinkingMs),
+    };
+    this.#mode = MODES[mode];
     this.#holdMs = options.holdMs ?? HOLD_MS;
-    this.#tolerance = options.tolerance ?? TOLERANCE;
-    this.#actions = options.actions;
-    this.#health = options.cameraHealth ?? HEALTH;
-    this.#startPose = options.startPoseRad;
   }
 
   /** Returns what removes the listener again. */
@@ -162,15 +134,16 @@ export class ControlCycle {
   async arm(): Promise<void> {
     this.#lifecycle.check('arm');
     const requests = this.#stopRequests;
-    checkPolicy(this.#policy, this.#actions?.channels ?? this.#robot.joints.length);
-    const state = await this.#robot.getState();
-    checkPose(state, this.#robot.joints);
-    this.#sampler.clear();
-    const { frames } = await this.#sampler.sampleAt(state.timeNs, () => this.#now());
-    checkBrightness(frames, this.#health);
-    if (this.#stopRequests === requests) await this.#robot.arm();
+    const { policy, robot, sampler, actions, health } = this.#settings;
+    checkPolicy(policy, actions?.channels ?? robot.joints.length);
+    const state = await robot.getState();
+    checkPose(state, robot.joints);
+    sampler.clear();
+    const { frames } = await sampler.sampleAt(state.timeNs, () => this.#now());
+    checkBrightness(frames, health);
+    if (this.#stopRequests === requests) await robot.arm();
     if (this.#stopRequests !== requests) {
-      await this.#robot.disarm();
+      await robot.disarm();
       throw new PremotorError('ABORTED', 'A stop was requested while the robot was being armed. Arm it again.');
     }
     this.#lifecycle.dispatch('arm', 'robot, cameras and policy are ready');
@@ -179,7 +152,7 @@ export class ControlCycle {
   /** Takes the permission to move back, and the power. Errors: CONTROL_TRANSITION while an episode runs, and after a fault; those of the robot. */
   async disarm(): Promise<void> {
     this.#lifecycle.dispatch('disarm', 'disarmed');
-    await this.#robot.disarm();
+    await this.#settings.robot.disarm();
   }
 
   /** Leaves a fault; the robot has to be armed again before it moves. Errors: CONTROL_TRANSITION when there is none. */
@@ -195,9 +168,9 @@ export class ControlCycle {
     this.#stopRequests++;
     const { state } = this.#lifecycle;
     this.#lifecycle.dispatch('stop', reason);
-    if (state === 'armed') this.#robot.stop(1);
-    if (state === 'running') this.#robot.stop();
-    this.#episode?.stop.abort(reason);
+    if (state === 'armed') this.#settings.robot.stop(1);
+    if (state === 'running') this.#settings.robot.stop();
+    this.#run?.stop.abort(reason);
   }
 
   /**
@@ -205,201 +178,50 @@ export class ControlCycle {
    * robot that is not armed, CONTROL_TRANSITION.
    */
   async run(options: EpisodeOptions): Promise<CycleReport> {
-    if (this.#episode) {
+    if (this.#run) {
       const message = 'An episode is already running. Await its report, or request a stop, before the next one.';
       throw new PremotorError('CONTROL_BUSY', message, { expected: 'no episode', found: 'a running one' });
     }
     this.#lifecycle.check('start');
-    const episode: Episode = {
-      options,
-      stop: new AbortController(),
-      reports: [],
-      knots: 0,
-      clampedKnots: 0,
-      startNs: undefined,
-      gridNs: 0n,
-      frameAgeNsMax: 0n,
-      frameSkewNsMax: 0n,
-    };
-    this.#episode = episode;
+    const run = new EpisodeRun(this.#settings, options);
+    this.#run = run;
     this.#listeners.errors.length = 0;
     this.#lifecycle.dispatch('start', `episode "${options.prompt}"`);
     try {
       let outcome: Outcome;
       let error: PremotorError | undefined;
       try {
-        outcome = await this.#runChunks(episode);
+        outcome = await this.#mode.runChunks(run);
       } catch (thrown) {
         // An aborted prediction is the stop that was asked for, not a failure.
-        const isStop = thrown instanceof StopRequested || (episode.stop.signal.aborted && toPremotorError(thrown).code === 'ABORTED');
+        const isStop = thrown instanceof StopRequested || (run.stopped && toPremotorError(thrown).code === 'ABORTED');
         outcome = isStop ? 'stopped' : 'failed';
         if (!isStop) error = toPremotorError(thrown);
       }
-      return await this.#end(episode, outcome, error);
+      return await this.#end(run, outcome, error);
     } finally {
-      this.#episode = undefined;
+      this.#run = undefined;
     }
-  }
-
-  async #runChunks(episode: Episode): Promise<Outcome> {
-    const { options, stop } = episode;
-    const state = await this.#robot.getState();
-    episode.startNs = state.timeNs;
-    await this.#policy.reset({ prompt: options.prompt, signal: stop.signal });
-    if (this.#startPose) await this.#robot.moveTo(this.#startPose);
-    if (stop.signal.aborted) throw new StopRequested();
-    this.#robot.executed();
-    const first = await this.#observe(episode);
-    this.#actions?.begin((await this.#robot.getState()).positionsRad);
-    episode.gridNs = first.reduce((newest, { capturedAtNs }) => (capturedAtNs > newest ? capturedAtNs : newest), 0n);
-    this.#listeners.emit({ type: 'started', prompt: options.prompt, chunks: options.chunks, observation: first });
-    for (let chunk = 0; chunk < options.chunks; chunk++) {
-      await this.#runChunk(episode, chunk, first);
-      if (options.until?.()) return 'reached';
-      if (stop.signal.aborted) throw new StopRequested();
-    }
-    return 'finished';
-  }
-
-  async #runChunk(episode: Episode, chunk: number, first: Observation): Promise<void> {
-    const forgets = this.#forgets && chunk > 0;
-    const obs = forgets ? await this.#observe(episode) : first;
-    const begun = performance.now();
-    if (forgets) await this.#policy.reset({ prompt: episode.options.prompt, signal: episode.stop.signal });
-    const prediction = await this.#policy.predict({
-      ...(chunk === 0 || forgets ? { obs } : {}),
-      ...this.#steps,
-      seed: episode.options.seed ?? 0,
-      signal: episode.stop.signal,
-      onProgress: (progress) => this.#noteProgress(chunk, progress),
-    });
-    const predicted = performance.now();
-    const { frameIndex, latents, timing } = prediction;
-    this.#listeners.emit({ type: 'predicted', chunk, frameIndex, latents, timing });
-    const { positionsRad } = await this.#robot.getState();
-    // An episode's first latent frame is the observation itself: no actions lead to it.
-    const padding = chunk === 0 || this.#forgets ? this.#policy.job.action_per_frame : 0;
-    if (forgets) this.#actions?.begin(positionsRad);
-    const mapped = this.#actions?.toJoints(prediction.actions, prediction.shape, positionsRad, padding);
-    const limited = this.#limit(prediction, mapped?.actions ?? prediction.actions, padding, positionsRad);
-    const done = await this.#execute(episode, limited);
-    const { moments } = done;
-    checkMotion(moments, wayOf(positionsRad, limited.knots), this.#health);
-    const clampedKnots = done.clamped.filter((isClamped, knot) => isClamped || mapped?.clamped[knot] === true).length;
-    const actions = this.#actions?.toActions(limited.executed, prediction.actions, prediction.shape, padding) ?? limited.executed;
-    const executed = performance.now();
-    this.#listeners.emit({ type: 'executed', chunk, actions, moments, clampedKnots });
-    if (!this.#forgets) {
-      await this.#policy.commit({ obs: moments, actions, onProgress: (progress) => this.#noteProgress(chunk, progress) });
-    }
-    const report: ChunkReport = {
-      chunk,
-      frameIndex,
-      knots: limited.knots.length,
-      clampedKnots,
-      frameAgeMsMax: Number(episode.frameAgeNsMax) / 1e6,
-      frameSkewMsMax: Number(episode.frameSkewNsMax) / 1e6,
-      predictMs: predicted - begun,
-      executeMs: executed - predicted,
-      commitMs: performance.now() - executed,
-      timing,
-    };
-    episode.reports.push(report);
-    Object.assign(episode, { frameAgeNsMax: 0n, frameSkewNsMax: 0n });
-    this.#listeners.emit({ type: 'committed', chunk, report });
-  }
-
-  #limit(prediction: Chunk, actions: Float32Array, padding: number, from: Float64Array): LimitedChunk {
-    const { joints } = this.#robot;
-    const [, latentFrames, perFrame] = prediction.shape;
-    const knotS = Number(this.#knotNs) / 1e9;
-    return limitChunk({ actions, shape: [joints.length, latentFrames, perFrame], padding, from, joints, knotS, tolerance: this.#tolerance });
-  }
-
-  /** The policy has got somewhere: a sign of life, which the robot is given too. */
-  #noteProgress(chunk: number, progress: Progress): void {
-    this.#robot.beat(LEASE_MS);
-    this.#listeners.emit({ type: 'progress', chunk, progress });
-  }
-
-  /**
-   * Places the knots on the timeline, one knot period from now at the earliest and in step with the cameras, and gives what the cameras saw at every
-   * (H/4)-th. `limited.executed` becomes what the stream has really put out.
-   */
-  async #execute(episode: Episode, limited: LimitedChunk): Promise<Execution> {
-    const { knots } = limited;
-    const moments: Observation[] = [];
-    if (knots.length === 0) return { moments, clamped: [] };
-    const baseNs = this.#nextMoment(episode, await this.#now());
-    const plan = await this.#robot.push({ startNs: baseNs + this.#knotNs, knotNs: this.#knotNs, knots });
-    for (let knot = 1; knot <= knots.length; knot++) {
-      await this.#robot.waitUntil(baseNs + BigInt(knot) * this.#knotNs);
-      if (episode.stop.signal.aborted) throw new StopRequested();
-      episode.knots++;
-      if (knot % this.#knotsPerMoment !== 0) continue;
-      moments.push(await this.#observe(episode));
-      this.#robot.beat(LEASE_MS);
-      // In virtual time nothing waits, so signals and timers get their turn here.
-      await nextTurn();
-    }
-    const clamped = this.#takeExecuted(limited, plan);
-    episode.clampedKnots += clamped.filter(Boolean).length;
-    // A synchronous cycle has nothing to execute while the policy thinks.
-    await this.#robot.rest();
-    return { moments, clamped };
-  }
-
-  /** The first time, not before `nowNs`, that is a whole number of moments after the first observation. */
-  #nextMoment({ gridNs }: Episode, nowNs: bigint): bigint {
-    const momentNs = this.#knotNs * BigInt(this.#knotsPerMoment);
-    const passed = (nowNs - gridNs + momentNs - 1n) / momentNs;
-    return gridNs + passed * momentNs;
-  }
-
-  /** Writes what was executed into the chunk that will be committed, and says which knots were clamped. Errors: CONTROL_EXECUTED. */
-  #takeExecuted({ knots, clamped, executed, first }: LimitedChunk, plan: bigint): boolean[] {
-    const done = this.#robot.executed().filter((one) => one.plan === plan);
-    const byKnot = new Map<number, ExecutedKnot>(done.map((one) => [one.knot, one]));
-    const count = executed.length / this.#robot.joints.length;
-    return knots.map((_, knot) => {
-      const one = byKnot.get(knot);
-      if (!one) {
-        const message = 'The robot did not report every action as executed, so the policy cannot be told what happened. Arm it again.';
-        throw new PremotorError('CONTROL_EXECUTED', message, { expected: `${knots.length} actions`, found: `${byKnot.size}` });
-      }
-      one.positionsRad.forEach((angle, joint) => {
-        executed[joint * count + first + knot] = angle;
-      });
-      return one.isClamped || clamped[knot] === true;
-    });
   }
 
   async #now(): Promise<bigint> {
-    return (await this.#robot.getState()).timeNs;
-  }
-
-  /** What the cameras saw at this moment. */
-  async #observe(episode: Episode): Promise<Observation> {
-    const { frames, ageNsMax, skewNs } = await this.#sampler.sampleAt(await this.#now(), () => this.#now());
-    checkBrightness(frames, this.#health);
-    if (ageNsMax > episode.frameAgeNsMax) episode.frameAgeNsMax = ageNsMax;
-    if (skewNs > episode.frameSkewNsMax) episode.frameSkewNsMax = skewNs;
-    return frames;
+    return (await this.#settings.robot.getState()).timeNs;
   }
 
   /** Brings the arm to rest, holds it, and reports. Never throws. */
-  async #end(episode: Episode, outcome: Outcome, error: PremotorError | undefined): Promise<CycleReport> {
+  async #end(run: EpisodeRun, outcome: Outcome, error: PremotorError | undefined): Promise<CycleReport> {
     if (error) this.#lifecycle.fail(error);
     this.#listeners.emit({ type: 'holding', why: outcome });
     let holdError: PremotorError | undefined;
     let [activeMs, robotMs] = [0, 0];
-    const { startNs } = episode;
+    const { startNs } = run;
+    const { robot } = this.#settings;
     try {
       if (startNs !== undefined) {
         const elapsedMs = async (): Promise<number> => Number((await this.#now()) - startNs) / 1e6;
         activeMs = await elapsedMs();
-        this.#robot.stop();
-        await this.#robot.rest();
+        robot.stop();
+        await robot.rest();
         if (!error) this.#lifecycle.dispatch('rest', outcome === 'stopped' ? 'the arm came to rest' : `episode ${outcome}`);
         await this.#hold(error);
         robotMs = await elapsedMs();
@@ -410,12 +232,12 @@ export class ControlCycle {
     }
     const report: CycleReport = {
       outcome,
-      ...(outcome === 'stopped' ? { stopReason: String(episode.stop.signal.reason) } : {}),
+      ...(outcome === 'stopped' ? { stopReason: String(run.stop.signal.reason) } : {}),
       ...(error ? { error } : {}),
       ...(holdError ? { holdError } : {}),
-      chunks: episode.reports,
-      knots: episode.knots,
-      clampedKnots: episode.clampedKnots,
+      chunks: run.reports,
+      knots: run.knots,
+      clampedKnots: run.clampedKnots,
       activeMs,
       robotMs,
       listenerErrors: [...this.#listeners.errors],
@@ -427,7 +249,7 @@ export class ControlCycle {
   /** Keeps the power on for a while, so that the arm settles before anybody looks. The stop is a decision to hold: it needs no planner. */
   async #hold(known: PremotorError | undefined): Promise<void> {
     try {
-      await this.#robot.waitUntil((await this.#now()) + BigInt(Math.round(this.#holdMs)) * MS_NS);
+      await this.#settings.robot.waitUntil((await this.#now()) + BigInt(Math.round(this.#holdMs)) * MS_NS);
     } catch (thrown) {
       // A robot that has latched a fault says so again; it stands all the same.
       if (toPremotorError(thrown).code !== known?.code) throw thrown;

@@ -9,6 +9,28 @@ import type { Transition } from './lifecycle.js';
 /** One frame per camera, in the job's order. */
 export type Observation = readonly Frame[];
 
+export interface EpisodeOptions {
+  readonly prompt: string;
+  /** The episode ends after so many chunks. */
+  readonly chunks: number;
+  /** Seed of the policy's noise. Default: 0. */
+  readonly seed?: number;
+  /** Asked after every commit, in asynchronous modes after every latent frame; true ends the episode as 'reached'. */
+  readonly until?: () => boolean;
+  /** The policy has been given the past of an interrupted episode; go on from there. */
+  readonly resume?: {
+    /** Chunks that were completed. */
+    readonly chunk: number;
+    /** Latent frames that the policy remembers. */
+    readonly frameIndex: number;
+    /** The generation of the policy's episode. */
+    readonly generation: number;
+    /** Where the robot was when the episode began, [joints]; for actions that are relative to it. */
+    readonly beganAtRad?: readonly number[];
+  };
+}
+
+/** In asynchronous modes a report covers the time from the landing of the chunk before to its own. */
 export interface ChunkReport {
   /** Number of the chunk in the episode, from 0. */
   readonly chunk: number;
@@ -17,6 +39,10 @@ export interface ChunkReport {
   /** Setpoint knots executed, and how many of them had to be clamped. */
   readonly knots: number;
   readonly clampedKnots: number;
+  /** Knots that the stream consumed while the policy thought about it: the delay. 0 in a synchronous cycle. */
+  readonly delayKnots: number;
+  /** Latent frames that were imagined, or taken from an old forecast, for what was being executed meanwhile. */
+  readonly assumedFrames: number;
   /** Over its observations: the oldest frame's age when it was used, and the largest time between the cameras' captures. */
   readonly frameAgeMsMax: number;
   readonly frameSkewMsMax: number;
@@ -54,17 +80,36 @@ export interface CycleReport {
 
 export type CycleEvent =
   | { readonly type: 'state'; readonly transition: Transition }
-  | { readonly type: 'started'; readonly prompt: string; readonly chunks: number; readonly observation: Observation }
+  | {
+      readonly type: 'started';
+      readonly prompt: string;
+      readonly chunks: number;
+      readonly observation: Observation;
+      /** [joints], where the robot was. */
+      readonly positionsRad: Float64Array;
+    }
   | { readonly type: 'progress'; readonly chunk: number; readonly progress: Progress }
-  | { readonly type: 'predicted'; readonly chunk: number; readonly frameIndex: number; readonly latents: Tensor; readonly timing: Timing }
+  | {
+      readonly type: 'predicted';
+      readonly chunk: number;
+      readonly frameIndex: number;
+      readonly latents: Tensor;
+      readonly timing: Timing;
+      /** The frames before it, as they were imagined or forecast, [1, C, E, h, w]. */
+      readonly assumed?: Tensor;
+    }
   | {
       readonly type: 'executed';
       readonly chunk: number;
-      /** [used, K, H], the clamped actions as they are committed. */
+      /** First latent frame of what follows. */
+      readonly frameIndex: number;
+      /** [used, F, H], the clamped actions as they are committed. */
       readonly actions: Float32Array;
       readonly moments: readonly Observation[];
       readonly clampedKnots: number;
     }
+  /** What the network saw of it, [1, C, F, h, w]; `frameIndex`: its first latent frame. */
+  | { readonly type: 'remembered'; readonly frameIndex: number; readonly latents: Tensor }
   | { readonly type: 'committed'; readonly chunk: number; readonly report: ChunkReport }
   | { readonly type: 'holding'; readonly why: Outcome }
   | { readonly type: 'ended'; readonly report: CycleReport };

@@ -36,7 +36,12 @@ export interface ChunkToLimit {
   readonly knotS: number;
   /** Default: TOLERANCE. */
   readonly tolerance?: Tolerance;
+  /** The robot stands, but the plan may be in full motion: the speed limit is approached over the first knots. Default: false. */
+  readonly ramps?: boolean;
 }
+
+/** Knots over which a chunk that ramps approaches the speed limit: a joint with 100 rad/s^2 reaches it in less. */
+const RAMP_KNOTS = 4;
 
 export interface LimitedChunk {
   /** One knot per executed action, [joints] each. Every value is a float32. */
@@ -70,9 +75,9 @@ function floor32(value: number): number {
   return rounded <= value ? rounded : neighbour32(rounded, -1);
 }
 
-/** Clamps one joint's target after `previous`. A joint that is already outside its range is led back no faster than its speed limit. */
-function clampJoint(target: number, previous: number, joint: Joint, knotS: number): number {
-  const step = (joint.velocityMaxRadPerS * knotS) / PEAK_OVER_MEAN;
+/** Clamps one joint's target after `previous`, to a share of its speed. A joint that is already outside its range is led back no faster than its speed limit. */
+function clampJoint(target: number, previous: number, joint: Joint, knotS: number, share: number): number {
+  const step = (share * joint.velocityMaxRadPerS * knotS) / PEAK_OVER_MEAN;
   const low = Math.min(Math.max(joint.lowerRad, previous - step), previous + step);
   const high = Math.max(Math.min(joint.upperRad, previous + step), previous - step);
   return Math.max(ceil32(low), Math.min(floor32(high), target));
@@ -90,10 +95,11 @@ export function limitChunk(chunk: ChunkToLimit): LimitedChunk {
   const clamped: boolean[] = [];
   for (let action = chunk.padding; action < count; action++) {
     let isClamped = false;
+    const share = chunk.ramps ? Math.min(1, (action - chunk.padding + 1) / RAMP_KNOTS) : 1;
     const knot = new Float64Array(used);
     chunk.joints.forEach((joint, index) => {
       const target = chunk.actions[index * count + action] ?? Number.NaN;
-      const allowed = clampJoint(target, previous[index] ?? 0, joint, chunk.knotS);
+      const allowed = clampJoint(target, previous[index] ?? 0, joint, chunk.knotS, share);
       if (allowed !== target) isClamped = true;
       knot[index] = allowed;
       executed[index * count + action] = allowed;

@@ -2,8 +2,11 @@
  * What is evaluated and what comes out: one configuration of a policy, the result of one episode, the summary of many. Types and the arithmetic that
  * turns a configuration into a job and an episode's length; src/evaluation/episode.ts runs it.
  */
+import type { ModeName } from '../control/modes/mode.js';
+import type { Commits } from '../control/run.js';
 import type { Job } from '../policy/contract.js';
 import { type Disturbances, formatDisturbances } from '../sim/disturbances.js';
+import { ACTION_RATE_HZ } from '../sim/job.js';
 import type { ButtonColour } from '../sim/scene.js';
 import type { Task, TaskName } from '../sim/tasks/task.js';
 
@@ -21,6 +24,24 @@ export interface Configuration {
   readonly memory: 'episode' | 'chunk';
   readonly disturbances: Disturbances;
   readonly pace: 'virtual' | 'real';
+  /** Default: 'sync'. */
+  readonly mode?: ModeName;
+  /** In virtual time: how long every prediction takes, its commit included, in chunks of robot time. Default: 0 for 'sync', DELAY_CHUNKS otherwise. */
+  readonly delayChunks?: number;
+  /** What is committed as executed. Default: 'executed'. */
+  readonly commits?: Commits;
+  /** The joints' speed limits are this share of the arm's. Default: 1. */
+  readonly speedShare?: number;
+}
+
+/** The delay that asynchronous modes are evaluated with in virtual time unless one is given. */
+export const DELAY_CHUNKS = 0.5;
+
+/** Robot time that every prediction takes in virtual time, in milliseconds; undefined in real time. */
+export function thinkingMsOf({ pace, mode = 'sync', delayChunks }: Configuration, job: Job): number | undefined {
+  if (pace === 'real') return undefined;
+  const chunks = delayChunks ?? (mode === 'sync' ? 0 : DELAY_CHUNKS);
+  return (chunks * job.frame_chunk_size * job.action_per_frame * 1000) / ACTION_RATE_HZ;
 }
 
 /** One checkpoint and its job. */
@@ -43,6 +64,9 @@ export interface EpisodeResult {
   readonly completionS: number | null;
   /** Robot time of the whole episode. */
   readonly robotS: number;
+  /** Robot time until the arm first moved, and the time that it stood still after that and before the task was done (or the episode ended). */
+  readonly firstMoveS: number | null;
+  readonly idleS: number;
   readonly presses: readonly { readonly colour: ButtonColour; readonly timeS: number }[];
   /** Largest third derivative of any joint's setpoint at the physics rate. */
   readonly peakJerkRadPerS3: number;
@@ -53,6 +77,16 @@ export interface EpisodeResult {
   /** Wall-clock time of each chunk's two calls to the policy: the only numbers that differ from run to run. */
   readonly predictMs: readonly number[];
   readonly commitMs: readonly number[];
+  /** Only where frames were assumed: how far they were from what was then seen. */
+  readonly assumed?: AssumedFrames;
+}
+
+/** Latent frames that a prediction went on from before they were seen. */
+export interface AssumedFrames {
+  readonly frames: number;
+  /** Root mean square over their values, normalised latents: of what was assumed minus what was seen, and of the last frame that was known minus that. */
+  readonly errorRms: number;
+  readonly stillErrorRms: number;
 }
 
 /** Pictures of a failed episode, evenly through time. */
@@ -90,8 +124,12 @@ export function chunksOf(task: Task, job: Job, memory: Configuration['memory']):
 /** The configuration in few words, the same for the same configuration: a name for files and tables. */
 export function describeConfiguration(configuration: Configuration): string {
   const { precision, videoSteps, actionSteps, videoExecStep, guidance, imagineSteps, memory, disturbances, pace } = configuration;
+  const { mode = 'sync', delayChunks, commits = 'executed', speedShare = 1 } = configuration;
   const steps = videoSteps === undefined ? 'job steps' : `${videoSteps} video steps`;
+  const delay = delayChunks ?? (mode === 'sync' || pace === 'real' ? 0 : DELAY_CHUNKS);
   const parts = [
+    ...(mode === 'sync' ? [] : [mode]),
+    ...(delay === 0 ? [] : [`delay ${100 * delay} %`]),
     steps,
     ...(actionSteps === undefined ? [] : [`${actionSteps} action steps`]),
     ...(videoExecStep === undefined || videoExecStep === -1 ? [] : [`first ${videoExecStep} passes`]),
@@ -100,6 +138,8 @@ export function describeConfiguration(configuration: Configuration): string {
     precision,
     ...(memory === 'chunk' ? ['memory off'] : []),
     ...(formatDisturbances(disturbances) === '' ? [] : [formatDisturbances(disturbances)]),
+    ...(commits === 'executed' ? [] : [`commits what was ${commits}`]),
+    ...(speedShare === 1 ? [] : [`${100 * speedShare} % of the speed`]),
     ...(pace === 'real' ? ['real time'] : []),
   ];
   return parts.join(', ');

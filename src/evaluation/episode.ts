@@ -8,7 +8,8 @@ import type { Frame, Policy } from '../policy/contract.js';
 import { ACTION_RATE_HZ, VIDEO_RATE_HZ } from '../sim/job.js';
 import type { Simulation } from '../sim/simulation.js';
 import type { Task, TaskScene, Verdict } from '../sim/tasks/task.js';
-import { type Configuration, chunksOf, type EpisodePictures, type EpisodeResult, type EpisodeVerdict } from './configuration.js';
+import { AssumptionMeter } from './assumption.js';
+import { type Configuration, chunksOf, type EpisodePictures, type EpisodeResult, type EpisodeVerdict, thinkingMsOf } from './configuration.js';
 import { describeFailure } from './failure.js';
 import { JerkMeter } from './jerk.js';
 
@@ -40,7 +41,12 @@ class Watch {
   /** Since when the task has been done without interruption. */
   doneAtNs: bigint | undefined;
   /** When the episode began: the arm is powered before that. */
-  startNs = 0n;
+  startNs: bigint | undefined;
+  firstMoveNs: bigint | undefined;
+  /** Time without a movement after the first, until the task was done. */
+  idleNs = 0n;
+  #stillNs = 0n;
+  readonly #before: Float64Array;
   readonly #simulation: Simulation;
   readonly #verdict: () => Verdict;
 
@@ -49,13 +55,28 @@ class Watch {
     this.#verdict = verdict;
     const { joints, periodNs } = simulation.robot;
     this.jerk = new JerkMeter(joints.length, Number(periodNs) / 1e9);
+    this.#before = new Float64Array(joints.length).fill(Number.NaN);
   }
 
   readonly see = (setpointRad: Float64Array): void => {
     if (!setpointRad.some(Number.isNaN)) this.jerk.add(setpointRad);
     const { timeNs } = this.#simulation.world;
+    if (this.startNs !== undefined && this.doneAtNs === undefined) this.#noteMotion(setpointRad, timeNs);
     if (timeNs % WATCH_PERIOD_NS === 0n) this.doneAtNs = this.#verdict() === 'succeeded' ? (this.doneAtNs ?? timeNs) : undefined;
   };
+
+  /** A pause counts when it is over: the arm's last rest belongs to nothing. */
+  #noteMotion(setpointRad: Float64Array, timeNs: bigint): void {
+    const isStill = setpointRad.every((angle, joint) => angle === this.#before[joint]);
+    this.#before.set(setpointRad);
+    if (isStill) {
+      this.#stillNs += this.#simulation.robot.periodNs;
+      return;
+    }
+    if (this.firstMoveNs === undefined) this.firstMoveNs = timeNs;
+    else this.idleNs += this.#stillNs;
+    this.#stillNs = 0n;
+  }
 }
 
 /** A frame may be as old as the delay, and the next frame a period late, before it counts as stale. */
@@ -67,7 +88,8 @@ function frameAgeMaxMs({ disturbances }: Configuration): number {
 /** Runs the episode of a seed; the seed draws scene, noise and disturbances. Errors: ABORTED; the cycle's are in the result. */
 export async function runEpisode(parts: EpisodeParts): Promise<EpisodeOutcome> {
   const { task, seed, policy, simulation, configuration, signal } = parts;
-  const { videoSteps, actionSteps, memory } = configuration;
+  const { videoSteps, actionSteps, memory, mode, commits } = configuration;
+  const thinkingMs = thinkingMsOf(configuration, policy.job);
   const scene = task.scene(seed);
   const verdict = (): Verdict => task.verdict(simulation.world, scene);
   simulation.reset(scene.layout, seed);
@@ -82,7 +104,12 @@ export async function runEpisode(parts: EpisodeParts): Promise<EpisodeOutcome> {
     memory,
     ...(videoSteps === undefined ? {} : { videoSteps }),
     ...(actionSteps === undefined ? {} : { actionSteps }),
+    ...(mode === undefined ? {} : { mode }),
+    ...(commits === undefined ? {} : { commits }),
+    ...(thinkingMs === undefined ? {} : { thinkingMs }),
   });
+  const assumption = new AssumptionMeter();
+  cycle.on(assumption.listen);
   const seen: Frame[] = [];
   cycle.on((event) => {
     if (event.type === 'started') seen.push(...event.observation.slice(0, 1));
@@ -96,7 +123,7 @@ export async function runEpisode(parts: EpisodeParts): Promise<EpisodeOutcome> {
     watch.startNs = simulation.world.timeNs;
     const report = await cycle.run({ prompt: scene.instruction, chunks, seed, until: () => verdict() !== 'open' });
     signal?.throwIfAborted();
-    const result = measured(parts, scene, watch, report, verdict());
+    const result = measured(parts, scene, watch, report, verdict(), assumption);
     return result.verdict === 'succeeded' ? { result } : { result, pictures: { task: task.name, seed, pictures: evenly(seen, PICTURES_MAX) } };
   } finally {
     unwatch();
@@ -104,9 +131,16 @@ export async function runEpisode(parts: EpisodeParts): Promise<EpisodeOutcome> {
   }
 }
 
-function measured({ task, seed, simulation }: EpisodeParts, scene: TaskScene, watch: Watch, report: CycleReport, end: Verdict): EpisodeResult {
+function measured(
+  { task, seed, simulation }: EpisodeParts,
+  scene: TaskScene,
+  watch: Watch,
+  report: CycleReport,
+  end: Verdict,
+  assumption: AssumptionMeter,
+): EpisodeResult {
   const verdict: EpisodeVerdict = report.error ? 'error' : end === 'open' ? 'timeout' : end;
-  const seconds = (timeNs: bigint): number => Number(timeNs - watch.startNs) / 1e9;
+  const seconds = (timeNs: bigint): number => Number(timeNs - (watch.startNs ?? 0n)) / 1e9;
   const { world, nudgedAtNs } = simulation;
   const why = report.error ? `${report.error.code}: ${report.error.message}` : describeFailure(scene, world);
   return {
@@ -117,6 +151,8 @@ function measured({ task, seed, simulation }: EpisodeParts, scene: TaskScene, wa
     why: verdict === 'succeeded' ? '' : why,
     completionS: verdict === 'succeeded' ? seconds(watch.doneAtNs ?? world.timeNs) : null,
     robotS: report.robotMs / 1000,
+    firstMoveS: watch.firstMoveNs === undefined ? null : seconds(watch.firstMoveNs),
+    idleS: Number(watch.idleNs) / 1e9,
     presses: world.pressLog.map(({ colour, timeNs }) => ({ colour, timeS: seconds(timeNs) })),
     peakJerkRadPerS3: watch.jerk.peak,
     knots: report.knots,
@@ -124,6 +160,7 @@ function measured({ task, seed, simulation }: EpisodeParts, scene: TaskScene, wa
     nudgedAtS: nudgedAtNs === undefined || nudgedAtNs > world.timeNs ? null : seconds(nudgedAtNs),
     predictMs: report.chunks.map(({ predictMs }) => microseconds(predictMs)),
     commitMs: report.chunks.map(({ commitMs }) => microseconds(commitMs)),
+    ...(assumption.isEmpty ? {} : { assumed: assumption.result() }),
   };
 }
 

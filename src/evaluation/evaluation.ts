@@ -8,6 +8,7 @@ import { readFileSync } from 'node:fs';
 import { cpus } from 'node:os';
 import { basename } from 'node:path';
 import { promisify } from 'node:util';
+import type { ModeName } from '../control/modes/mode.js';
 import type { Job, PolicyInfo } from '../policy/contract.js';
 import type { TaskName } from '../sim/tasks/task.js';
 import type { Configuration, EpisodePictures, EpisodeResult, Subject } from './configuration.js';
@@ -28,6 +29,9 @@ export interface TaskSummary {
   readonly interval: Interval;
   /** Robot time of the episodes that succeeded. */
   readonly completionS: { readonly p50: number | null; readonly p99: number | null };
+  /** Robot time, of the episodes that succeeded: the same from the arm's first movement on, and how long it stood still after that. */
+  readonly movingS: { readonly p50: number | null };
+  readonly idleS: { readonly p50: number | null };
   /** Wall-clock time of predict and commit together, per chunk. */
   readonly chunkMs: Latency;
   readonly predictMs: Latency;
@@ -46,7 +50,7 @@ export interface Machine {
 
 export interface Evaluation {
   readonly configuration: Configuration;
-  readonly mode: 'sync';
+  readonly mode: ModeName;
   /** The folder's name, not its place: documents are kept and shared. */
   readonly checkpoint: { readonly name: string; readonly hash: string; readonly parameters: number; readonly backend: string };
   /** Steps and passes that were run, and the SHA-256 of the whole job. */
@@ -97,6 +101,18 @@ export function summarise(task: TaskName, episodes: readonly EpisodeResult[]): T
     success: own.length === 0 ? 0 : succeeded / own.length,
     interval: wilson(succeeded, own.length),
     completionS: latency(own.flatMap(({ completionS }) => completionS ?? [])),
+    movingS: {
+      p50: percentile(
+        own.flatMap(({ completionS, firstMoveS }) => (completionS === null || firstMoveS === null ? [] : completionS - firstMoveS)),
+        0.5,
+      ),
+    },
+    idleS: {
+      p50: percentile(
+        own.flatMap(({ completionS, idleS }) => (completionS === null ? [] : idleS)),
+        0.5,
+      ),
+    },
     chunkMs: latency(own.flatMap(({ predictMs, commitMs }) => predictMs.map((ms, chunk) => ms + (commitMs[chunk] ?? 0)))),
     predictMs: latency(own.flatMap(({ predictMs }) => predictMs)),
     commitMs: latency(own.flatMap(({ commitMs }) => commitMs)),
@@ -133,7 +149,7 @@ export async function evaluate(
   const episodes = outcomes.map(({ result }) => result).sort((a, b) => (rank.get(a.task) ?? 0) - (rank.get(b.task) ?? 0) || a.seed - b.seed);
   const evaluation: Evaluation = {
     configuration,
-    mode: 'sync',
+    mode: configuration.mode ?? 'sync',
     checkpoint: checkpointOf(subject, info),
     job: stepsOf(subject, configuration),
     tasks: tasks.map((task) => summarise(task, episodes)),

@@ -5,6 +5,8 @@
 
 import { CAMERA_KEY_PREFIX } from '../cameras/simulated.js';
 import type { LoadPolicyOptions, Policy, PolicyInfo } from '../policy/contract.js';
+import type { Joint } from '../robot/robot.js';
+import { JOINTS } from '../sim/arm.js';
 import { CAMERAS, type SceneKind } from '../sim/scene.js';
 import { Simulation } from '../sim/simulation.js';
 import { TASKS } from '../sim/tasks/index.js';
@@ -44,10 +46,10 @@ export class EvaluationSession {
   }
 
   async #open(kind: SceneKind): Promise<Simulation> {
-    const { disturbances, pace } = this.#configuration;
+    const { disturbances, pace, speedShare = 1 } = this.#configuration;
     const keys = this.#policy.job.obs_cam_keys;
     const cameras = CAMERAS.filter((name) => keys.includes(`${CAMERA_KEY_PREFIX}${name}`));
-    const simulation = await Simulation.open({ kind, cameras, disturbances, pace });
+    const simulation = await Simulation.open({ kind, cameras, disturbances, pace, joints: slowed(JOINTS, speedShare) });
     this.#simulations.set(kind, simulation);
     return simulation;
   }
@@ -57,4 +59,9 @@ export class EvaluationSession {
     this.#simulations.clear();
     await this.#policy.close();
   }
+}
+
+/** Joints with a share of their speed. */
+function slowed(joints: readonly Joint[], share: number): readonly Joint[] {
+  return share === 1 ? joints : joints.map((joint) => ({ ...joint, velocityMaxRadPerS: share * joint.velocityMaxRadPerS }));
 }

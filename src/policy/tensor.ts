@@ -58,6 +58,33 @@ export function joinLatents(chunks: readonly Tensor[]): Tensor {
   return toTensor(joined, [1, channels, total, height, width]);
 }
 
+/** Single frames, [C, plane] each, as latents [1, C, F, h, w]; `shape` is that of any latents of the same model. */
+export function framesOf(frames: readonly Float32Array[], shape: readonly number[]): Tensor {
+  const [, channels = 0, , height = 0, width = 0] = shape;
+  const plane = height * width;
+  const joined = new Float32Array(channels * frames.length * plane);
+  for (let channel = 0; channel < channels; channel++) {
+    frames.forEach((frame, index) => {
+      joined.set(frame.subarray(channel * plane, (channel + 1) * plane), (channel * frames.length + index) * plane);
+    });
+  }
+  return toTensor(joined, [1, channels, frames.length, height, width]);
+}
+
+/** The frames of latents [1, C, F, h, w], [C, plane] each. */
+export function splitFrames(latents: Tensor): Float32Array[] {
+  const [, channels = 0, frames = 0, height = 0, width = 0] = latents.shape;
+  const plane = height * width;
+  return Array.from({ length: frames }, (_, frame) => {
+    const one = new Float32Array(channels * plane);
+    for (let channel = 0; channel < channels; channel++) {
+      const start = (channel * frames + frame) * plane;
+      one.set(latents.subarray(start, start + plane), channel * plane);
+    }
+    return one;
+  });
+}
+
 /**
  * Pictures of a decoded film, [pictures, height, width, 3] in [0, 1]. The 8-bit values are round(v * 255). It lets the event loop turn after each
  * picture, because a film has millions of values.

@@ -111,7 +111,7 @@ export class MotionRobot implements Robot {
     this.#native.beat(this.#clock.nowNs() + BigInt(Math.round(forMs * 1e6)));
   }
 
-  async push({ startNs, knotNs, knots }: Plan): Promise<bigint> {
+  async push({ startNs, spliceNs, knotNs, knots }: Plan): Promise<bigint> {
     // A stream process may have seen the plans of another supervisor.
     const { judgedSequence: seen } = this.#native.status();
     this.#sequence = (seen > this.#sequence ? seen : this.#sequence) + 1n;
@@ -123,7 +123,7 @@ export class MotionRobot implements Robot {
     const taken = this.#native.push({
       sequence,
       liveness: this.#liveness,
-      spliceNs: this.#clock.nowNs(),
+      spliceNs: spliceNs ?? this.#clock.nowNs(),
       startNs,
       deadlineNs: endNs + DEADLINE_AFTER_NS,
       knotNs,

@@ -23,9 +23,11 @@ export interface RobotState {
   readonly velocitiesRadPerS: Float64Array;
 }
 
-/** A chunk for the stream: knots [joints] at startNs, startNs + knotNs, ... of the robot's clock. It replaces every plan from now on. */
+/** A chunk for the stream: knots [joints] at startNs, startNs + knotNs, ... of the robot's clock. It replaces every plan from the splice on. */
 export interface Plan {
   readonly startNs: bigint;
+  /** Until then the plan before it goes on; position, velocity and acceleration are continuous there. Default: now. */
+  readonly spliceNs?: bigint;
   readonly knotNs: bigint;
   readonly knots: readonly Float64Array[];
 }

@@ -4,38 +4,61 @@
  */
 import type { CycleEvent, Observation } from '../control/events.js';
 import type { DecodedVideo, Frame, Policy, Progress, Tensor } from '../policy/contract.js';
-import { joinLatents } from '../policy/tensor.js';
+import { framesOf, splitFrames } from '../policy/tensor.js';
 import { composeRow, type Picture } from '../recording/animation.js';
 
 /** Pictures are shown at twice their size, so that labels fit above them. */
 const ENLARGEMENT = 2;
 const GAP_PIXELS = 6;
-/** A film shows so many chunks from the start of an episode; the rest would only cost memory. */
-export const FILM_CHUNKS_MAX = 40;
+/** A film shows so many latent frames from the start of an episode; the rest would only cost memory. */
+export const FILM_FRAMES_MAX = 80;
+const MOMENTS_PER_FRAME = 4;
 
 export class EpisodeFilm {
   readonly #seen: Observation[] = [];
-  readonly #latents: Tensor[] = [];
-  #pending: Tensor | undefined;
+  /** What was imagined for the frames that were executed, in their order. */
+  readonly #imagined: Float32Array[] = [];
+  /** What was imagined last for frames that are still to come. */
+  readonly #ahead = new Map<number, Float32Array>();
+  #shape: readonly number[] = [];
   #isCut = false;
 
-  /** Give this to ControlCycle.on. A chunk counts once it was executed whole. */
+  /** Give this to ControlCycle.on. A frame counts once it was executed. */
   readonly listen = (event: CycleEvent): void => {
     if (event.type === 'started') {
       // One film shows one episode: the last one.
       this.#seen.splice(0, this.#seen.length, event.observation);
-      this.#latents.length = 0;
+      this.#imagined.length = 0;
+      this.#ahead.clear();
       this.#isCut = false;
     }
-    if (event.type === 'predicted') this.#pending = event.latents;
-    if (event.type === 'executed' && this.#pending) {
-      if (this.#latents.length < FILM_CHUNKS_MAX) {
-        this.#seen.push(...event.moments);
-        this.#latents.push(this.#pending);
-      } else this.#isCut = true;
-      this.#pending = undefined;
-    }
+    if (event.type === 'predicted') this.#keep(event.frameIndex, event.latents);
+    if (event.type === 'executed') this.#take(event.frameIndex, event.moments);
   };
+
+  #keep(frameIndex: number, latents: Tensor): void {
+    this.#shape = latents.shape;
+    splitFrames(latents).forEach((frame, index) => {
+      this.#ahead.set(frameIndex + index, frame);
+    });
+  }
+
+  #take(frameIndex: number, moments: readonly Observation[]): void {
+    // Frame 0 is the first observation itself: it has no moments of its own.
+    const frames = moments.length / MOMENTS_PER_FRAME + (frameIndex === 0 ? 1 : 0);
+    const imagined: Float32Array[] = [];
+    for (let frame = frameIndex; frame < frameIndex + frames; frame++) {
+      const one = this.#ahead.get(frame);
+      if (one) imagined.push(one);
+      this.#ahead.delete(frame);
+    }
+    // The film of an episode that was resumed would have no beginning.
+    if (frameIndex > 0 && this.#imagined.length === 0) return;
+    if (imagined.length < frames || this.#imagined.length + frames > FILM_FRAMES_MAX) this.#isCut = true;
+    if (this.#isCut) return;
+    this.#seen.push(...moments);
+    this.#imagined.push(...imagined);
+  }
 
   /** Whether the episode was longer than the film. */
   get isCut(): boolean {
@@ -44,17 +67,17 @@ export class EpisodeFilm {
 
   /** Whether there is anything to show. */
   get isEmpty(): boolean {
-    return this.#latents.length === 0;
+    return this.#imagined.length === 0;
   }
 
   /**
-   * One row per moment: every camera as seen, then every camera as imagined. All chunks are decoded as one video, because the decoder gives one
+   * One row per moment: every camera as seen, then every camera as imagined. All frames are decoded as one video, because the decoder gives one
    * picture for the first latent frame and four for each later one, which is exactly when the cameras were read: at the start, then at every
    * (H/4)-th action.
    */
   async compose(policy: Pick<Policy, 'decode'>, onProgress?: (progress: Progress) => void): Promise<Picture[]> {
     if (this.isEmpty) return [];
-    const imagined = await policy.decode(joinLatents(this.#latents), onProgress ? { onProgress } : {});
+    const imagined = await policy.decode(framesOf(this.#imagined, this.#shape), onProgress ? { onProgress } : {});
     return composeFilm(this.#seen, imagined);
   }
 }

@@ -181,7 +181,7 @@ t.test('listeners hear every step; one that throws is reported and changes nothi
     throw new Error('a broken listener');
   });
   const report = await run(r, { chunks: 2 });
-  const chunk = ['progress', 'predicted', 'executed', 'committed'];
+  const chunk = ['progress', 'predicted', 'executed', 'remembered', 'committed'];
   t.same(
     r.events.map(({ type }) => type),
     ['state', 'state', 'started', ...chunk, ...chunk, 'holding', 'state', 'ended'],

@@ -4,7 +4,20 @@
  */
 import type { CameraInfo, FrameSource } from '../../src/cameras/source.js';
 import { loadNative, type NativeVirtualRobot } from '../../src/native.js';
-import type { Chunk, CommitOptions, Frame, Job, Policy, PredictOptions, ResetOptions, Tensor, Timing } from '../../src/policy/contract.js';
+import type {
+  Chunk,
+  CommitOptions,
+  EncoderState,
+  Frame,
+  Job,
+  Policy,
+  PredictNextOptions,
+  PredictOptions,
+  ResetOptions,
+  RestoreOptions,
+  Tensor,
+  Timing,
+} from '../../src/policy/contract.js';
 import { MotionRobot } from '../../src/robot/motion-robot.js';
 import type { ExecutedKnot, Joint, Plan, Robot, RobotState, StopCategory } from '../../src/robot/robot.js';
 import { HOME_TIP, inverseKinematics } from '../../src/sim/arm.js';
@@ -28,12 +41,16 @@ export const hasty: ActionAt = (channel, knot) => (HOME[channel] ?? 0) + (channe
 
 export class FakePolicy implements Policy {
   readonly job: Job;
-  readonly cache = { capacity: 100, valid: 0, committed: 0, predicted: 0 };
+  readonly cache = { capacity: 100, valid: 0, committed: 0, predicted: 0, checksum: '0000000000000000' };
   readonly calls: string[] = [];
   readonly resets: ResetOptions[] = [];
   readonly predictions: PredictOptions[] = [];
   readonly chunks: Chunk[] = [];
   readonly commits: CommitOptions[] = [];
+  readonly nexts: PredictNextOptions[] = [];
+  /** Latent frames that were committed. */
+  frameIndex = 0;
+  generation = 0;
   isClosed = false;
   /** Runs before a call answers; may throw or wait. */
   before: (call: string, signal: AbortSignal | undefined) => Promise<void> | void = () => undefined;
@@ -66,34 +83,75 @@ export class FakePolicy implements Policy {
     this.calls.push('reset');
     this.resets.push(options);
     await this.before('reset', options.signal);
-    return { source: 'encoder', cleanedPrompt: options.prompt, tokens: 1, warnings: [] };
+    this.frameIndex = 0;
+    this.generation++;
+    return { source: 'encoder', cleanedPrompt: options.prompt, tokens: 1, warnings: [], generation: this.generation };
+  }
+
+  /** What is predicted from a latent frame on. */
+  #chunk(frameIndex: number): Chunk {
+    const { frame_chunk_size: K, action_per_frame: H, used_action_channel_ids: used } = this.job;
+    const actions = new Float32Array(used.length * K * H);
+    for (let channel = 0; channel < used.length; channel++) {
+      for (let action = 0; action < K * H; action++) actions[channel * K * H + action] = this.#actionAt(channel, (frameIndex - 1) * H + action);
+    }
+    const latents = tensor([1, 48, K, 6, 12]);
+    // A frame's values tell which frame it is.
+    latents.forEach((_, index) => {
+      latents[index] = frameIndex + (Math.floor(index / 72) % K);
+    });
+    const { generation } = this;
+    const chunk: Chunk = { actions, shape: [used.length, K, H], latents, timing: TIMING, frameIndex, generation };
+    this.chunks.push(chunk);
+    return chunk;
   }
 
   async predict(options: PredictOptions = {}): Promise<Chunk> {
     this.calls.push('predict');
     this.predictions.push(options);
     await this.before('predict', options.signal);
-    const { frame_chunk_size: K, action_per_frame: H, used_action_channel_ids: used } = this.job;
-    const index = this.chunks.length;
-    const actions = new Float32Array(used.length * K * H);
-    for (let channel = 0; channel < used.length; channel++) {
-      for (let action = 0; action < K * H; action++) actions[channel * K * H + action] = this.#actionAt(channel, index * K * H + action - H);
-    }
     options.onProgress?.({ stage: 'video', done: 6, total: 6 });
-    const chunk: Chunk = { actions, shape: [used.length, K, H], latents: tensor([1, 48, K, 6, 12]), timing: TIMING, frameIndex: index * K };
-    this.chunks.push(chunk);
-    return chunk;
+    return this.#chunk(this.frameIndex);
   }
 
   async commit(options: CommitOptions): ReturnType<Policy['commit']> {
     this.calls.push('commit');
     this.commits.push(options);
     await this.before('commit', undefined);
-    return { frameIndex: this.chunks.length * this.job.frame_chunk_size, timing: TIMING };
+    return this.#remember(options);
   }
 
-  async predictNext(): Promise<Chunk> {
-    throw new Error('the synchronous cycle never calls predictNext');
+  #remember({ obs, actions }: CommitOptions): Awaited<ReturnType<Policy['commit']>> {
+    const { action_per_frame: H, used_action_channel_ids: used } = this.job;
+    const frames = obs.length / 4 + (this.frameIndex === 0 ? 1 : 0);
+    if (actions.length !== used.length * frames * H) throw new Error(`${obs.length} moments do not fit ${actions.length} values`);
+    this.frameIndex += frames;
+    return { frameIndex: this.frameIndex, generation: this.generation, latents: tensor([1, 48, frames, 6, 12]), timing: TIMING };
+  }
+
+  async predictNext(options: PredictNextOptions): Promise<Chunk> {
+    this.calls.push('predictNext');
+    this.nexts.push(options);
+    await this.before('predictNext', options.signal);
+    const { action_per_frame: H, used_action_channel_ids: used } = this.job;
+    const committed = options.obs && options.executed ? this.#remember({ obs: options.obs, actions: options.executed }) : undefined;
+    const frames = options.executing.length / (used.length * H);
+    if (!Number.isInteger(frames)) throw new Error(`${options.executing.length} values are no whole frames`);
+    options.onProgress?.({ stage: 'video', done: 6, total: 6 });
+    const imagined = frames > 0 && options.forecast === undefined ? { imagined: tensor([1, 48, frames, 6, 12]) } : {};
+    return { ...this.#chunk(this.frameIndex + frames), ...imagined, ...(committed ? { committed } : {}) };
+  }
+
+  async encoderState(): Promise<EncoderState> {
+    return { data: new Uint8Array(0) };
+  }
+
+  async restore({ prompt }: RestoreOptions): ReturnType<Policy['restore']> {
+    return this.reset({ prompt });
+  }
+
+  async occupy(): ReturnType<Policy['occupy']> {
+    return this.cache;
   }
 
   async decode(latents: Float32Array | { readonly data: Float32Array; readonly shape: readonly number[] }): ReturnType<Policy['decode']> {

@@ -2,7 +2,7 @@
 import t from 'tap';
 import { ControlCycle } from '../../src/control/cycle.js';
 import type { Frame } from '../../src/policy/contract.js';
-import { composeFilm, EpisodeFilm, FILM_CHUNKS_MAX, splitColumns } from '../../src/sim/film.js';
+import { composeFilm, EpisodeFilm, FILM_FRAMES_MAX, splitColumns } from '../../src/sim/film.js';
 import { SIM_JOB } from '../../src/sim/job.js';
 import { FakeCameras, FakePolicy, FakeRobot, tensor } from '../control/fakes.js';
 
@@ -61,10 +61,11 @@ t.test('a long episode makes a film of bounded length', async (t) => {
   const film = new EpisodeFilm();
   cycle.on(film.listen);
   await cycle.arm();
-  await cycle.run({ prompt: 'x', chunks: FILM_CHUNKS_MAX });
+  const chunks = FILM_FRAMES_MAX / SIM_JOB.frame_chunk_size;
+  await cycle.run({ prompt: 'x', chunks });
   t.notOk(film.isCut);
   await cycle.arm();
-  await cycle.run({ prompt: 'x', chunks: FILM_CHUNKS_MAX + 1 });
+  await cycle.run({ prompt: 'x', chunks: chunks + 1 });
   t.ok(film.isCut);
   const decoded: number[] = [];
   await film.compose({
@@ -73,5 +74,5 @@ t.test('a long episode makes a film of bounded length', async (t) => {
       return Object.assign([], { video: tensor([0]) });
     },
   });
-  t.same(decoded, [FILM_CHUNKS_MAX * SIM_JOB.frame_chunk_size]);
+  t.same(decoded, [FILM_FRAMES_MAX]);
 });

@@ -158,10 +158,12 @@ export class CostModel {
 
   /** Learns from a finished prediction. The passes are counted from the rung: Timing counts those of a commit among them. */
   note(think: Think, rung: Rung, timing: Timing): void {
-    const { commitFrames, executingFrames } = think;
+    const { executingFrames } = think;
     const { encodeMs, commitMs, imagineMs, videoMs, actionMs, totalMs } = timing;
     // A measurement that is no time teaches nothing.
     if (![encodeMs, commitMs, imagineMs, videoMs, actionMs, totalMs].every((ms) => Number.isFinite(ms) && ms >= 0)) return;
+    // An episode's first prediction may be planned with a commit, but has nothing to commit yet.
+    const commitFrames = commitMs > 0 ? think.commitFrames : 0;
     const frames = this.#job.frame_chunk_size;
     const guided = { video: this.#guided('video', rung), action: this.#guided('action', rung) };
     this.#learn('action', frames, guided.action, actionMs / rung.actionSteps);
