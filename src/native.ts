@@ -71,11 +71,15 @@ export interface NativeChunk {
   readonly latents: Float32Array; // [1, C, K, h, w]
   readonly frameIndex: number;
   readonly timing: NativeTiming;
+  readonly imagined?: Float32Array; // [1, C, E, h, w]
+  readonly committed?: NativeCommit;
   readonly trace?: Record<string, NativeTensor>;
 }
 
 export interface NativeCommit {
   readonly frameIndex: number;
+  readonly frames: number;
+  readonly latents: Float32Array; // [1, C, frames, h, w]
   readonly timing: NativeTiming;
   readonly trace?: Record<string, NativeTensor>;
 }
@@ -89,8 +93,39 @@ export interface NativePredict {
   readonly noiseAction?: Float32Array;
   readonly videoSteps?: number;
   readonly actionSteps?: number;
+  readonly videoExecStep?: number;
+  readonly guidance?: boolean;
   readonly trace: boolean;
   readonly onProgress?: NativeProgress;
+}
+
+/** moments and executed come together or not at all. */
+export interface NativePredictNext extends Omit<NativePredict, 'frames'> {
+  readonly moments?: NativeFrame[][];
+  readonly executed?: Float32Array;
+  readonly executing: Float32Array; // [used, E, H]
+  readonly forecast?: Float32Array; // [1, C, E, h, w]
+  readonly noiseImagined?: Float32Array; // [1, C, E, h, w]
+  readonly imagineSteps?: number;
+}
+
+/** An episode's past. `tag` names checkpoint and precision: an encoder state of another one is refused. */
+export interface NativeRestore {
+  readonly positive: NativeEmbedding;
+  readonly negative: NativeEmbedding | null;
+  readonly commits: readonly { readonly latents: Float32Array; readonly actions: Float32Array; readonly frames: number }[];
+  readonly encoder: Uint8Array;
+  readonly tag: string;
+  readonly onProgress?: NativeProgress;
+}
+
+/** Entries of the KV cache and a hash of the committed ones, 16 hexadecimal digits. */
+export interface NativeCache {
+  readonly capacity: number;
+  readonly valid: number;
+  readonly committed: number;
+  readonly predicted: number;
+  readonly checksum: string;
 }
 
 export interface NativeEngineInfo {
@@ -115,21 +150,18 @@ export interface NativeEngine {
   reset(positive: NativeEmbedding, negative: NativeEmbedding | null): Promise<void>;
   predict(options: NativePredict): Promise<NativeChunk>;
   commit(options: { moments: NativeFrame[][]; actions: Float32Array; trace: boolean; onProgress?: NativeProgress }): Promise<NativeCommit>;
-  predictNext(
-    options: Omit<NativePredict, 'frames'> & {
-      moments: NativeFrame[][];
-      executed: Float32Array;
-      executing: Float32Array;
-      noiseImagined?: Float32Array;
-    },
-  ): Promise<NativeChunk>;
+  predictNext(options: NativePredictNext): Promise<NativeChunk>;
+  encoderState(tag: string): Promise<Uint8Array>;
+  restore(options: NativeRestore): Promise<void>;
+  /** For measuring: fills the cache with committed entries of no meaning. */
+  occupy(): Promise<void>;
   /** latents [1, C, frames, h, w] normalised -> float32 [pictures, H, W, 3] in [0, 1]. */
   decode(
     latents: Float32Array,
     frames: number,
     onProgress?: NativeProgress,
   ): Promise<{ data: Float32Array; shape: [number, number, number, number] }>;
-  cache(): { capacity: number; valid: number; committed: number; predicted: number };
+  cache(): NativeCache;
   /** Asks the running call to stop; it then rejects with ABORTED. Does nothing when idle. */
   cancel(): void;
   /** Frees weights and cache. Waits for a running call. Idempotent. */

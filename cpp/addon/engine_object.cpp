@@ -1,5 +1,8 @@
 #include "addon/engine_object.h"
 
+#include <algorithm>
+#include <array>
+#include <cstdio>
 #include <utility>
 
 #include "addon/convert.h"
@@ -15,7 +18,8 @@ struct Constructors {
 // Everything that one prediction needs, copied out of JavaScript.
 struct PredictCall {
   OwnedMoments observation, moments;
-  std::optional<std::vector<float>> noise_video, noise_action, noise_imagined, executed, executing;
+  std::optional<std::vector<float>> noise_video, noise_action, noise_imagined, actions, forecast;
+  engine::ExecutingArgs executing;
   engine::PredictArgs args;
   engine::Trace trace;
   engine::ChunkResult chunk;
@@ -38,8 +42,14 @@ std::shared_ptr<PredictCall> read_predict(const Napi::Object& options) {
   call->args.noise_video = pointer("noiseVideo", &call->noise_video);
   call->args.noise_action = pointer("noiseAction", &call->noise_action);
   call->args.noise_imagined = pointer("noiseImagined", &call->noise_imagined);
-  if (options.Get("videoSteps").IsNumber()) call->args.video_steps = integer(options, "videoSteps");
-  if (options.Get("actionSteps").IsNumber()) call->args.action_steps = integer(options, "actionSteps");
+  const auto given = [&](const char* key, std::int64_t* to) {
+    if (options.Get(key).IsNumber()) *to = integer(options, key);
+  };
+  given("videoSteps", &call->args.video_steps);
+  given("actionSteps", &call->args.action_steps);
+  given("videoExecStep", &call->args.video_exec_step);
+  given("imagineSteps", &call->args.imagine_steps);
+  if (options.Get("guidance").IsBoolean()) call->args.guided = boolean(options, "guidance");
   call->traced = boolean(options, "trace");
   if (call->traced) call->args.trace = &call->trace;
   return call;
@@ -57,8 +67,24 @@ void check_noise(Napi::Env env, const PredictCall& call, const engine::SessionIn
   const std::int64_t video = info.latent_shape[0] * info.latent_shape[1] * info.latent_shape[2] * info.latent_shape[3];
   const std::int64_t action = action_dim * info.action_shape[1] * info.action_shape[2];
   check_size(env, "noiseVideo", call.noise_video, video);
-  check_size(env, "noiseImagined", call.noise_imagined, video);
   check_size(env, "noiseAction", call.noise_action, action);
+}
+
+// The actions that are being executed and, when given, their frames and the noise that imagines them: E of each.
+void read_executing(const Napi::Object& options, const engine::SessionInfo& info, PredictCall* call) {
+  const Napi::Env env = options.Env();
+  call->actions = float_array(options, "executing");
+  if (!call->actions.has_value()) throw Napi::TypeError::New(env, "native call: field \"executing\" is missing");
+  const std::int64_t per_frame = info.action_shape[0] * info.action_shape[2];
+  call->executing.frames = static_cast<std::int64_t>(call->actions->size()) / per_frame;
+  check_size(env, "executing", call->actions, call->executing.frames * per_frame);
+  const std::int64_t video =
+      info.latent_shape[0] * call->executing.frames * info.latent_shape[2] * info.latent_shape[3];
+  call->forecast = float_array(options, "forecast");
+  check_size(env, "forecast", call->forecast, video);
+  check_size(env, "noiseImagined", call->noise_imagined, video);
+  call->executing.actions = call->actions->data();
+  call->executing.forecast = call->forecast.has_value() ? call->forecast->data() : nullptr;
 }
 
 void check_cameras(Napi::Env env, const OwnedMoments& owned, std::int64_t cameras) {
@@ -67,12 +93,23 @@ void check_cameras(Napi::Env env, const OwnedMoments& owned, std::int64_t camera
       throw Napi::TypeError::New(env, "native call: a moment needs " + std::to_string(cameras) + " pictures");
 }
 
+Napi::Object commit_object(Napi::Env env, const engine::CommitResult& result) {
+  Napi::Object o = Napi::Object::New(env);
+  o.Set("frameIndex", static_cast<double>(result.frame_index));
+  o.Set("frames", static_cast<double>(result.frames));
+  o.Set("latents", from_floats(env, result.latents));
+  o.Set("timing", from_timing(env, result.timing));
+  return o;
+}
+
 Napi::Value chunk_object(Napi::Env env, PredictCall& call) {
   Napi::Object o = Napi::Object::New(env);
   o.Set("actions", from_floats(env, call.chunk.actions));
   o.Set("latents", from_floats(env, call.chunk.latents));
   o.Set("frameIndex", static_cast<double>(call.chunk.frame_index));
   o.Set("timing", from_timing(env, call.chunk.timing));
+  if (!call.chunk.imagined.empty()) o.Set("imagined", from_floats(env, call.chunk.imagined));
+  if (call.chunk.committed.has_value()) o.Set("committed", commit_object(env, *call.chunk.committed));
   if (call.traced) o.Set("trace", from_trace(env, std::move(call.trace)));
   return o;
 }
@@ -84,6 +121,8 @@ void EngineObject::define(Napi::Env env) {
       env, "NativeEngine",
       {InstanceMethod<&EngineObject::reset>("reset"), InstanceMethod<&EngineObject::predict>("predict"),
        InstanceMethod<&EngineObject::commit>("commit"), InstanceMethod<&EngineObject::predict_next>("predictNext"),
+       InstanceMethod<&EngineObject::encoder_state>("encoderState"),
+       InstanceMethod<&EngineObject::restore>("restore"), InstanceMethod<&EngineObject::occupy>("occupy"),
        InstanceMethod<&EngineObject::decode>("decode"), InstanceMethod<&EngineObject::cache>("cache"),
        InstanceMethod<&EngineObject::cancel>("cancel"), InstanceMethod<&EngineObject::close>("close"),
        InstanceAccessor<&EngineObject::info>("info")});
@@ -95,7 +134,7 @@ Napi::Object EngineObject::wrap(Napi::Env env, std::unique_ptr<engine::Session> 
   const Napi::Object object = env.GetInstanceData<Constructors>()->engine.New({});
   EngineObject* self = Unwrap(object);
   self->session_ = std::move(session);
-  self->counts_ = self->session_->cache_counts();
+  self->state_ = self->session_->cache_state();
   return object;
 }
 
@@ -117,7 +156,7 @@ std::function<void()> EngineObject::done() {
   Ref();
   return [this] {
     running_ = false;
-    counts_ = session_->cache_counts();
+    state_ = session_->cache_state();
     if (!closing_.empty()) {
       session_.reset();
       for (const Napi::Promise::Deferred& waiting : std::exchange(closing_, {})) waiting.Resolve(Env().Undefined());
@@ -196,9 +235,7 @@ Napi::Value EngineObject::commit(const Napi::CallbackInfo& info) {
         return session->commit(call->args, &call->result);
       },
       [call, traced](Napi::Env e) -> Napi::Value {
-        Napi::Object o = Napi::Object::New(e);
-        o.Set("frameIndex", static_cast<double>(call->result.frame_index));
-        o.Set("timing", from_timing(e, call->result.timing));
+        Napi::Object o = commit_object(e, call->result);
         if (traced) o.Set("trace", from_trace(e, std::move(call->trace)));
         return o;
       },
@@ -210,20 +247,98 @@ Napi::Value EngineObject::predict_next(const Napi::CallbackInfo& info) {
   const auto session = begin(env);
   const auto options = info[0].As<Napi::Object>();
   const auto call = read_predict(options);
-  const auto seen = read_commit(options, "executed", *session);
+  const auto seen = options.Get("moments").IsArray() ? read_commit(options, "executed", *session) : nullptr;
   check_noise(env, *call, session->info(), session->action_dim());
-  const engine::SessionInfo shape = session->info();
-  call->executing = float_array(options, "executing");
-  if (!call->executing.has_value()) throw Napi::TypeError::New(env, "native call: field \"executing\" is missing");
-  check_size(env, "executing", call->executing, shape.action_shape[0] * shape.action_shape[1] * shape.action_shape[2]);
+  read_executing(options, session->info(), call.get());
   return Task::start(
       env, options.Get("onProgress"),
       [session, call, seen](const Progress& progress) {
         call->args.progress = progress;
-        seen->args.progress = progress;
-        return session->predict_next(seen->args, call->executing->data(), call->args, &call->chunk);
+        if (seen != nullptr) seen->args.progress = progress;
+        const engine::CommitArgs* commit = seen == nullptr ? nullptr : &seen->args;
+        return session->predict_next(commit, call->executing, call->args, &call->chunk);
       },
       [call](Napi::Env e) { return chunk_object(e, *call); }, done());
+}
+
+Napi::Value EngineObject::encoder_state(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  const auto session = begin(env);
+  const std::string tag = info[0].As<Napi::String>();
+  const auto bytes = std::make_shared<std::vector<std::uint8_t>>();
+  return Task::start(
+      env, env.Undefined(), [session, tag, bytes](const Progress&) { return session->encoder_state(tag, bytes.get()); },
+      [bytes](Napi::Env e) -> Napi::Value {
+        Napi::Uint8Array data = Napi::Uint8Array::New(e, bytes->size());
+        std::copy(bytes->begin(), bytes->end(), data.Data());
+        return data;
+      },
+      done());
+}
+
+namespace {
+
+// An episode's past, copied out of JavaScript.
+struct RestoreCall {
+  std::vector<float> positive, negative;
+  std::vector<std::vector<float>> latents, actions;
+  std::vector<std::uint8_t> encoder;
+  engine::RestoreArgs args;
+};
+
+std::shared_ptr<RestoreCall> read_restore(const Napi::Object& options, const engine::SessionInfo& shape) {
+  auto call = std::make_shared<RestoreCall>();
+  const auto rows = [&](const char* key) {
+    const Napi::Value embedding = options.Get(key);
+    return embedding.IsObject() ? float_array(embedding.As<Napi::Object>(), "rows") : std::nullopt;
+  };
+  call->positive = rows("positive").value_or(std::vector<float>{});
+  call->negative = rows("negative").value_or(std::vector<float>{});
+  auto encoder = field(options, "encoder").As<Napi::Uint8Array>();
+  call->encoder.assign(encoder.Data(), encoder.Data() + encoder.ElementLength());
+  call->args.tag = text(options, "tag");
+  const auto commits = field(options, "commits").As<Napi::Array>();
+  for (std::uint32_t i = 0; i < commits.Length(); ++i) {
+    const auto past = commits.Get(i).As<Napi::Object>();
+    const std::int64_t frames = integer(past, "frames");
+    const auto latents = float_array(past, "latents"), actions = float_array(past, "actions");
+    if (frames < 1 || !latents.has_value() || !actions.has_value())
+      throw Napi::TypeError::New(options.Env(), "native call: a commit needs frames, latents and actions");
+    check_size(options.Env(), "latents", latents,
+               shape.latent_shape[0] * frames * shape.latent_shape[2] * shape.latent_shape[3]);
+    check_size(options.Env(), "actions", actions, shape.action_shape[0] * frames * shape.action_shape[2]);
+    call->latents.push_back(*latents);
+    call->actions.push_back(*actions);
+    call->args.commits.push_back({call->latents.back().data(), call->actions.back().data(), frames});
+  }
+  call->args.positive = call->positive;
+  call->args.negative = call->negative;
+  call->args.encoder = call->encoder;
+  return call;
+}
+
+}  // namespace
+
+Napi::Value EngineObject::restore(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  const auto session = begin(env);
+  const auto options = info[0].As<Napi::Object>();
+  const auto call = read_restore(options, session->info());
+  return Task::start(
+      env, options.Get("onProgress"),
+      [session, call](const Progress& progress) {
+        call->args.progress = progress;
+        return session->restore(call->args);
+      },
+      [](Napi::Env e) -> Napi::Value { return e.Undefined(); }, done());
+}
+
+Napi::Value EngineObject::occupy(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  const auto session = begin(env);
+  return Task::start(
+      env, env.Undefined(), [session](const Progress&) { return session->occupy(); },
+      [](Napi::Env e) -> Napi::Value { return e.Undefined(); }, done());
 }
 
 Napi::Value EngineObject::decode(const Napi::CallbackInfo& info) {
@@ -257,10 +372,13 @@ Napi::Value EngineObject::decode(const Napi::CallbackInfo& info) {
 
 Napi::Value EngineObject::cache(const Napi::CallbackInfo& info) {
   Napi::Object o = Napi::Object::New(info.Env());
-  o.Set("capacity", static_cast<double>(counts_.capacity));
-  o.Set("valid", static_cast<double>(counts_.valid));
-  o.Set("committed", static_cast<double>(counts_.committed));
-  o.Set("predicted", static_cast<double>(counts_.predicted));
+  o.Set("capacity", static_cast<double>(state_.counts.capacity));
+  o.Set("valid", static_cast<double>(state_.counts.valid));
+  o.Set("committed", static_cast<double>(state_.counts.committed));
+  o.Set("predicted", static_cast<double>(state_.counts.predicted));
+  std::array<char, 17> digits{};
+  std::snprintf(digits.data(), digits.size(), "%016llx", static_cast<unsigned long long>(state_.checksum));
+  o.Set("checksum", std::string(digits.data()));
   return o;
 }
 

@@ -20,6 +20,9 @@ class EngineObject : public Napi::ObjectWrap<EngineObject> {
   Napi::Value predict(const Napi::CallbackInfo& info);
   Napi::Value commit(const Napi::CallbackInfo& info);
   Napi::Value predict_next(const Napi::CallbackInfo& info);
+  Napi::Value encoder_state(const Napi::CallbackInfo& info);
+  Napi::Value restore(const Napi::CallbackInfo& info);
+  Napi::Value occupy(const Napi::CallbackInfo& info);
   Napi::Value decode(const Napi::CallbackInfo& info);
   Napi::Value cache(const Napi::CallbackInfo& info);
   Napi::Value cancel(const Napi::CallbackInfo& info);
@@ -31,7 +34,7 @@ class EngineObject : public Napi::ObjectWrap<EngineObject> {
   std::function<void()> done();
 
   std::shared_ptr<engine::Session> session_;
-  engine::KvCounts counts_{0, 0, 0, 0};  // as of the last finished call: the cache itself belongs to the running call
+  engine::CacheState state_;  // as of the last finished call: the cache itself belongs to the running call
   bool running_ = false;
   std::vector<Napi::Promise::Deferred> closing_;
 };

@@ -5,6 +5,8 @@
 #include <cstdlib>
 #include <string>
 
+#include "base/half.h"
+
 namespace premotor::engine {
 
 KvCache::KvCache(const KvCacheShape& shape) : shape_(shape) {
@@ -177,6 +179,40 @@ void KvCache::release() {
   std::swap(states_[top], states_[top - 1]);
   owned_[top - 1] = true;
   owned_[top] = false;
+}
+
+std::uint64_t KvCache::checksum(std::uint64_t frame_index) const {
+  std::uint64_t hash = 0xcbf29ce484222325u;
+  const auto add = [&hash](std::uint64_t value) {
+    for (int byte = 0; byte < 8; ++byte) hash = (hash ^ (value >> (8 * byte) & 0xff)) * 0x100000001b3u;
+  };
+  add(frame_index);
+  const SlotState& state = slots();
+  for (std::size_t slot = 0; slot < state.id.size(); ++slot) {
+    if (state.id[slot] < 0 || state.predicted[slot] != 0) continue;
+    add(slot);
+    add(static_cast<std::uint64_t>(state.id[slot]));
+  }
+  return hash;
+}
+
+void KvCache::fill_written(std::uint64_t seed) {
+  assert(writing_);
+  std::uint64_t random = seed * 2 + 1;
+  for (std::int64_t plane = 0; plane < shape_.layers * shape_.guidance_rows * 2; ++plane) {
+    std::byte* to = pool_.get() + plane_bytes_ * static_cast<std::size_t>(plane);
+    for (std::int64_t head = 0; head < shape_.heads; ++head)
+      for (const std::int32_t row : write_rows_)
+        for (std::int64_t d = 0; d < shape_.head_dim; ++d) {
+          random = random * 6364136223846793005u + 1442695040888963407u;
+          const float value = static_cast<float>(static_cast<std::int64_t>(random >> 40) - (1 << 23)) * 0x1p-25f;
+          const std::int64_t at = (head * rows() + row) * shape_.head_dim + d;
+          if (shape_.dtype == ops::Dtype::bf16)
+            reinterpret_cast<std::uint16_t*>(to)[at] = f32_to_bf16(value);
+          else
+            reinterpret_cast<float*>(to)[at] = value;
+        }
+  }
 }
 
 KvCounts KvCache::counts() const {

@@ -69,6 +69,10 @@ class KvCache {
   [[nodiscard]] int marks() const { return depth_; }
 
   [[nodiscard]] KvCounts counts() const;
+  // FNV-1a of `frame_index` and of slot and id of every committed token, ascending slots: equal for equal histories.
+  [[nodiscard]] std::uint64_t checksum(std::uint64_t frame_index) const;
+  // Small values of no meaning as keys and values of the write that is open, for measuring.
+  void fill_written(std::uint64_t seed);
   [[nodiscard]] const KvCacheShape& shape() const { return shape_; }
   [[nodiscard]] std::int64_t size_bytes() const;
 

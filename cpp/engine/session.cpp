@@ -1,5 +1,5 @@
-// Opening a session, its episodes and its commits; prediction is in session_predict.cpp, pictures in
-// session_observe.cpp.
+// Opening a session, its episodes and its commits; prediction is in session_predict.cpp and session_next.cpp, pictures
+// in session_observe.cpp, episodes with a past in session_restore.cpp.
 #include "engine/session.h"
 
 #include <algorithm>
@@ -103,32 +103,55 @@ Status Session::reset(std::span<const float> positive, std::span<const float> ne
   return Status::good();
 }
 
-Status Session::commit(const CommitArgs& args, CommitResult* out) {
+// frames: F, that the pictures make.
+Status Session::check_commit(const CommitArgs& args, std::int64_t* frames) const {
   if (!episode_) return Status::error("NO_EPISODE", "commit needs an episode: call reset with a prompt first.");
   if (frame_index_ == 0 && init_latent_.empty())
     return Status::error(
         "NO_EPISODE", "The first commit of an episode needs its first prediction: call predict with an observation.");
-  const Stopwatch total;
-  const std::int64_t channels = transformer_->config().in_channels, plane = latent_plane();
-  const bool first = frame_index_ == 0;
-  const std::int64_t seen = std::ssize(*args.moments) / vae_->config().scale_factor_temporal;
-  const std::int64_t frames = seen + (first ? 1 : 0);
-  if (frames < 1 || args.action_count != frames * job_.action_per_frame)
-    return Status::error("ACTIONS_INVALID", "commit got pictures for " + std::to_string(frames) +
+  *frames = std::ssize(*args.moments) / vae_->config().scale_factor_temporal + (frame_index_ == 0 ? 1 : 0);
+  if (*frames < 1 || args.action_count != *frames * job_.action_per_frame)
+    return Status::error("ACTIONS_INVALID", "commit got pictures for " + std::to_string(*frames) +
                                                 " latent frames, which take " +
-                                                std::to_string(frames * job_.action_per_frame) + " actions, but " +
+                                                std::to_string(*frames * job_.action_per_frame) + " actions, but " +
                                                 std::to_string(args.action_count) + " actions.");
+  return check_frames(*frames);
+}
+
+Status Session::check_frames(std::int64_t frames) const {
   const std::int64_t tokens = frames * std::max(video_tokens_per_frame(), job_.action_per_frame);
   if (tokens > cache_->shape().capacity)
     return Status::error("CACHE_TOO_SMALL", "A commit of " + std::to_string(frames) + " latent frames writes " +
                                                 std::to_string(tokens) + " tokens at once, more than the KV cache's " +
                                                 std::to_string(cache_->shape().capacity) +
                                                 ". Commit fewer frames at once or raise attn_window.");
+  return Status::good();
+}
+
+// History as a commit leaves it: the video in one pass at t = 0, then the actions in another, which see it. Every
+// guidance row is written.
+Status Session::write_clean(const float* video, const float* action, std::int64_t frames, std::int64_t frame_start,
+                            WriteKind kind, const ProgressCallback& progress) {
+  const std::vector<float> clean = frame_timesteps(frames, 0.0f, false);
+  const std::int64_t rows = cache_->shape().guidance_rows;
+  PREMOTOR_TRY(video_pass(video, frames, frame_start, clean, kind, rows, nullptr));
+  if (progress) progress("commit", 1, 2);
+  PREMOTOR_TRY(action_pass(action, frames, frame_start, clean, kind, rows, nullptr));
+  if (progress) progress("commit", 2, 2);
+  return Status::good();
+}
+
+Status Session::commit(const CommitArgs& args, CommitResult* out) {
+  const Stopwatch total;
+  std::int64_t frames = 0, encoded = 0;
+  PREMOTOR_TRY(check_commit(args, &frames));
+  const std::int64_t channels = transformer_->config().in_channels, plane = latent_plane();
+  const bool first = frame_index_ == 0;
   std::vector<float> latents;
-  std::int64_t encoded = 0;
-  if (seen > 0) PREMOTOR_TRY(encode(*args.moments, args.trace, false, &latents, &encoded));
+  if (!args.moments->empty()) PREMOTOR_TRY(encode(*args.moments, args.trace, false, &latents, &encoded));
   out->timing.encode_ms = total.elapsed_ms();
-  std::vector<float> video(static_cast<std::size_t>(channels * frames * plane));
+  std::vector<float>& video = out->latents;
+  video.resize(static_cast<std::size_t>(channels * frames * plane));
   for (std::int64_t c = 0; c < channels; ++c) {
     float* to = video.data() + c * frames * plane;
     if (first) to = std::copy_n(init_latent_.data() + c * plane, plane, to);
@@ -138,29 +161,29 @@ Status Session::commit(const CommitArgs& args, CommitResult* out) {
   scaler_->normalise(args.actions, args.action_count, rounds(), action.data());
   scaler_->zero_unused(action.data(), args.action_count);
   const Stopwatch passes;
-  const std::vector<float> clean = frame_timesteps(frames, 0.0f, false);
-  const std::int64_t rows = cache_->shape().guidance_rows;
   // A commit is all or nothing: from here on it cannot be stopped.
   pending_.reset();
   cache_->clear_predicted();
   written_.clear();
-  PREMOTOR_TRY(video_pass(video.data(), frames, frame_index_, clean, WriteKind::committed, rows, nullptr));
-  if (args.progress) args.progress("commit", 1, 2);
-  PREMOTOR_TRY(action_pass(action.data(), frames, frame_index_, clean, WriteKind::committed, rows, nullptr));
-  if (args.progress) args.progress("commit", 2, 2);
+  PREMOTOR_TRY(write_clean(video.data(), action.data(), frames, frame_index_, WriteKind::committed, args.progress));
   frame_index_ += frames;
   out->frame_index = frame_index_;
+  out->frames = frames;
   out->timing.commit_ms = passes.elapsed_ms();
   out->timing.total_ms = total.elapsed_ms();
   out->timing.video_passes = out->timing.action_passes = 1;
   if (args.trace == nullptr) return Status::good();
   args.trace->add("state", {scaler_->used(), frames, job_.action_per_frame},
                   std::vector<float>(args.actions, args.actions + scaler_->used() * args.action_count));
-  args.trace->add("video.input", {1, channels, frames, latent_.height, latent_.width}, std::move(video));
+  args.trace->add("video.input", {1, channels, frames, latent_.height, latent_.width}, std::vector<float>(video));
   args.trace->add("action.input", {1, transformer_->config().action_dim, frames, job_.action_per_frame, 1},
                   std::move(action));
   trace_cache(args.trace);
   return Status::good();
+}
+
+CacheState Session::cache_state() const {
+  return {cache_->counts(), cache_->checksum(static_cast<std::uint64_t>(frame_index_))};
 }
 
 }  // namespace premotor::engine

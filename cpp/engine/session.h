@@ -49,9 +49,12 @@ struct PredictArgs {
   std::uint64_t seed = 0;
   const float* noise_video = nullptr;     // [C, K, h, w] or null: from the seed
   const float* noise_action = nullptr;    // [action_dim, K, H] or null
-  const float* noise_imagined = nullptr;  // predict_next: [C, K, h, w] or null
+  const float* noise_imagined = nullptr;  // predict_next: [C, E, h, w] or null
   std::int64_t video_steps = 0;           // 0: the job's
   std::int64_t action_steps = 0;
+  std::int64_t video_exec_step = 0;  // 0: the job's
+  std::int64_t imagine_steps = 0;    // predict_next; 0: the job's
+  bool guided = true;                // false: denoise with the positive row alone; lasting writes fill all rows
   Trace* trace = nullptr;
   ProgressCallback progress;
 };
@@ -64,16 +67,48 @@ struct CommitArgs {
   ProgressCallback progress;
 };
 
-struct ChunkResult {
-  std::vector<float> actions;  // [used, K, H] physical
-  std::vector<float> latents;  // [C, K, h, w]
-  std::int64_t frame_index = 0;
-  Timing timing;
+// The actions that a robot executes while the chunk after them is predicted.
+struct ExecutingArgs {
+  const float* actions = nullptr;   // [used, E, H] physical
+  std::int64_t frames = 0;          // E, 0 .. K
+  const float* forecast = nullptr;  // [C, E, h, w]: their frames, or null: they are imagined
 };
 
 struct CommitResult {
   std::int64_t frame_index = 0;
+  std::int64_t frames = 0;     // F
+  std::vector<float> latents;  // [C, F, h, w], what the video pass got
   Timing timing;
+};
+
+struct ChunkResult {
+  std::vector<float> actions;   // [used, K, H] physical
+  std::vector<float> latents;   // [C, K, h, w]
+  std::vector<float> imagined;  // predict_next: [C, E, h, w], empty when nothing was imagined
+  std::optional<CommitResult> committed;
+  std::int64_t frame_index = 0;
+  Timing timing;
+};
+
+// One commit of the past: what it wrote.
+struct PastCommit {
+  const float* latents = nullptr;  // [C, F, h, w]
+  const float* actions = nullptr;  // [used, F, H] physical
+  std::int64_t frames = 0;         // F
+};
+
+struct RestoreArgs {
+  std::span<const float> positive, negative;  // as reset takes them
+  std::vector<PastCommit> commits;            // from the episode's first, in order
+  std::span<const std::uint8_t> encoder;      // as encoder_state gave it
+  std::string tag;                            // as encoder_state got it
+  ProgressCallback progress;
+};
+
+// What the cache holds, and a hash of it (docs/ENGINE.md).
+struct CacheState {
+  KvCounts counts{0, 0, 0, 0};
+  std::uint64_t checksum = 0;
 };
 
 struct SessionInfo {
@@ -95,6 +130,7 @@ class Session {
   [[nodiscard]] std::int64_t cameras() const { return job_.cameras; }
   [[nodiscard]] std::int64_t action_dim() const { return geometry_.action_dim; }
   [[nodiscard]] KvCounts cache_counts() const { return cache_->counts(); }
+  [[nodiscard]] CacheState cache_state() const;
   [[nodiscard]] KvCache& cache() { return *cache_; }  // for tests
 
   // Starts an episode. positive, negative: [count, text_dim] of the real tokens; negative is needed when the job is
@@ -109,10 +145,24 @@ class Session {
   // episode.
   Status commit(const CommitArgs& args, CommitResult* out);
 
-  // Grounded asynchronous step (docs/MODEL.md section 7): commits what was seen and executed; then, on a marked cache,
-  // appends the actions being executed now, imagines their frames, predicts the chunk after them and rolls back.
-  // `executing`: [used, K, H] physical.
-  Status predict_next(const CommitArgs& commit, const float* executing, const PredictArgs& args, ChunkResult* out);
+  // Grounded asynchronous step (docs/MODEL.md section 7): commits what was seen and executed (`seen` null: nothing);
+  // then, on a marked cache, appends the frames that the actions being executed now will cause and these actions,
+  // predicts the chunk after them and rolls back. Errors: those of commit and predict; after an error the cache is as
+  // the commit left it.
+  Status predict_next(const CommitArgs* seen, const ExecutingArgs& executing, const PredictArgs& args,
+                      ChunkResult* out);
+
+  // What the video encoder remembers, as bytes that only an engine with the same tag takes. Errors: NO_EPISODE,
+  // OBS_REQUIRED.
+  Status encoder_state(const std::string& tag, std::vector<std::uint8_t>* out) const;
+
+  // Starts an episode that has a past: writes each commit as commit() did. Errors: those of reset, CACHE_TOO_SMALL,
+  // RESTORE_STATE, ABORTED. No episode runs after an error.
+  Status restore(const RestoreArgs& args);
+
+  // For measuring: commits chunks of arbitrary entries, without computing them, until the cache evicts. The episode's
+  // predictions mean nothing afterwards. Errors: NO_EPISODE.
+  Status occupy();
 
   // latents [C, frames, h, w] normalised -> pictures [n, height, width, 3] in [0, 1]; shape: n, height, width, 3.
   Status decode(std::span<const float> latents, std::int64_t frames, std::vector<float>* pictures,
@@ -133,11 +183,13 @@ class Session {
   enum class LastAction : std::uint8_t { run, defer, skip };
   // One chunk's denoising.
   struct ChunkPlan {
-    std::int64_t frame_start = 0;
+    std::int64_t frame_start = 0, frames = 0;
     const float* condition = nullptr;  // [C, h, w] latent of frame 0 of the episode, or null
     Schedule video, action;
     std::vector<float> video_loop, action_loop;
-    bool video_full = true;  // video_exec_step -1: the last pass does not step
+    bool video_full = true;    // video_exec_step -1: the last pass does not step
+    bool video_writes = true;  // the last pass writes the cache
+    bool guided = true;
     LastAction last_action = LastAction::run;
     Trace* trace = nullptr;
     const ProgressCallback* progress = nullptr;
@@ -178,7 +230,16 @@ class Session {
   void finish_chunk(const std::vector<float>& video, std::vector<float> action, Trace* trace, ChunkResult* out) const;
   void trace_cache(Trace* trace);
   void trace_schedules(const ChunkPlan& plan) const;
-  Status imagine(const float* executing, const PredictArgs& args, ChunkResult* out);
+  Status check_commit(const CommitArgs& args, std::int64_t* frames) const;
+  Status check_frames(std::int64_t frames) const;
+  Status stream_layout(std::vector<VaeStreamState>* layout) const;
+  Status write_clean(const float* video, const float* action, std::int64_t frames, std::int64_t frame_start,
+                     WriteKind kind, const ProgressCallback& progress);
+  Status check_executing(const ExecutingArgs& executing) const;
+  Status append_executing(const ExecutingArgs& executing, const PredictArgs& args, ChunkResult* out);
+  Status imagine(const std::vector<float>& action, std::int64_t frames, const PredictArgs& args,
+                 std::vector<float>* video, Timing* timing);
+  Status predict_after(const ExecutingArgs& executing, const PredictArgs& args, ChunkResult* out);
   [[nodiscard]] bool rounds() const { return job_.deployed_bf16; }
   [[nodiscard]] ops::Rounding rounding() const { return rounds() ? ops::Rounding::bf16 : ops::Rounding::none; }
   [[nodiscard]] std::int64_t latent_plane() const { return latent_.height * latent_.width; }

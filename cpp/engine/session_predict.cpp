@@ -1,5 +1,5 @@
-// Prediction: denoising loops for video and actions over the KV cache, guidance, partial denoising, and the grounded
-// asynchronous step (docs/MODEL.md sections 4, 5 and 7).
+// Prediction: denoising loops for video and actions over the KV cache, guidance, partial denoising (docs/MODEL.md
+// sections 4 and 5). The grounded asynchronous step is in session_next.cpp.
 #include <algorithm>
 
 #include "base/half.h"
@@ -102,12 +102,15 @@ void Session::step(std::vector<float>* x, const std::vector<float>& velocity, fl
 
 Session::ChunkPlan Session::plan_chunk(const PredictArgs& args, std::int64_t frame_start) const {
   ChunkPlan plan;
+  const std::int64_t exec_step = args.video_exec_step != 0 ? args.video_exec_step : job_.video_exec_step;
   plan.frame_start = frame_start;
+  plan.frames = job_.frame_chunk_size;
   plan.video = make_schedule(args.video_steps > 0 ? args.video_steps : job_.video_steps, job_.snr_shift);
   plan.action = make_schedule(args.action_steps > 0 ? args.action_steps : job_.action_steps, job_.action_snr_shift);
-  plan.video_loop = plan.video.loop(job_.video_exec_step);
+  plan.video_loop = plan.video.loop(exec_step);
   plan.action_loop = plan.action.loop(-1);
-  plan.video_full = job_.video_exec_step == -1;
+  plan.video_full = exec_step == -1;
+  plan.guided = args.guided;
   plan.trace = args.trace;
   plan.progress = &args.progress;
   return plan;
@@ -145,28 +148,31 @@ void impose_first_frame(std::vector<float>* x, std::int64_t channels, std::int64
 
 }  // namespace
 
-// x: noise in, denoised latents out, [C, K, h, w].
+// x: noise in, denoised latents out, [C, frames, h, w].
 Status Session::denoise_video(const ChunkPlan& plan, std::vector<float>* x, Timing* timing) {
   const Stopwatch watch;
-  const std::int64_t channels = transformer_->config().in_channels, frames = job_.frame_chunk_size,
-                     plane = latent_plane();
-  const std::int64_t rows = cache_->shape().guidance_rows, per_row = channels * frames * plane;
+  const std::int64_t channels = transformer_->config().in_channels, frames = plan.frames, plane = latent_plane();
+  const std::int64_t all = cache_->shape().guidance_rows, per_row = channels * frames * plane;
+  const float scale = plan.guided ? job_.guidance_scale : 1.0f;
   const std::int64_t ph = geometry_.patch_h, pw = geometry_.patch_w, grid_w = latent_.width / pw;
   const std::vector<std::int64_t> shape{1, channels, frames, latent_.height, latent_.width};
-  std::vector<float> out(static_cast<std::size_t>(rows * per_row)), guided, velocity(static_cast<std::size_t>(per_row));
+  std::vector<float> out(static_cast<std::size_t>(all * per_row)), guided, velocity(static_cast<std::size_t>(per_row));
   for (std::size_t i = 0; i < plan.video_loop.size(); ++i) {
     const bool last = i + 1 == plan.video_loop.size(), steps = !last || !plan.video_full;
+    const bool writes = last && plan.video_writes;
+    // The second guidance row is read when video is guided or when it stays in the cache; a trace shows it all the same.
+    const std::int64_t rows = scale > 1 || writes || plan.trace != nullptr ? all : 1;
     const std::string name = "video.s" + std::to_string(i);
     if (plan.condition != nullptr) impose_first_frame(x, channels, plane, plan.condition);
     const bool wanted = steps || plan.trace != nullptr;
     PREMOTOR_TRY(video_pass(x->data(), frames, plan.frame_start,
                             frame_timesteps(frames, plan.video_loop[i], plan.condition != nullptr),
-                            last ? WriteKind::predicted : WriteKind::temporary, rows, wanted ? out.data() : nullptr));
+                            writes ? WriteKind::predicted : WriteKind::temporary, rows, wanted ? out.data() : nullptr));
     ++timing->video_passes;
     if (plan.trace != nullptr)
       plan.trace->add(name + ".out", {rows, frames * plane, channels}, std::vector<float>(out));
     if (steps) {
-      guide(out, job_.guidance_scale, per_row, &guided);
+      guide(out, scale, per_row, &guided);
       for (std::int64_t c = 0; c < channels; ++c)
         for (std::int64_t f = 0; f < frames; ++f)
           for (std::int64_t y = 0; y < latent_.height; ++y)
@@ -221,9 +227,10 @@ Status Session::denoise_action(const ChunkPlan& plan, std::vector<float>* x, Tim
   const std::int64_t frames = job_.frame_chunk_size, per_frame = job_.action_per_frame,
                      dim = transformer_->config().action_dim;
   const std::int64_t count = frames * per_frame, per_row = dim * count;
+  const float scale = plan.guided ? job_.action_guidance_scale : 1.0f;
   // The second guidance row of a denoising pass is read only when actions are guided; a trace shows it all the same.
   const std::int64_t all = cache_->shape().guidance_rows,
-                     rows = job_.action_guidance_scale > 1 || plan.trace != nullptr ? all : 1;
+                     rows = scale > 1 || plan.trace != nullptr ? all : 1;
   const std::vector<std::int64_t> shape{1, dim, frames, per_frame, 1};
   std::vector<float> out(static_cast<std::size_t>(rows * per_row)), guided, velocity(static_cast<std::size_t>(per_row));
   for (std::size_t i = 0; i < plan.action_loop.size(); ++i) {
@@ -238,7 +245,7 @@ Status Session::denoise_action(const ChunkPlan& plan, std::vector<float>* x, Tim
                                frame_timesteps(frames, plan.action_loop[i], plan.condition != nullptr),
                                WriteKind::temporary, rows, out.data()));
       ++timing->action_passes;
-      guide(out, job_.action_guidance_scale, per_row, &guided);
+      guide(out, scale, per_row, &guided);
       for (std::int64_t c = 0; c < dim; ++c)
         for (std::int64_t t = 0; t < count; ++t)
           velocity[static_cast<std::size_t>(c * count + t)] = guided[static_cast<std::size_t>(t * dim + c)];
@@ -354,64 +361,6 @@ Status Session::predict_checked(const PredictArgs& args, ChunkResult* out) {
   if (job_.i2va) frame_index_ += job_.frame_chunk_size;
   if (args.trace != nullptr) trace_cache(args.trace);
   out->timing.total_ms = total.elapsed_ms();
-  return Status::good();
-}
-
-Status Session::predict_next(const CommitArgs& committed, const float* executing, const PredictArgs& args,
-                             ChunkResult* out) {
-  const Stopwatch total;
-  CommitResult result;
-  PREMOTOR_TRY(commit(committed, &result));
-  out->timing = result.timing;
-  cache_->mark();
-  const Status status = imagine(executing, args, out);
-  cache_->rollback();
-  out->timing.total_ms = total.elapsed_ms();
-  return status;
-}
-
-// On a marked cache: the executing actions, the frames they will cause, and the chunk after them. The caller rolls
-// back.
-Status Session::imagine(const float* executing, const PredictArgs& args, ChunkResult* out) {
-  const Stopwatch watch;
-  const std::int64_t frames = job_.frame_chunk_size, count = frames * job_.action_per_frame,
-                     rows = cache_->shape().guidance_rows;
-  const std::int64_t dim = transformer_->config().action_dim;
-  std::vector<float> action(static_cast<std::size_t>(dim * count)), video, unused;
-  scaler_->normalise(executing, count, rounds(), action.data());
-  scaler_->zero_unused(action.data(), count);
-  PREMOTOR_TRY(action_pass(action.data(), frames, frame_index_, frame_timesteps(frames, 0.0f, false),
-                           WriteKind::predicted, rows, nullptr));
-  PredictArgs dream;
-  dream.seed = args.seed;
-  dream.video_steps = job_.imagine_steps;
-  dream.progress = args.progress;
-  ChunkPlan plan = plan_chunk(dream, frame_index_);
-  plan.video_loop = plan.video.loop(-1);
-  plan.video_full = true;
-  plan.video_stage = "imagine";
-  video.resize(static_cast<std::size_t>(transformer_->config().in_channels * frames * latent_plane()));
-  if (args.noise_imagined != nullptr)
-    std::copy_n(args.noise_imagined, video.size(), video.begin());
-  else
-    standard_normal(args.seed, NoiseStream::imagined, static_cast<std::uint32_t>(frame_index_), video.data(),
-                    std::ssize(video));
-  if (rounds())
-    for (float& value : video) value = round_to_bf16(value);
-  Timing imagined;
-  PREMOTOR_TRY(denoise_video(plan, &video, &imagined));
-  out->timing.imagine_ms = watch.elapsed_ms();
-  if (args.trace != nullptr)
-    args.trace->add("imagined", {1, transformer_->config().in_channels, frames, latent_.height, latent_.width},
-                    std::vector<float>(video));
-  const std::int64_t start = frame_index_ + frames;
-  ChunkPlan next = plan_chunk(args, start);
-  next.last_action = args.trace != nullptr ? LastAction::run : LastAction::skip;
-  make_noise(args, start, &video, &action);
-  PREMOTOR_TRY(denoise_video(next, &video, &out->timing));
-  PREMOTOR_TRY(denoise_action(next, &action, &out->timing));
-  out->frame_index = start;
-  finish_chunk(video, std::move(action), args.trace, out);
   return Status::good();
 }
 

@@ -12,7 +12,8 @@ import { toPremotorError } from '../native.js';
 import type { Policy } from '../policy/contract.js';
 import type { Robot } from '../robot/robot.js';
 import type { ActionMap } from './action-map.js';
-import type { Budget } from './budget/budget.js';
+import { FixedBudget } from './budget/fixed.js';
+import type { Budget } from './budget/types.js';
 import { checkConfiguration, checkForgetting, checkPolicy, checkPose, MOMENTS_PER_LATENT } from './checks.js';
 import { type CycleListener, type CycleReport, type EpisodeOptions, Listeners, type Outcome } from './events.js';
 import { Lifecycle, type State } from './lifecycle.js';
@@ -25,6 +26,8 @@ const ACTION_RATE_HZ = 50;
 const FRAME_AGE_MAX_MS = 100;
 const FRAME_SKEW_MAX_MS = 50;
 const HOLD_MS = 200;
+/** How policy and stream refuse to go on after a stop. */
+const STOP_CODES: readonly string[] = ['ABORTED', 'STREAM_CHUNK_STATE'];
 const MS_NS = 1_000_000n;
 
 export interface CycleOptions {
@@ -105,7 +108,7 @@ export class ControlCycle {
       health: options.cameraHealth ?? HEALTH,
       startPose: options.startPoseRad,
       commits: options.commits ?? 'executed',
-      budget: options.budget,
+      budget: options.budget ?? (mode === 'sync' ? undefined : new FixedBudget({ job: policy.job })),
       thinkingNs: options.thinkingMs === undefined ? undefined : nanoseconds(options.thinkingMs),
     };
     this.#mode = MODES[mode];
@@ -193,8 +196,8 @@ export class ControlCycle {
       try {
         outcome = await this.#mode.runChunks(run);
       } catch (thrown) {
-        // An aborted prediction is the stop that was asked for, not a failure.
-        const isStop = thrown instanceof StopRequested || (run.stopped && toPremotorError(thrown).code === 'ABORTED');
+        // An aborted prediction, or a plan that a stopping robot takes no more, is the stop that was asked for, not a failure.
+        const isStop = thrown instanceof StopRequested || (run.stopped && STOP_CODES.includes(toPremotorError(thrown).code));
         outcome = isStop ? 'stopped' : 'failed';
         if (!isStop) error = toPremotorError(thrown);
       }

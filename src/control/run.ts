@@ -8,7 +8,7 @@ import { PremotorError } from '../errors.js';
 import type { Chunk, Policy, PredictOptions, Progress } from '../policy/contract.js';
 import type { Robot } from '../robot/robot.js';
 import type { ActionMap } from './action-map.js';
-import type { Budget } from './budget/budget.js';
+import type { Budget } from './budget/types.js';
 import type { ChunkReport, EpisodeOptions, Listeners, Observation } from './events.js';
 import type { Tolerance } from './limits.js';
 

@@ -13,16 +13,17 @@ import type {
   PredictOptions,
   Progress,
   ResetOptions,
+  RestoreOptions,
   ShapedArray,
 } from './contract.js';
-import { type Method, plainChunk, plainError, type Reply, type Request } from './protocol.js';
+import { type Method, plainChunk, plainCommit, plainError, type Reply, type Request } from './protocol.js';
 
 /** How long a running call may take to notice that the parent is gone. */
 const exit_grace_ms = 2000;
 
 export type Load = (options: LoadPolicyOptions) => Promise<Policy>;
 
-type ReplyBody = Reply extends infer R ? (R extends Reply ? Omit<R, 'generation' | 'id'> : never) : never;
+type ReplyBody = Reply extends infer R ? (R extends Reply ? Omit<R, 'generation' | 'episode' | 'id'> : never) : never;
 
 class EngineHost {
   readonly #load: Load;
@@ -81,9 +82,15 @@ class EngineHost {
       case 'predict':
         return plainChunk(await policy.predict(options as PredictOptions));
       case 'commit':
-        return policy.commit(options as CommitOptions & typeof extra);
+        return plainCommit(await policy.commit(options as CommitOptions & typeof extra));
       case 'predictNext':
         return plainChunk(await policy.predictNext(options as PredictNextOptions & typeof extra));
+      case 'encoderState':
+        return policy.encoderState();
+      case 'restore':
+        return policy.restore(options as RestoreOptions & typeof extra);
+      case 'occupy':
+        return policy.occupy();
       case 'decode': {
         const { video } = await policy.decode((given as { latents: ShapedArray }).latents, extra);
         return { data: video, shape: [...video.shape] };
@@ -98,10 +105,10 @@ class EngineHost {
     return this.#policy;
   }
 
-  #reply({ generation, id }: Request, body: ReplyBody, last = false): void {
+  #reply({ generation, episode, id }: Request, body: ReplyBody, last = false): void {
     if (!process.connected) return;
     // A failed send means that the parent is gone; the disconnect event deals with that.
-    (process as unknown as ChildProcess).send({ generation, id, ...body }, (error: Error | null) => {
+    (process as unknown as ChildProcess).send({ generation, episode, id, ...body }, (error: Error | null) => {
       if (last && error === null) process.exit(0);
     });
   }

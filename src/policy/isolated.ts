@@ -12,8 +12,10 @@ import type {
   CommitResult,
   DecodedVideo,
   DecodeOptions,
+  EncoderState,
   Job,
   LoadPolicyOptions,
+  PastCommit,
   Policy,
   PolicyInfo,
   PredictNextOptions,
@@ -21,18 +23,29 @@ import type {
   Progress,
   ResetOptions,
   ResetResult,
+  RestoreOptions,
   ShapedArray,
   Tensor,
 } from './contract.js';
 import { Gate } from './gate.js';
-import { chunkFrom, errorFrom, type Method, type PlainChunk, plainObservation, type Reply, type Request } from './protocol.js';
+import {
+  chunkFrom,
+  commitFrom,
+  errorFrom,
+  type Method,
+  type PlainChunk,
+  type PlainCommit,
+  plainObservation,
+  type Reply,
+  type Request,
+} from './protocol.js';
 import { toTensor, toVideo } from './tensor.js';
-import { checkOptions } from './validate.js';
+import { checkOptions, checkPrompt } from './validate.js';
 
 /** How long a closing child may take before it is killed. */
 const close_grace_ms = 10_000;
 
-type RequestBody = Request extends infer R ? (R extends Request ? Omit<R, 'generation' | 'id'> : never) : never;
+type RequestBody = Request extends infer R ? (R extends Request ? Omit<R, 'generation' | 'episode' | 'id'> : never) : never;
 type Answer = Extract<Reply, { kind: 'ready' } | { kind: 'result' }>;
 
 interface Pending {
@@ -57,6 +70,8 @@ class EngineChannel {
   readonly #pending = new Map<number, Pending>();
   readonly #onCache: (cache: CacheState) => void;
   #ids = 0;
+  /** Calls that began an episode, so far. */
+  #episode = 0;
   #death: PremotorError | undefined;
 
   constructor(module: string, onCache: (cache: CacheState) => void) {
@@ -88,11 +103,14 @@ class EngineChannel {
   request(body: RequestBody, signal?: AbortSignal, report?: (progress: Progress) => void): Promise<Answer> {
     if (this.#death !== undefined) return Promise.reject(this.#death);
     const id = ++this.#ids;
-    const abort = (): void => this.#send({ generation: this.generation, id, kind: 'abort' });
+    if (body.kind === 'call' && (body.method === 'reset' || body.method === 'restore')) this.#episode++;
+    const { generation } = this;
+    const episode = this.#episode;
+    const abort = (): void => this.#send({ generation, episode, id, kind: 'abort' });
     return new Promise<Answer>((resolve, reject) => {
       this.#pending.set(id, { resolve, reject, report });
       this.#hold();
-      this.#send({ generation: this.generation, id, ...body });
+      this.#send({ generation, episode, id, ...body });
       signal?.addEventListener('abort', abort, { once: true });
     }).finally(() => {
       signal?.removeEventListener('abort', abort);
@@ -139,6 +157,10 @@ class EngineChannel {
       pending.report?.(reply.progress);
       return;
     }
+    if (reply.episode < this.#episode) {
+      pending.reject(staleReply(reply.episode, this.#episode));
+      return;
+    }
     if (reply.cache !== null) this.#onCache(reply.cache);
     if (reply.kind === 'error') pending.reject(errorFrom(reply.error));
     else pending.resolve(reply);
@@ -157,6 +179,11 @@ class EngineChannel {
   }
 }
 
+function staleReply(found: number, expected: number): PremotorError {
+  const message = `A reply of an episode that is over was dropped: expected one of episode ${expected}, found episode ${found}. Predict again.`;
+  return new PremotorError('ABORTED', message, { expected: `episode ${expected}`, found: `episode ${found}` });
+}
+
 export class IsolatedPolicy implements Policy {
   readonly job: Job;
   readonly info: PolicyInfo;
@@ -173,7 +200,7 @@ export class IsolatedPolicy implements Policy {
 
   /** Forks the engine process and loads the policy there. `module` is the child's entry point. Errors: those of loading, ENGINE_DIED. */
   static async open(options: LoadPolicyOptions, { module = entryPoint(), warnings = [] }: OpenParts = {}): Promise<IsolatedPolicy> {
-    const state = { cache: { capacity: 0, valid: 0, committed: 0, predicted: 0 } };
+    const state = { cache: { capacity: 0, valid: 0, committed: 0, predicted: 0, checksum: '' } };
     const channel = new EngineChannel(module, (cache) => (state.cache = cache));
     try {
       const { isolate: _, ...inner } = options;
@@ -195,7 +222,7 @@ export class IsolatedPolicy implements Policy {
   }
 
   async reset(options: ResetOptions): Promise<ResetResult> {
-    return (await this.#call('reset', options, (given) => ({ prompt: given.prompt, trace: given.trace }))) as ResetResult;
+    return (await this.#begin('reset', options, (given) => ({ prompt: given.prompt, trace: given.trace }))) as ResetResult;
   }
 
   async predict(options: PredictOptions = {}): Promise<Chunk> {
@@ -204,14 +231,29 @@ export class IsolatedPolicy implements Policy {
 
   async commit(options: CommitOptions): Promise<CommitResult> {
     const send = (given: CommitOptions) => ({ obs: plainObservation(given.obs), actions: given.actions, trace: given.trace });
-    return (await this.#call('commit', options, send)) as CommitResult;
+    return commitFrom((await this.#call('commit', options, send)) as PlainCommit);
   }
 
   async predictNext(options: PredictNextOptions): Promise<Chunk> {
     const send = (given: PredictNextOptions) => {
-      return { ...sampling(given), obs: plainObservation(given.obs), executed: given.executed, executing: given.executing };
+      const { executed, executing, imagineSteps } = given;
+      const seen = given.obs === undefined ? {} : { obs: plainObservation(given.obs) };
+      return { ...sampling(given), ...seen, executed, executing, forecast: plainLatents(given.forecast), imagineSteps };
     };
     return chunkFrom((await this.#call('predictNext', options, send)) as PlainChunk);
+  }
+
+  async encoderState(): Promise<EncoderState> {
+    return (await this.#call('encoderState', {}, () => ({}))) as EncoderState;
+  }
+
+  async restore(options: RestoreOptions): Promise<ResetResult> {
+    const send = ({ prompt, commits, encoder, checksum }: RestoreOptions) => ({ prompt, commits: plainCommits(commits), encoder, checksum });
+    return (await this.#begin('restore', options, send)) as ResetResult;
+  }
+
+  async occupy(): Promise<CacheState> {
+    return (await this.#call('occupy', {}, () => ({}))) as CacheState;
   }
 
   async decode(latents: Float32Array | Tensor | ShapedArray, options: DecodeOptions = {}): Promise<DecodedVideo> {
@@ -234,19 +276,42 @@ export class IsolatedPolicy implements Policy {
 
   /** `send` picks what the child needs, so that nothing unsendable (signals, callbacks) is tried. */
   #call<T extends object>(method: Method, options: T, send: (given: T) => object): Promise<unknown> {
-    const { signal, onProgress } = (options ?? {}) as { signal?: unknown; onProgress?: unknown };
-    return this.#gate.run(method, signal instanceof AbortSignal ? signal : undefined, async (inner) => {
+    return this.#gate.run(method, signalOf(options), async (inner) => {
       checkOptions(options, method);
-      const report = onProgress as ((progress: Progress) => void) | undefined;
-      const body: RequestBody = { kind: 'call', method, options: send(options), progress: report !== undefined };
-      const answer = await this.#channel.request(body, inner, report);
-      return (answer as Answer & { kind: 'result' }).value;
+      return this.#request(method, options, send, inner);
     });
+  }
+
+  /** A call that begins an episode: what runs for the old one is stopped, once the prompt is known to be one. */
+  #begin<T extends { readonly prompt: string }>(method: Method, options: T, send: (given: T) => object): Promise<unknown> {
+    const check = (): void => {
+      checkOptions(options, method);
+      checkPrompt(options.prompt);
+    };
+    return this.#gate.begin(method, signalOf(options), (inner) => this.#request(method, options, send, inner), check);
+  }
+
+  async #request<T extends object>(method: Method, options: T, send: (given: T) => object, signal: AbortSignal): Promise<unknown> {
+    const { onProgress: report } = options as { onProgress?: (progress: Progress) => void };
+    const body: RequestBody = { kind: 'call', method, options: send(options), progress: report !== undefined };
+    const answer = await this.#channel.request(body, signal, report);
+    return (answer as Answer & { kind: 'result' }).value;
   }
 }
 
-function sampling({ seed, noise, videoSteps, actionSteps, trace }: Omit<PredictOptions, 'obs'>): object {
-  return { seed, noise, videoSteps, actionSteps, trace };
+function signalOf(options: unknown): AbortSignal | undefined {
+  const { signal } = (options ?? {}) as { signal?: unknown };
+  return signal instanceof AbortSignal ? signal : undefined;
+}
+
+function sampling({ seed, noise, videoSteps, actionSteps, videoExecStep, guidance, trace }: Omit<PredictOptions, 'obs'>): object {
+  return { seed, noise, videoSteps, actionSteps, videoExecStep, guidance, trace };
+}
+
+/** Past commits as data: latents may be tensors, which lose their labels on the way. */
+function plainCommits(commits: unknown): unknown {
+  if (!Array.isArray(commits)) return commits;
+  return commits.map((commit: Partial<PastCommit> | null) => ({ latents: plainLatents(commit?.latents), actions: commit?.actions }));
 }
 
 function plainLatents(latents: unknown): unknown {

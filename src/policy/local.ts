@@ -3,7 +3,7 @@
  * or by the engine process; it computes nothing itself and never blocks the event loop.
  */
 import { PremotorError } from '../errors.js';
-import { callNative, type NativeChunk, type NativeEmbedding, type NativeEngine, type NativeTensor } from '../native.js';
+import { callNative, type NativeChunk, type NativeCommit, type NativeEmbedding, type NativeEngine, type NativeTensor } from '../native.js';
 import type { PromptEmbedding } from '../text/embeddings.js';
 import { TEXT_TOKENS_MAX } from '../text/tokenizer.js';
 import type {
@@ -13,6 +13,7 @@ import type {
   CommitResult,
   DecodedVideo,
   DecodeOptions,
+  EncoderState,
   Job,
   Policy,
   PolicyInfo,
@@ -21,6 +22,7 @@ import type {
   Progress,
   ResetOptions,
   ResetResult,
+  RestoreOptions,
   ShapedArray,
   Tensor,
   Trace,
@@ -28,6 +30,8 @@ import type {
 import { aborted, Gate } from './gate.js';
 import { toTensor, toVideo } from './tensor.js';
 import * as check from './validate.js';
+
+const FIRST_COMMIT = "Pass obs: [] and, as executed, the padding group of the first chunk: they commit the episode's first frame.";
 
 /** Where embeddings come from: the text encoder, a cache, or files that came with the checkpoint. */
 export interface TextProvider {
@@ -59,6 +63,8 @@ export class LocalPolicy implements Policy {
   readonly #noiseSizes: check.NoiseSizes;
   readonly #gate = new Gate();
   #cache: CacheState;
+  /** Resets so far: which episode a result belongs to. One that failed in the engine counts, because it ended an episode. */
+  #generation = 0;
   #episode: Episode | undefined;
   #negative: PromptEmbedding | undefined;
 
@@ -73,30 +79,34 @@ export class LocalPolicy implements Policy {
     this.#cache = engine.cache();
   }
 
+  /** What an encoder state belongs to. */
+  get #tag(): string {
+    return `${this.info.checkpointHash} ${this.info.precision} ${this.job.param_dtype}`;
+  }
+
   /** The cache as the last finished call left it. */
   get cache(): CacheState {
     return this.#cache;
   }
 
   reset(options: ResetOptions): Promise<ResetResult> {
-    return this.#call('reset', options, options?.signal, async (signal) => {
-      const positive = await this.#embed(check.checkPrompt(options.prompt), signal);
-      if (this.job.guidance_scale > 1) this.#negative ??= await this.#embed('', signal);
-      const negative = this.#negative ?? null;
+    const body = async (signal: AbortSignal): Promise<ResetResult> => {
+      const [positive, negative] = await this.#prompts(options.prompt, signal);
       this.#episode = undefined;
+      const generation = ++this.#generation;
       await this.#compute('reset', signal, () => this.#engine.reset(rowsOf(positive), negative === null ? null : rowsOf(negative)));
       this.#episode = { observed: false, committed: false, text: [positive, negative] };
       const trace = options.trace === true ? this.#textTrace(positive, negative) : undefined;
-      const { source, cleaned: cleanedPrompt, count: tokens, warnings } = positive;
-      return { source, cleanedPrompt, tokens, warnings, ...(trace === undefined ? {} : { trace }) };
-    });
+      return { ...resetResult(positive, generation), ...(trace === undefined ? {} : { trace }) };
+    };
+    return this.#begin('reset', options, body);
   }
 
   predict(options: PredictOptions = {}): Promise<Chunk> {
     return this.#call('predict', options, options?.signal, async (signal) => {
       const episode = this.#need('predict');
       const frames = this.#firstObservation(options, episode);
-      const sampling = this.#sampling(options, false);
+      const sampling = this.#sampling(options, this.#noiseSizes);
       const chunk = await this.#compute('predict', signal, () => this.#engine.predict({ ...sampling, ...(frames === undefined ? {} : { frames }) }));
       const text = chunk.trace !== undefined && !episode.observed ? this.#textTrace(...episode.text) : new Map();
       episode.observed = true;
@@ -112,18 +122,16 @@ export class LocalPolicy implements Policy {
       const trace = options.trace === true;
       const call = { moments, actions, trace, ...progressOf(options) };
       const result = await this.#committing(episode, () => this.#compute('commit', signal, () => this.#engine.commit(call)));
-      return { frameIndex: result.frameIndex, timing: result.timing, ...traceOf(result.trace) };
+      return { ...this.#committed(result), generation: this.#generation, timing: result.timing, ...traceOf(result.trace) };
     });
   }
 
   predictNext(options: PredictNextOptions): Promise<Chunk> {
     return this.#call('predictNext', options, options?.signal, async (signal) => {
       const episode = this.#needObserved('predictNext');
-      const { moments, frames, reason } = check.checkMoments(options.obs, this.#cameras, this.job, !episode.committed);
-      const executed = check.checkActions(options.executed, this.job, frames, 'executed', reason);
-      const chunkFrames = this.job.frame_chunk_size;
-      const executing = check.checkActions(options.executing, this.job, chunkFrames, 'executing', 'one whole chunk is executing');
-      const call = { ...this.#sampling(options, true), moments, executed, executing };
+      const commits = check.checkPair(options.obs, options.executed);
+      if (!commits && !episode.committed) throw commitRequired('predictNext', FIRST_COMMIT);
+      const call = { ...this.#grounding(options), ...(commits ? this.#seen(options, episode) : {}) };
       const chunk = await this.#committing(episode, () => this.#compute('predictNext', signal, () => this.#engine.predictNext(call)));
       return this.#chunk(chunk);
     });
@@ -145,11 +153,64 @@ export class LocalPolicy implements Policy {
     });
   }
 
+  encoderState(): Promise<EncoderState> {
+    return this.#call('encoderState', {}, undefined, async (signal) => {
+      const episode = this.#needObserved('encoderState');
+      if (!episode.committed) throw commitRequired('encoderState', 'Commit first: what the encoder saw before belongs to the prediction.');
+      return { data: await this.#compute('encoderState', signal, () => this.#engine.encoderState(this.#tag)) };
+    });
+  }
+
+  restore(options: RestoreOptions): Promise<ResetResult> {
+    let past: check.Past | undefined;
+    const body = async (signal: AbortSignal): Promise<ResetResult> => {
+      const [positive, negative] = await this.#prompts(options.prompt, signal);
+      this.#episode = undefined;
+      const generation = ++this.#generation;
+      const rows = { positive: rowsOf(positive), negative: negative === null ? null : rowsOf(negative) };
+      const call = { ...(past as check.Past), ...rows, tag: this.#tag, ...progressOf(options) };
+      await this.#compute('restore', signal, () => this.#engine.restore(call));
+      const { checksum } = this.#cache;
+      if (options.checksum !== undefined && options.checksum !== checksum) throw restoreMismatch(options.checksum, checksum);
+      this.#episode = { observed: true, committed: true, text: [positive, negative] };
+      return resetResult(positive, generation);
+    };
+    return this.#begin('restore', options, body, () => {
+      this.#needServer('restore');
+      past = check.checkPast(options, this.job, this.info.latentShape);
+    });
+  }
+
+  /** For measuring: nothing that follows in this episode means anything. */
+  occupy(): Promise<CacheState> {
+    return this.#call('occupy', {}, undefined, async (signal) => {
+      const episode = this.#need('occupy');
+      await this.#committing(episode, () => this.#compute('occupy', signal, () => this.#engine.occupy()));
+      episode.observed = true;
+      return this.#cache;
+    });
+  }
+
   #call<T>(name: string, options: unknown, signal: unknown, body: (signal: AbortSignal) => Promise<T>): Promise<T> {
     const caller = signal instanceof AbortSignal ? signal : undefined;
     return this.#gate.run(name, caller, async (inner) => {
       check.checkOptions(options, name);
       return body(inner);
+    });
+  }
+
+  /** A call that begins an episode: what runs for the old one is stopped, once the arguments are known to be good. */
+  #begin<T>(
+    name: string,
+    options: { readonly prompt: string; readonly signal?: AbortSignal },
+    body: (signal: AbortSignal) => Promise<T>,
+    more: () => void = () => undefined,
+  ): Promise<T> {
+    const signal: unknown = options?.signal;
+    return this.#gate.begin(name, signal instanceof AbortSignal ? signal : undefined, body, () => {
+      check.checkOptions(options, name);
+      check.checkPrompt(options.prompt);
+      more();
     });
   }
 
@@ -178,6 +239,13 @@ export class LocalPolicy implements Policy {
     }
   }
 
+  /** The prompt's embedding and, for a guided job, the negative one, which is computed once. */
+  async #prompts(prompt: string, signal: AbortSignal): Promise<[PromptEmbedding, PromptEmbedding | null]> {
+    const positive = await this.#embed(prompt, signal);
+    if (this.job.guidance_scale > 1) this.#negative ??= await this.#embed('', signal);
+    return [positive, this.#negative ?? null];
+  }
+
   async #embed(prompt: string, signal: AbortSignal): Promise<PromptEmbedding> {
     const embedding = await this.#text.embedPrompt(prompt, signal);
     if (signal.aborted) throw aborted('reset', signal.reason);
@@ -190,11 +258,14 @@ export class LocalPolicy implements Policy {
     throw new PremotorError('NO_EPISODE', message, { expected: 'an episode', found: 'none' });
   }
 
+  #needServer(method: string): void {
+    if (this.job.infer_mode === 'server') return;
+    const message = `${method}: expected infer_mode "server", found "i2va", where predictions are the history. Call predict, or change the job.`;
+    throw new PremotorError('MODE_UNSUPPORTED', message, { field: 'infer_mode', expected: 'server', found: 'i2va' });
+  }
+
   #needObserved(method: string): Episode {
-    if (this.job.infer_mode === 'i2va') {
-      const message = `${method}: expected infer_mode "server", found "i2va", where predictions are the history. Call predict, or change the job.`;
-      throw new PremotorError('MODE_UNSUPPORTED', message, { field: 'infer_mode', expected: 'server', found: 'i2va' });
-    }
+    this.#needServer(method);
     const episode = this.#need(method);
     if (episode.observed) return episode;
     throw observationRequired(method);
@@ -208,30 +279,66 @@ export class LocalPolicy implements Policy {
     return given && !started ? check.checkObservation(options.obs, this.#cameras, 'obs') : undefined;
   }
 
-  #sampling(options: Omit<PredictOptions, 'obs'>, imagined: boolean) {
-    const noise = check.checkNoise(options.noise, this.#noiseSizes, imagined);
-    const videoSteps = check.checkSteps(options.videoSteps, 'videoSteps', this.job);
-    const actionSteps = check.checkSteps(options.actionSteps, 'actionSteps', this.job);
+  /** What predictNext commits. */
+  #seen(options: PredictNextOptions, episode: Episode) {
+    const { moments, frames, reason } = check.checkMoments(options.obs, this.#cameras, this.job, !episode.committed);
+    return { moments, executed: check.checkActions(options.executed, this.job, frames, 'executed', reason) };
+  }
+
+  /** What predictNext appends on the marked cache, and how it samples. */
+  #grounding(options: PredictNextOptions) {
+    const { actions: executing, frames } = check.checkExecuting(options.executing, this.job);
+    const [channels, , height, width] = this.info.latentShape;
+    const forecast = check.checkForecast(options.forecast, this.info.latentShape, frames);
+    const imagineSteps = check.checkSteps(options.imagineSteps, 'imagineSteps');
+    return {
+      ...this.#sampling(options, { ...this.#noiseSizes, imagined: [1, channels, frames, height, width] }),
+      executing,
+      ...(forecast === undefined ? {} : { forecast }),
+      ...(imagineSteps === undefined ? {} : { imagineSteps }),
+    };
+  }
+
+  #sampling(options: Omit<PredictOptions, 'obs'>, sizes: check.NoiseSizes) {
+    const noise = check.checkNoise(options.noise, sizes);
+    const video = check.checkVideoSteps(options.videoSteps, options.videoExecStep, this.job);
+    const actionSteps = check.checkSteps(options.actionSteps, 'actionSteps');
     return {
       seed: check.checkSeed(options.seed),
       trace: options.trace === true,
       ...(noise.video === undefined ? {} : { noiseVideo: noise.video }),
       ...(noise.action === undefined ? {} : { noiseAction: noise.action }),
       ...(noise.imagined === undefined ? {} : { noiseImagined: noise.imagined }),
-      ...(videoSteps === undefined ? {} : { videoSteps }),
+      ...video,
+      ...(check.checkGuidance(options.guidance) ? {} : { guidance: false }),
       ...(actionSteps === undefined ? {} : { actionSteps }),
       ...progressOf(options),
     };
   }
 
+  #committed({ frameIndex, frames, latents }: NativeCommit): { frameIndex: number; latents: Tensor } {
+    return { frameIndex, latents: this.#frames(latents, frames) };
+  }
+
+  /** Latents of so many frames, as a tensor. */
+  #frames(latents: Float32Array, frames: number): Tensor {
+    const [channels, , height, width] = this.info.latentShape;
+    return toTensor(latents, [1, channels, frames, height, width]);
+  }
+
   #chunk(chunk: NativeChunk, text: Trace = new Map()): Chunk {
     const { trace } = traceOf(chunk.trace);
+    const { committed, imagined } = chunk;
+    const [channels, , height, width] = this.info.latentShape;
     return {
       actions: chunk.actions,
       shape: this.info.actionShape,
       latents: toTensor(chunk.latents, [1, ...this.info.latentShape]),
       timing: chunk.timing,
       frameIndex: chunk.frameIndex,
+      generation: this.#generation,
+      ...(imagined === undefined ? {} : { imagined: this.#frames(imagined, imagined.length / (channels * height * width)) }),
+      ...(committed === undefined ? {} : { committed: this.#committed(committed) }),
       ...(trace === undefined ? {} : { trace: new Map([...text, ...trace]) }),
     };
   }
@@ -257,6 +364,23 @@ function observationRequired(method: string): PremotorError {
   const remedy = method === 'predict' ? 'Pass obs: one frame per camera.' : 'Call predict({ obs }) first: it brings the first latent frame.';
   const message = `${method}: expected the first observation of the episode, found none. ${remedy}`;
   return new PremotorError('OBS_REQUIRED', message, { field: 'obs', expected: 'one frame per camera', found: 'none' });
+}
+
+function commitRequired(method: string, remedy: string): PremotorError {
+  const expected = "the episode's first commit";
+  const message = `${method}: expected ${expected}, found none. ${remedy}`;
+  return new PremotorError('OBS_REQUIRED', message, { field: 'obs', expected, found: 'none' });
+}
+
+function restoreMismatch(expected: string, found: string): PremotorError {
+  const message =
+    `restore: expected a cache with checksum ${expected}, found ${found}. ` +
+    'Pass all commits of the episode, whose predictions came from predictNext, or leave checksum out; then call reset or restore.';
+  return new PremotorError('RESTORE_MISMATCH', message, { field: 'checksum', expected, found });
+}
+
+function resetResult({ source, cleaned: cleanedPrompt, count: tokens, warnings }: PromptEmbedding, generation: number): ResetResult {
+  return { source, cleanedPrompt, tokens, generation, warnings };
 }
 
 const rowsOf = ({ rows, count }: PromptEmbedding): NativeEmbedding => ({ rows, count });

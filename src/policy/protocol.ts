@@ -3,14 +3,15 @@
  * and labels on the way and get them back here. Owned by isolated.ts (parent) and engine-host.ts (child); types and pure conversions only.
  */
 import { PremotorError, type PremotorErrorDetails } from '../errors.js';
-import type { CacheState, Chunk, Frame, Job, LoadPolicyOptions, PolicyInfo, Progress } from './contract.js';
+import type { CacheState, Chunk, CommitResult, Frame, Job, LoadPolicyOptions, PolicyInfo, Progress, Tensor } from './contract.js';
 import { toTensor } from './tensor.js';
 
-export type Method = 'reset' | 'predict' | 'commit' | 'predictNext' | 'decode' | 'close';
+export type Method = 'reset' | 'predict' | 'commit' | 'predictNext' | 'encoderState' | 'restore' | 'occupy' | 'decode' | 'close';
 
-/** Every message names the process it is meant for (generation) and the call it belongs to (id). */
+/** Every message names the process it is meant for (generation), the episode (calls that began one, so far) and the call it belongs to (id). */
 interface Envelope {
   readonly generation: number;
+  readonly episode: number;
   readonly id: number;
 }
 
@@ -49,17 +50,50 @@ export function errorFrom({ code, message, details }: PlainError): PremotorError
   return new PremotorError(code, message, details);
 }
 
+interface PlainTensor {
+  readonly data: Float32Array;
+  readonly shape: readonly number[];
+}
+
+const plainTensor = (tensor: Tensor): PlainTensor => ({ data: tensor, shape: [...tensor.shape] });
+const tensorFrom = ({ data, shape }: PlainTensor): Tensor => toTensor(data, shape);
+
 /** A chunk as data: the tensor's labels become fields. */
-export interface PlainChunk extends Omit<Chunk, 'latents'> {
-  readonly latents: { readonly data: Float32Array; readonly shape: readonly number[] };
+export interface PlainChunk extends Omit<Chunk, 'latents' | 'imagined' | 'committed'> {
+  readonly latents: PlainTensor;
+  readonly imagined?: PlainTensor;
+  readonly committed?: { readonly frameIndex: number; readonly latents: PlainTensor };
 }
 
-export function plainChunk(chunk: Chunk): PlainChunk {
-  return { ...chunk, latents: { data: chunk.latents, shape: [...chunk.latents.shape] } };
+export function plainChunk({ latents, imagined, committed, ...chunk }: Chunk): PlainChunk {
+  return {
+    ...chunk,
+    latents: plainTensor(latents),
+    ...(imagined === undefined ? {} : { imagined: plainTensor(imagined) }),
+    ...(committed === undefined ? {} : { committed: { ...committed, latents: plainTensor(committed.latents) } }),
+  };
 }
 
-export function chunkFrom(chunk: PlainChunk): Chunk {
-  return { ...chunk, latents: toTensor(chunk.latents.data, chunk.latents.shape) };
+export function chunkFrom({ latents, imagined, committed, ...chunk }: PlainChunk): Chunk {
+  return {
+    ...chunk,
+    latents: tensorFrom(latents),
+    ...(imagined === undefined ? {} : { imagined: tensorFrom(imagined) }),
+    ...(committed === undefined ? {} : { committed: { ...committed, latents: tensorFrom(committed.latents) } }),
+  };
+}
+
+/** A commit's result as data. */
+export interface PlainCommit extends Omit<CommitResult, 'latents'> {
+  readonly latents: PlainTensor;
+}
+
+export function plainCommit(result: CommitResult): PlainCommit {
+  return { ...result, latents: plainTensor(result.latents) };
+}
+
+export function commitFrom(result: PlainCommit): CommitResult {
+  return { ...result, latents: tensorFrom(result.latents) };
 }
 
 /** A frame as data: the contract's fields alone, also when frames are objects of a class. Anything else is left for the child to refuse. */

@@ -5,7 +5,7 @@
 import { PremotorError } from '../errors.js';
 import type { NativeFrame } from '../native.js';
 import { describe } from '../wording.js';
-import type { Job, Noise } from './contract.js';
+import type { Job, Noise, PastCommit, RestoreOptions } from './contract.js';
 import { countOf } from './tensor.js';
 
 const SIDE_PIXELS_MAX = 8192;
@@ -113,7 +113,7 @@ export interface Moments {
   readonly reason: string;
 }
 
-/** What was seen since the last commit. The first commit of an episode already has its first latent frame. Errors: FRAME_INVALID. */
+/** What was seen since the last commit. The first commit of an episode already has its first latent frame, so it may bring none. Errors: FRAME_INVALID. */
 export function checkMoments(obs: unknown, cameras: Cameras, job: Job, first: boolean): Moments {
   const chunk = job.frame_chunk_size;
   const usual = PICTURES_PER_LATENT * (first ? chunk - 1 : chunk);
@@ -124,8 +124,7 @@ export function checkMoments(obs: unknown, cameras: Cameras, job: Job, first: bo
   if (obs.length % PICTURES_PER_LATENT !== 0) {
     throw wrong('FRAME_INVALID', { field: 'obs', expected: `${rule}, a multiple of ${PICTURES_PER_LATENT}`, found, remedy });
   }
-  if (obs.length === 0 && usual !== 0)
-    throw wrong('FRAME_INVALID', { field: 'obs', expected: `${rule}, at least ${PICTURES_PER_LATENT}`, found, remedy });
+  if (obs.length === 0 && !first) throw wrong('FRAME_INVALID', { field: 'obs', expected: `${rule}, at least ${PICTURES_PER_LATENT}`, found, remedy });
   const frames = obs.length / PICTURES_PER_LATENT + (first ? 1 : 0);
   const moments = obs.map((moment, index) => checkObservation(moment, cameras, `obs[${index}]`));
   const reason = `${found} are ${frames} latent frame${frames === 1 ? '' : 's'}${first ? ', with the one of the first prediction' : ''}`;
@@ -146,15 +145,57 @@ export function checkActions(actions: unknown, job: Job, frames: number, field: 
   return actions;
 }
 
+/** The actions that are being executed, [used, E, H] of E = 0 .. K latent frames. Errors: ACTIONS_INVALID. */
+export function checkExecuting(actions: unknown, job: Job): { actions: Float32Array; frames: number } {
+  const chunk = job.frame_chunk_size;
+  const perFrame = job.used_action_channel_ids.length * job.action_per_frame;
+  const frames = actions instanceof Float32Array ? actions.length / perFrame : Number.NaN;
+  const reason = `executing actions are those of 0 .. ${chunk} latent frames`;
+  if (Number.isInteger(frames) && frames <= chunk) return { actions: checkActions(actions, job, frames, 'executing', reason), frames };
+  throw wrong('ACTIONS_INVALID', {
+    field: 'executing',
+    expected: `a Float32Array of E x ${perFrame} values, E of 0 .. ${chunk}`,
+    found: describe(actions),
+    remedy: `Pass the actions as [used channels, E latent frames, actions per frame]: ${reason}.`,
+  });
+}
+
+/** What predictNext commits: obs and executed come together or not at all. Errors: ARGUMENT_INVALID. */
+export function checkPair(obs: unknown, executed: unknown): boolean {
+  if ((obs === undefined) === (executed === undefined)) return obs !== undefined;
+  const [given, missing] = obs === undefined ? ['executed', 'obs'] : ['obs', 'executed'];
+  throw wrong('ARGUMENT_INVALID', {
+    field: missing,
+    expected: `a value, because ${given} is given`,
+    found: 'undefined',
+    remedy: 'Pass what was seen and what was executed, or neither to commit nothing.',
+  });
+}
+
+/** Frames of executing actions, [1, C, E, h, w]: as checkLatents takes them. Errors: ARGUMENT_INVALID. */
+export function checkForecast(forecast: unknown, chunk: readonly [number, number, number, number], frames: number): Float32Array | undefined {
+  if (forecast === undefined || (frames === 0 && forecast instanceof Float32Array && forecast.length === 0)) return undefined;
+  const found = checkLatents(forecast as Float32Array, chunk, 'forecast');
+  if (found.frames === frames) return found.data;
+  throw wrong('ARGUMENT_INVALID', {
+    field: 'forecast',
+    expected: `${frames} latent frames, as many as the executing actions have`,
+    found: `${found.frames}`,
+    remedy: 'Pass the frames of the executing actions, or leave it out to imagine them.',
+  });
+}
+
 export interface NoiseSizes {
   /** [1, C, K, h, w] */
   readonly video: readonly number[];
   /** [1, action_dim, K, H, 1] */
   readonly action: readonly number[];
+  /** [1, C, E, h, w], only where frames are imagined. */
+  readonly imagined?: readonly number[];
 }
 
 /** Injected noise, each part optional. Errors: NOISE_INVALID. */
-export function checkNoise(noise: unknown, sizes: NoiseSizes, imagined: boolean): Noise {
+export function checkNoise(noise: unknown, sizes: NoiseSizes): Noise {
   if (noise === undefined) return {};
   const remedy = 'Leave noise out to draw it from the seed.';
   if (typeof noise !== 'object' || noise === null) {
@@ -164,7 +205,7 @@ export function checkNoise(noise: unknown, sizes: NoiseSizes, imagined: boolean)
     ['video', sizes.video],
     ['action', sizes.action],
   ];
-  if (imagined) parts.push(['imagined', sizes.video]);
+  if (sizes.imagined !== undefined) parts.push(['imagined', sizes.imagined]);
   const unknown = Object.keys(noise).find((key) => !parts.some(([name]) => name === key) && (noise as Record<string, unknown>)[key] !== undefined);
   if (unknown !== undefined) {
     throw wrong('NOISE_INVALID', { field: `noise.${unknown}`, expected: `only ${parts.map(([name]) => name).join(', ')}`, found: unknown, remedy });
@@ -199,17 +240,73 @@ export function checkSeed(seed: unknown): bigint {
 }
 
 /** An override of a number of denoising steps. Errors: ARGUMENT_INVALID. */
-export function checkSteps(steps: unknown, field: string, job: Job): number | undefined {
+export function checkSteps(steps: unknown, field: string): number | undefined {
   if (steps === undefined) return undefined;
   if (!Number.isInteger(steps) || (steps as number) < 1 || (steps as number) > STEPS_MAX) {
     const remedy = 'Leave it out to use the number of the job.';
     throw wrong('ARGUMENT_INVALID', { field, expected: `a whole number of 1 .. ${STEPS_MAX}`, found: describe(steps), remedy });
   }
-  if (field === 'videoSteps' && job.video_exec_step > (steps as number) + 1) {
-    const expected = `at least ${job.video_exec_step - 1}, because the job runs the first ${job.video_exec_step} passes (video_exec_step)`;
-    throw wrong('ARGUMENT_INVALID', { field, expected, found: describe(steps), remedy: 'Use more steps, or a job with a smaller video_exec_step.' });
-  }
   return steps as number;
+}
+
+/** Overrides of the number of video steps and of how many passes run; what is not given is the job's. Errors: ARGUMENT_INVALID. */
+export function checkVideoSteps(steps: unknown, execStep: unknown, job: Job): { videoSteps?: number; videoExecStep?: number } {
+  const videoSteps = checkSteps(steps, 'videoSteps');
+  const total = videoSteps ?? job.num_inference_steps;
+  if (execStep === undefined) {
+    if (job.video_exec_step > total + 1) {
+      const expected = `at least ${job.video_exec_step - 1}, because the job runs the first ${job.video_exec_step} passes (video_exec_step)`;
+      const remedy = 'Use more steps, or pass a smaller videoExecStep.';
+      throw wrong('ARGUMENT_INVALID', { field: 'videoSteps', expected, found: describe(steps), remedy });
+    }
+    return videoSteps === undefined ? {} : { videoSteps };
+  }
+  if (!Number.isInteger(execStep) || !(execStep === -1 || ((execStep as number) >= 1 && (execStep as number) <= total + 1))) {
+    const expected = `-1, or a whole number of 1 .. ${total + 1}, because there are ${total} video steps`;
+    const remedy = "Leave it out to use the job's video_exec_step.";
+    throw wrong('ARGUMENT_INVALID', { field: 'videoExecStep', expected, found: describe(execStep), remedy });
+  }
+  return { ...(videoSteps === undefined ? {} : { videoSteps }), videoExecStep: execStep as number };
+}
+
+/** Whether a prediction uses the job's guidance. Errors: ARGUMENT_INVALID. */
+export function checkGuidance(guidance: unknown): boolean {
+  if (guidance === undefined || typeof guidance === 'boolean') return guidance ?? true;
+  throw wrong('ARGUMENT_INVALID', {
+    field: 'guidance',
+    expected: 'true or false',
+    found: describe(guidance),
+    remedy: 'Leave it out to use the job.',
+  });
+}
+
+export interface Past {
+  readonly commits: { latents: Float32Array; actions: Float32Array; frames: number }[];
+  readonly encoder: Uint8Array;
+}
+
+/** What an episode is rebuilt from. Errors: ARGUMENT_INVALID, ACTIONS_INVALID. */
+export function checkPast(options: RestoreOptions, job: Job, chunk: readonly [number, number, number, number]): Past {
+  const commits: unknown = options.commits;
+  const remedy = 'Pass what each commit of the episode wrote, from the first on, and what encoderState() gave after the last.';
+  if (!Array.isArray(commits) || commits.length === 0) {
+    throw wrong('ARGUMENT_INVALID', { field: 'commits', expected: 'a list of at least one commit', found: describe(commits), remedy });
+  }
+  const checked = commits.map((commit: Partial<PastCommit> | null, index) => {
+    const field = `commits[${index}]`;
+    const { data: latents, frames } = checkLatents(commit?.latents as Float32Array, chunk, `${field}.latents`);
+    const reason = `its latents are ${frames} latent frame${frames === 1 ? '' : 's'}`;
+    return { latents, actions: checkActions(commit?.actions, job, frames, `${field}.actions`, reason), frames };
+  });
+  const encoder: unknown = (options.encoder as { data?: unknown } | null | undefined)?.data;
+  if (!(encoder instanceof Uint8Array)) {
+    throw wrong('ARGUMENT_INVALID', { field: 'encoder.data', expected: 'a Uint8Array', found: describe(encoder), remedy });
+  }
+  const checksum: unknown = options.checksum;
+  if (checksum !== undefined && typeof checksum !== 'string') {
+    throw wrong('ARGUMENT_INVALID', { field: 'checksum', expected: 'a text', found: describe(checksum), remedy: 'Pass cache.checksum or nothing.' });
+  }
+  return { commits: checked, encoder };
 }
 
 /** The one argument of a policy's method. Errors: ARGUMENT_INVALID. */
@@ -239,7 +336,11 @@ export function checkPrompt(prompt: unknown): string {
 }
 
 /** Latents [1, C, F, h, w], as a tensor, as { data, shape } or as the plain values. Errors: ARGUMENT_INVALID. */
-export function checkLatents(latents: unknown, chunk: readonly [number, number, number, number]): { data: Float32Array; frames: number } {
+export function checkLatents(
+  latents: unknown,
+  chunk: readonly [number, number, number, number],
+  field = 'latents',
+): { data: Float32Array; frames: number } {
   const [channels, , height, width] = chunk;
   const perFrame = channels * height * width;
   const wanted = `[1, ${channels}, F, ${height}, ${width}]`;
@@ -249,7 +350,7 @@ export function checkLatents(latents: unknown, chunk: readonly [number, number, 
   const shape = (latents as { shape?: unknown } | null | undefined)?.shape;
   if (!(data instanceof Float32Array) || (!plain && !Array.isArray(shape))) {
     throw wrong('ARGUMENT_INVALID', {
-      field: 'latents',
+      field,
       expected: `a Float32Array, or { data, shape }, of ${wanted}`,
       found: describe(latents),
       remedy,
@@ -258,13 +359,13 @@ export function checkLatents(latents: unknown, chunk: readonly [number, number, 
   const frames = data.length / perFrame;
   if (frames < 1 || !Number.isInteger(frames)) {
     const expected = `a multiple of ${perFrame} values ${wanted}`;
-    throw wrong('ARGUMENT_INVALID', { field: 'latents', expected, found: `${data.length} values`, remedy });
+    throw wrong('ARGUMENT_INVALID', { field, expected, found: `${data.length} values`, remedy });
   }
   const expectedShape = [1, channels, frames, height, width];
   if (Array.isArray(shape) && (shape.length !== 5 || expectedShape.some((size, axis) => shape[axis] !== size))) {
-    throw wrong('ARGUMENT_INVALID', { field: 'latents.shape', expected: `[${expectedShape.join(', ')}]`, found: `[${shape.join(', ')}]`, remedy });
+    throw wrong('ARGUMENT_INVALID', { field: `${field}.shape`, expected: `[${expectedShape.join(', ')}]`, found: `[${shape.join(', ')}]`, remedy });
   }
   const bad = data.findIndex((value) => !Number.isFinite(value));
-  if (bad >= 0) throw wrong('ARGUMENT_INVALID', { field: `latents[${bad}]`, expected: 'a finite number', found: describe(data[bad]), remedy });
+  if (bad >= 0) throw wrong('ARGUMENT_INVALID', { field: `${field}[${bad}]`, expected: 'a finite number', found: describe(data[bad]), remedy });
   return { data, frames };
 }

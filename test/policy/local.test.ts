@@ -18,7 +18,7 @@ async function untilCalls(rig: Rig, count: number): Promise<void> {
 
 t.test('an episode: reset, predict, commit, predict', async (t) => {
   const { policy, engine } = await openRig();
-  t.same(policy.cache, { capacity: 100, valid: 0, committed: 0, predicted: 0 });
+  t.match(policy.cache, { capacity: 100, valid: 0, committed: 0, predicted: 0 });
   const reset = await policy.reset({ prompt: 'pick  up' });
   t.match(reset, { source: 'encoder', cleanedPrompt: 'pick up', tokens: 3, warnings: [] });
   t.equal(reset.trace, undefined);
@@ -32,11 +32,11 @@ t.test('an episode: reset, predict, commit, predict', async (t) => {
   t.equal(chunk.frameIndex, 0);
   t.equal(chunk.timing.totalMs, 15);
   t.equal(chunk.trace, undefined);
-  t.same(policy.cache, { capacity: 100, valid: 2, committed: 0, predicted: 2 });
+  t.match(policy.cache, { capacity: 100, valid: 2, committed: 0, predicted: 2 });
 
   const commit = await policy.commit({ obs: moments(4), actions: actionsOf(2) });
   t.equal(commit.frameIndex, 2);
-  t.same(policy.cache, { capacity: 100, valid: 2, committed: 2, predicted: 0 });
+  t.match(policy.cache, { capacity: 100, valid: 2, committed: 2, predicted: 0 });
   t.equal((await policy.predict()).frameIndex, 2);
   t.equal((await policy.commit({ obs: moments(8), actions: actionsOf(2) })).frameIndex, 4);
   t.same(
@@ -115,7 +115,7 @@ t.test('arguments are checked before the engine is called', async (t) => {
   await policy.commit({ obs: moments(8), actions: actionsOf(3) });
   t.equal((await errorOf(policy.commit({ obs: moments(8), actions: actionsOf(3) }))).code, 'ACTIONS_INVALID', 'and 2 later');
   await policy.commit({ obs: moments(4), actions: actionsOf(1) });
-  t.equal((await errorOf(policy.predictNext({ obs: moments(8), executed: actionsOf(2), executing: actionsOf(1) }))).field, 'executing');
+  t.equal((await errorOf(policy.predictNext({ obs: moments(8), executed: actionsOf(2), executing: new Float32Array(7) }))).field, 'executing');
   t.equal((await errorOf(policy.predictNext({ obs: moments(8), executed: actionsOf(1), executing: actionsOf(2) }))).field, 'executed');
 });
 
@@ -177,8 +177,34 @@ t.test('predictNext', async (t) => {
   t.equal(call.moments.length, 4);
   t.equal(call.noiseImagined, imagined);
   t.notOk('frames' in call);
+  t.same(chunk.imagined?.shape, [1, 48, 2, 2, 4]);
+  t.equal(chunk.frameIndex, 4);
+  t.match(chunk.committed, { frameIndex: 2, latents: { shape: [1, 48, 2, 2, 4] } });
   await policy.predictNext({ obs: moments(8), executed: actionsOf(2), executing: actionsOf(2) });
   t.equal(engine.calls.at(-1)?.method, 'predictNext', 'the next ones bring 4 K moments');
+});
+
+t.test('predictNext: nothing to commit, nothing executing, a forecast', async (t) => {
+  const { policy, engine } = await inEpisode();
+  await policy.predict({ obs: observation() });
+  const early = await errorOf(policy.predictNext({ executing: actionsOf(1) }));
+  t.equal(early.code, 'OBS_REQUIRED');
+  t.match(early.message, /first commit.*padding group/s);
+  const first = await policy.predictNext({ obs: [], executed: actionsOf(1), executing: actionsOf(1), imagineSteps: 3, guidance: false });
+  t.same([first.frameIndex, first.committed?.frameIndex, first.imagined?.shape[2]], [2, 1, 1]);
+  t.match(engine.calls.at(-1)?.options, { moments: [], imagineSteps: 3, guidance: false });
+  const forecast = new Float32Array(48 * 2 * 2 * 4);
+  const stale = await policy.predictNext({ executing: actionsOf(2), forecast });
+  t.same([stale.frameIndex, stale.committed, stale.imagined], [3, undefined, undefined]);
+  const options = engine.calls.at(-1)?.options as { forecast: unknown; moments?: unknown; executed?: unknown };
+  t.equal(options.forecast, forecast);
+  t.notOk('moments' in options || 'executed' in options || 'guidance' in options);
+  const fresh = await policy.predictNext({ executing: actionsOf(0) });
+  t.same([fresh.frameIndex, fresh.imagined], [1, undefined]);
+  t.equal((await errorOf(policy.predictNext({ obs: moments(4), executing: actionsOf(1) }))).field, 'executed');
+  t.equal((await errorOf(policy.predictNext({ executing: actionsOf(3) }))).field, 'executing');
+  t.equal((await errorOf(policy.predictNext({ executing: actionsOf(1), forecast }))).field, 'forecast');
+  t.equal((await errorOf(policy.predictNext({ executing: actionsOf(1), imagineSteps: 0 }))).field, 'imagineSteps');
 });
 
 t.test('a predictNext that fails after its commit keeps the commit', async (t) => {
@@ -225,7 +251,7 @@ t.test('backpressure: a second call is refused at once, whatever it is', async (
     policy.commit({ obs: moments(4), actions: actionsOf(2) }),
     policy.predictNext({ obs: moments(4), executed: actionsOf(2), executing: actionsOf(2) }),
     policy.decode(new Float32Array(48 * 2 * 4)),
-    policy.reset({ prompt: 'b' }),
+    policy.encoderState(),
     policy.predict({ seed: -1 }),
   ];
   for (const promise of refused) {
@@ -376,6 +402,92 @@ t.test('i2va: predictions are the history, so there are no commits', async (t) =
   t.equal((await errorOf(next)).code, 'MODE_UNSUPPORTED');
   await policy.predict({ obs: observation() });
   t.notOk((engine.calls.at(-1)?.options as NativePredict | undefined)?.frames, 'the frame index has moved on');
+});
+
+t.test('generations count resets, failed ones too', async (t) => {
+  const { policy, engine } = await openRig();
+  t.equal((await policy.reset({ prompt: 'a' })).generation, 1);
+  t.equal((await policy.predict({ obs: observation() })).generation, 1);
+  t.equal((await policy.commit({ obs: moments(4), actions: actionsOf(2) })).generation, 1);
+  engine.failure = nativeError('TEXT_INVALID', 'bad rows');
+  await errorOf(policy.reset({ prompt: 'b' }));
+  await errorOf(policy.reset({ prompt: 'c', signal: AbortSignal.abort() }));
+  t.equal((await policy.reset({ prompt: 'd' })).generation, 3, 'the failed one ended an episode, the aborted one none');
+});
+
+for (const method of ['predict', 'predictNext'] as const) {
+  t.test(`reset stops a running ${method}`, async (t) => {
+    const rig = await inEpisode();
+    const { policy, engine } = rig;
+    await policy.predict({ obs: observation() });
+    const seed = seeds.waitForCancel;
+    const next = { obs: moments(4), executed: actionsOf(2), executing: actionsOf(1), seed };
+    const running = method === 'predict' ? policy.predict({ seed }) : policy.predictNext(next);
+    const rejected = errorOf(running);
+    await untilCalls(rig, 3);
+    t.equal((await errorOf(policy.reset({} as never))).code, 'ARGUMENT_INVALID');
+    t.equal(engine.cancels, 0, 'wrong arguments stop nothing');
+    const reset = policy.reset({ prompt: 'new' });
+    t.equal((await errorOf(policy.reset({ prompt: 'newer' }))).code, 'BUSY', 'one reset at a time');
+    t.equal((await errorOf(policy.predict({ obs: observation() }))).code, 'BUSY', 'the reset has the turn');
+    const error = await rejected;
+    t.equal(error.code, 'ABORTED');
+    t.match(error.message, /was aborted: the episode was reset\. What it would have given/);
+    t.equal((await reset).generation, 2);
+    t.equal(engine.cancels, 1);
+    t.equal((await policy.predict({ obs: observation() })).generation, 2);
+  });
+}
+
+t.test('reset: a prediction that ends all the same is not given', async (t) => {
+  const rig = await inEpisode();
+  const { promise, release } = deferred();
+  rig.engine.hold = promise;
+  rig.engine.cancel = () => undefined; // an engine that is past its last check
+  const rejected = errorOf(rig.policy.predict({ obs: observation() }));
+  await untilCalls(rig, 2);
+  const reset = rig.policy.reset({ prompt: 'new' });
+  release();
+  t.equal((await rejected).code, 'ABORTED');
+  await reset;
+  t.equal((await errorOf(rig.policy.predict())).code, 'OBS_REQUIRED', 'nor does it count as the first observation');
+});
+
+t.test('reset waits for a commit', async (t) => {
+  const rig = await inEpisode();
+  const { policy, engine } = rig;
+  await policy.predict({ obs: observation() });
+  const { promise, release } = deferred();
+  engine.hold = promise;
+  const commit = policy.commit({ obs: moments(4), actions: actionsOf(2) });
+  await untilCalls(rig, 3);
+  const reset = policy.reset({ prompt: 'new' });
+  release();
+  t.equal((await commit).generation, 1);
+  t.equal((await reset).generation, 2);
+  t.equal(engine.cancels, 0);
+});
+
+t.test('reset that waits: aborted or overtaken by close', async (t) => {
+  for (const how of ['abort', 'close'] as const) {
+    const rig = await inEpisode();
+    const { policy, engine } = rig;
+    await policy.predict({ obs: observation() });
+    const { promise, release } = deferred();
+    engine.hold = promise;
+    const commit = policy.commit({ obs: moments(4), actions: actionsOf(2) });
+    await untilCalls(rig, 3);
+    const controller = new AbortController();
+    const rejected = errorOf(policy.reset({ prompt: 'new', signal: controller.signal }));
+    const closing = how === 'close' ? policy.close() : controller.abort(new Error('changed my mind'));
+    release();
+    t.equal((await rejected).code, 'ABORTED', how);
+    await commit;
+    await closing;
+    t.equal(engine.calls.filter(({ method }) => method === 'reset').length, 1);
+    if (how === 'abort') t.equal((await policy.predict()).generation, 1, 'the old episode goes on');
+    else t.equal(engine.closedAtWork, false);
+  }
 });
 
 t.test('K = 1: the first commit brings no pictures', async (t) => {

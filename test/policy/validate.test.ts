@@ -75,13 +75,13 @@ t.test('moments make latent frames', (t) => {
   for (const count of [1, 3, 5, 7]) {
     for (const first of [true, false]) refused(t, 'FRAME_INVALID', () => frames(count, first), 'obs');
   }
-  refused(t, 'FRAME_INVALID', () => frames(0, true), 'obs');
+  t.equal(frames(0, true), 1, 'the first commit may bring the first frame alone');
   refused(t, 'FRAME_INVALID', () => frames(0, false), 'obs');
   refused(t, 'FRAME_INVALID', () => check.checkMoments('x', cameras, job, true), 'obs');
   const broken = [...moments(3), [frame('cam_high')]];
   refused(t, 'FRAME_INVALID', () => check.checkMoments(broken, cameras, job, true), 'obs[3]');
   const single = parseJob(smallJob({ frame_chunk_size: 1 })).job;
-  t.equal(check.checkMoments([], cameras, single, true).frames, 1, 'K = 1: the first commit brings no pictures');
+  t.equal(check.checkMoments([], cameras, single, true).frames, 1);
   refused(t, 'FRAME_INVALID', () => check.checkMoments([], cameras, single, false), 'obs');
   t.end();
 });
@@ -105,12 +105,13 @@ t.test('actions follow the latent frames', (t) => {
 
 t.test('noise', (t) => {
   const sizes = { video: [1, 2, 2, 1, 1], action: [1, 6, 2, 4, 1] };
-  const checked = (noise: unknown, imagined = false) => check.checkNoise(noise, sizes, imagined);
+  const checked = (noise: unknown, imagined?: number[]) => check.checkNoise(noise, { ...sizes, ...(imagined === undefined ? {} : { imagined }) });
   t.same(checked(undefined), {});
   const video = new Float32Array(4);
   t.equal(checked({ video }).video, video);
   t.equal(checked({ action: new Float32Array(48) }).action?.length, 48);
-  t.equal(checked({ imagined: video }, true).imagined, video);
+  t.equal(checked({ imagined: video.slice(0, 2) }, [1, 2, 1, 1, 1]).imagined?.length, 2);
+  refused(t, 'NOISE_INVALID', () => checked({ imagined: video }, [1, 2, 1, 1, 1]), 'noise.imagined');
   refused(t, 'NOISE_INVALID', () => checked({ imagined: video }), 'noise.imagined');
   refused(t, 'NOISE_INVALID', () => checked({ vidoe: video }), 'noise.vidoe');
   refused(t, 'NOISE_INVALID', () => checked(null), 'noise');
@@ -131,16 +132,81 @@ t.test('seeds', (t) => {
 });
 
 t.test('steps', (t) => {
-  t.equal(check.checkSteps(undefined, 'videoSteps', job), undefined);
-  t.equal(check.checkSteps(1, 'videoSteps', job), 1);
-  t.equal(check.checkSteps(1000, 'actionSteps', job), 1000);
+  t.equal(check.checkSteps(undefined, 'actionSteps'), undefined);
+  t.equal(check.checkSteps(1000, 'actionSteps'), 1000);
   for (const steps of [0, 1001, 1.5, '3', null, -1]) {
-    refused(t, 'ARGUMENT_INVALID', () => check.checkSteps(steps, 'actionSteps', job), 'actionSteps');
+    refused(t, 'ARGUMENT_INVALID', () => check.checkSteps(steps, 'actionSteps'), 'actionSteps');
+    refused(t, 'ARGUMENT_INVALID', () => check.checkVideoSteps(steps, undefined, job), 'videoSteps');
   }
+  t.same(check.checkVideoSteps(undefined, undefined, job), {});
+  t.same(check.checkVideoSteps(1, undefined, job), { videoSteps: 1 });
+  t.end();
+});
+
+t.test('video steps and the passes that run are checked together, with what the job says', (t) => {
   const partial = parseJob(smallJob({ video_exec_step: 4 })).job;
-  t.equal(check.checkSteps(3, 'videoSteps', partial), 3);
-  refused(t, 'ARGUMENT_INVALID', () => check.checkSteps(2, 'videoSteps', partial), 'videoSteps');
-  t.equal(check.checkSteps(2, 'actionSteps', partial), 2, 'video_exec_step is about the video');
+  t.same(check.checkVideoSteps(3, undefined, partial), { videoSteps: 3 });
+  refused(t, 'ARGUMENT_INVALID', () => check.checkVideoSteps(2, undefined, partial), 'videoSteps');
+  t.same(check.checkVideoSteps(2, 3, partial), { videoSteps: 2, videoExecStep: 3 }, 'the override counts, not the job');
+  t.same(check.checkVideoSteps(2, -1, partial), { videoSteps: 2, videoExecStep: -1 });
+  refused(t, 'ARGUMENT_INVALID', () => check.checkVideoSteps(2, 4, partial), 'videoExecStep');
+  t.same(check.checkVideoSteps(undefined, 6, job), { videoExecStep: 6 }, 'the job has 5 steps');
+  for (const step of [0, 7, -2, 1.5, '3', null]) refused(t, 'ARGUMENT_INVALID', () => check.checkVideoSteps(undefined, step, job), 'videoExecStep');
+  t.end();
+});
+
+t.test('guidance is on or off', (t) => {
+  t.same([check.checkGuidance(undefined), check.checkGuidance(true), check.checkGuidance(false)], [true, true, false]);
+  for (const guidance of [0, 1, 'no', null]) refused(t, 'ARGUMENT_INVALID', () => check.checkGuidance(guidance), 'guidance');
+  t.end();
+});
+
+t.test('executing actions have 0 .. K latent frames', (t) => {
+  for (const frames of [0, 1, 2]) t.equal(check.checkExecuting(actionsOf(frames), job).frames, frames);
+  const odd = new Float32Array(13);
+  for (const actions of [actionsOf(3), odd, [], undefined]) refused(t, 'ACTIONS_INVALID', () => check.checkExecuting(actions, job), 'executing');
+  const broken = actionsOf(1);
+  broken[4] = Number.NaN;
+  refused(t, 'ACTIONS_INVALID', () => check.checkExecuting(broken, job), 'executing[4]');
+  t.end();
+});
+
+t.test('obs and executed come together', (t) => {
+  t.equal(check.checkPair([], actionsOf(1)), true);
+  t.equal(check.checkPair(undefined, undefined), false);
+  refused(t, 'ARGUMENT_INVALID', () => check.checkPair([], undefined), 'executed');
+  refused(t, 'ARGUMENT_INVALID', () => check.checkPair(undefined, actionsOf(1)), 'obs');
+  t.end();
+});
+
+t.test('a forecast has as many frames as the executing actions', (t) => {
+  const chunk = [2, 2, 1, 3] as const;
+  const one = new Float32Array(6);
+  t.equal(check.checkForecast(undefined, chunk, 1), undefined);
+  t.equal(check.checkForecast(one, chunk, 1), one);
+  t.equal(check.checkForecast({ data: one, shape: [1, 2, 1, 1, 3] }, chunk, 1), one);
+  t.equal(check.checkForecast(new Float32Array(0), chunk, 0), undefined);
+  refused(t, 'ARGUMENT_INVALID', () => check.checkForecast(one, chunk, 2), 'forecast');
+  refused(t, 'ARGUMENT_INVALID', () => check.checkForecast(one, chunk, 0), 'forecast');
+  refused(t, 'ARGUMENT_INVALID', () => check.checkForecast(new Float32Array(5), chunk, 1), 'forecast');
+  refused(t, 'ARGUMENT_INVALID', () => check.checkForecast(null, chunk, 1), 'forecast');
+  refused(t, 'ARGUMENT_INVALID', () => check.checkForecast(Float32Array.of(0, 0, Number.NaN, 0, 0, 0), chunk, 1), 'forecast[2]');
+  t.end();
+});
+
+t.test('the past of an episode', (t) => {
+  const chunk = [2, 2, 1, 3] as const;
+  const past = (changes: object) => {
+    const commit = { latents: new Float32Array(12), actions: actionsOf(2) };
+    return check.checkPast({ prompt: '', commits: [commit], encoder: { data: Uint8Array.of(1) }, ...changes } as never, job, chunk);
+  };
+  t.match(past({}), { commits: [{ frames: 2 }], encoder: Uint8Array.of(1) });
+  for (const commits of [[], undefined, 'x']) refused(t, 'ARGUMENT_INVALID', () => past({ commits }), 'commits');
+  refused(t, 'ARGUMENT_INVALID', () => past({ commits: [null] }), 'commits[0].latents');
+  refused(t, 'ARGUMENT_INVALID', () => past({ commits: [{ latents: new Float32Array(5), actions: actionsOf(1) }] }), 'commits[0].latents');
+  refused(t, 'ACTIONS_INVALID', () => past({ commits: [{ latents: new Float32Array(6), actions: actionsOf(2) }] }), 'commits[0].actions');
+  for (const encoder of [undefined, null, Uint8Array.of(1), { data: [1] }]) refused(t, 'ARGUMENT_INVALID', () => past({ encoder }), 'encoder.data');
+  refused(t, 'ARGUMENT_INVALID', () => past({ checksum: 5 }), 'checksum');
   t.end();
 });
 

@@ -3,6 +3,7 @@
  * and records what it was called with. Used by test/policy; a fact about the model must never be tested with it.
  */
 import type {
+  NativeCache,
   NativeChunk,
   NativeCommit,
   NativeEmbedding,
@@ -11,6 +12,8 @@ import type {
   NativeEngineModule,
   NativeJob,
   NativePredict,
+  NativePredictNext,
+  NativeRestore,
   NativeTiming,
 } from '../../src/native.js';
 import type { TextProvider } from '../../src/policy/local.js';
@@ -95,15 +98,41 @@ export class FakeEngine implements NativeEngine {
     await this.#work('commit', options);
     this.#keep(options.actions);
     const trace = options.trace ? { trace: { 'video.input': { dtype: 'float32' as const, shape: [1], data: Float32Array.of(5) } } } : {};
-    return { frameIndex: this.#frameIndex, timing, ...trace };
+    return { ...this.#committedFrames(options.actions), ...trace };
   }
 
-  async predictNext(options: Parameters<NativeEngine['predictNext']>[0]): Promise<NativeChunk> {
+  async predictNext(options: NativePredictNext): Promise<NativeChunk> {
     await this.#work('predictNext', options, options.seed);
-    this.#keep(options.executed);
+    const { executed, executing, forecast } = options;
+    if (executed !== undefined) this.#keep(executed);
     if (this.failAfterCommit) throw nativeError('ABORTED', 'cancelled while imagining');
-    this.#predicted += this.#job.frameChunkSize;
-    return this.#chunk(options);
+    const frames = this.#framesOf(executing);
+    return {
+      ...this.#chunk(options),
+      frameIndex: this.#frameIndex + frames,
+      ...(executed === undefined ? {} : { committed: this.#committedFrames(executed) }),
+      ...(frames === 0 || forecast !== undefined ? {} : { imagined: this.#latents(frames) }),
+    };
+  }
+
+  async encoderState(tag: string): Promise<Uint8Array> {
+    await this.#work('encoderState', tag);
+    return Uint8Array.of(1, 2, 3);
+  }
+
+  async restore(options: NativeRestore): Promise<void> {
+    await this.#work('restore', options);
+    this.#frameIndex = this.#committed = this.#predicted = 0;
+    for (const [at, { actions }] of options.commits.entries()) {
+      this.#keep(actions);
+      options.onProgress?.('recover', at + 1, options.commits.length);
+    }
+  }
+
+  async occupy(): Promise<void> {
+    await this.#work('occupy', {});
+    this.#committed = 100;
+    this.#predicted = 0;
   }
 
   async decode(latents: Float32Array, frames: number): Promise<{ data: Float32Array; shape: [number, number, number, number] }> {
@@ -113,8 +142,9 @@ export class FakeEngine implements NativeEngine {
     return { data, shape: [pictures, 2, 2, 3] };
   }
 
-  cache(): { capacity: number; valid: number; committed: number; predicted: number } {
-    return { capacity: 100, valid: this.#committed + this.#predicted, committed: this.#committed, predicted: this.#predicted };
+  cache(): NativeCache {
+    const checksum = this.#committed.toString(16).padStart(16, '0');
+    return { capacity: 100, valid: this.#committed + this.#predicted, committed: this.#committed, predicted: this.#predicted, checksum };
   }
 
   cancel(): void {
@@ -128,15 +158,29 @@ export class FakeEngine implements NativeEngine {
   }
 
   #keep(executed: Float32Array): void {
-    const frames = executed.length / (this.info.actionShape[0] * this.info.actionShape[2]);
+    const frames = this.#framesOf(executed);
     this.#predicted = 0;
     this.#committed += frames;
     this.#frameIndex += frames;
   }
 
+  #framesOf(actions: Float32Array): number {
+    return actions.length / (this.info.actionShape[0] * this.info.actionShape[2]);
+  }
+
+  #latents(frames: number): Float32Array {
+    const [channels, , height, width] = this.info.latentShape;
+    return Float32Array.from({ length: channels * frames * height * width }, (_, index) => index);
+  }
+
+  #committedFrames(actions: Float32Array): NativeCommit {
+    const frames = this.#framesOf(actions);
+    return { frameIndex: this.#frameIndex, frames, latents: this.#latents(frames), timing };
+  }
+
   #chunk(options: { readonly seed: bigint; readonly trace: boolean }): NativeChunk {
     const actions = new Float32Array(this.info.actionShape.reduce((a, b) => a * b)).fill(Number(options.seed));
-    const latents = Float32Array.from({ length: this.info.latentShape.reduce((a, b) => a * b) }, (_, index) => index);
+    const latents = this.#latents(this.info.latentShape[1]);
     const trace = options.trace ? { trace: { 'video.s0.out': { dtype: 'float32' as const, shape: [1, 2], data: Float32Array.of(1, 2) } } } : {};
     return { actions, latents, frameIndex: this.#frameIndex, timing, ...trace };
   }

@@ -58,11 +58,26 @@ class ReplayEngine implements NativeEngine {
     const pictures = new Uint8Array(moments.length * size);
     for (const [at, moment] of moments.entries()) pictures.set(moment[0]?.data ?? [], at * size);
     this.#same(pictures, `${call.prefix}.img0`);
-    return { frameIndex: call.frame_st_id_after ?? -1, timing, trace: this.#answer(call) };
+    const trace = this.#answer(call);
+    const seen = trace['video.input'];
+    const latents = Float32Array.from(seen?.data ?? []);
+    return { frameIndex: call.frame_st_id_after ?? -1, frames: seen?.shape[2] ?? 0, latents, timing, trace };
   }
 
   async predictNext(): Promise<NativeChunk> {
     throw new Error('no trace of predictNext exists');
+  }
+
+  async encoderState(): Promise<Uint8Array> {
+    throw new Error('no trace of encoderState exists');
+  }
+
+  async restore(): Promise<void> {
+    throw new Error('no trace of restore exists');
+  }
+
+  async occupy(): Promise<void> {
+    throw new Error('no trace of occupy exists');
   }
 
   async decode(latents: Float32Array): Promise<{ data: Float32Array; shape: [number, number, number, number] }> {
@@ -72,9 +87,9 @@ class ReplayEngine implements NativeEngine {
     return { data: Float32Array.from(video.data), shape: video.shape as [number, number, number, number] };
   }
 
-  cache(): { capacity: number; valid: number; committed: number; predicted: number } {
+  cache(): ReturnType<NativeEngine['cache']> {
     const { kv_capacity: capacity = 0, kv_valid: valid = 0, kv_pred_valid: predicted = 0 } = this.#last ?? {};
-    return { capacity, valid, committed: valid - predicted, predicted };
+    return { capacity, valid, committed: valid - predicted, predicted, checksum: '' };
   }
 
   cancel(): void {}

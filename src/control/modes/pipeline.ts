@@ -9,7 +9,7 @@ import { PremotorError } from '../../errors.js';
 import type { Chunk, PredictNextOptions, Tensor } from '../../policy/contract.js';
 import { framesOf, splitFrames } from '../../policy/tensor.js';
 import type { Plan } from '../../robot/robot.js';
-import type { Choice, Think } from '../budget/budget.js';
+import type { Choice, Think } from '../budget/types.js';
 import type { Observation, Outcome } from '../events.js';
 import { type ExecutedAction, Ledger, type PlannedAction } from '../ledger.js';
 import { limitChunk } from '../limits.js';
@@ -236,7 +236,7 @@ export class Pipeline {
       executing: planned(at + framesLeft * this.#perFrame),
       forecast: () => this.#forecast(this.#origin + at / this.#perFrame, framesLeft),
       ahead: () => planned(this.#ledger.end),
-      delayActions: Math.ceil(this.#expectedMs(0) / knotMs),
+      delayActions: Math.ceil(Math.min(this.#expectedMs(0) / knotMs, this.#frames * this.#perFrame)),
       chunkActions: this.#frames * this.#perFrame,
       channels: this.#channels,
     };
@@ -284,6 +284,7 @@ export class Pipeline {
   async #takeLanded(): Promise<void> {
     const flight = this.#flight;
     if (!flight || !(await flight.thinking.hasLanded(await this.#run.now()))) return;
+    this.#run.throwIfStopped();
     this.#flight = undefined;
     await this.#land(flight, flight.thinking.result());
   }
@@ -379,7 +380,7 @@ export class Pipeline {
   #patienceNs(): bigint {
     if (this.#anchor || this.#strategy.overlaps || this.#origin !== 1) return 0n;
     const ms = this.#expectedMs(this.#frames - 1) - (this.#frames - 1) * this.#frameMs;
-    return ms > 0 ? BigInt(Math.ceil(ms * 1e6)) : 0n;
+    return ms > 0 && Number.isFinite(ms) ? BigInt(Math.ceil(ms * 1e6)) : 0n;
   }
 
   /** Actions [channels, from .. to) of [channels, count]. */
