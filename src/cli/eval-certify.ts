@@ -95,7 +95,7 @@ async function runRungs(
 }
 
 const percent = (share: number): string => `${(100 * share).toFixed(1)} %`;
-const signed = (points: number): string => `${points > 0 ? '+' : ''}${points.toFixed(1)}`;
+const signed = (points: number, digits = 1): string => `${points > 0 ? '+' : ''}${points.toFixed(digits)}`;
 
 /** The result as a table for people. */
 export function certifyTable(results: readonly RungResult[], margin: number): string {
@@ -104,7 +104,7 @@ export function certifyTable(results: readonly RungResult[], margin: number): st
   const rows = results.map(({ index, steps, success, successByTask, paired, certificate, isNonInferior }) => {
     const [low, high] = certificate.interval_points;
     const verdict = index === 0 ? 'base' : isNonInferior ? 'certified' : 'refused';
-    const compared = index === 0 ? ['-', '-', '-'] : [signed(certificate.difference_points), `${signed(low)} .. ${signed(high)}`];
+    const compared = index === 0 ? ['-', '-', '-'] : [signed(certificate.difference_points), `${signed(low, 2)} .. ${signed(high, 2)}`];
     if (index > 0) compared.push(`${paired.onlySecond}/${paired.onlyFirst}`);
     const byTask = successByTask.map((one) => (index === 0 ? percent(one.success) : signed(one.differencePoints)));
     return [String(index), steps, percent(success), ...compared, ...byTask, verdict];
