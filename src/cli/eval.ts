@@ -17,7 +17,8 @@ import { writePng } from '../recording/animation.js';
 import { type Disturbances, parseDisturbances } from '../sim/disturbances.js';
 import { TASK_NAMES, type TaskName } from '../sim/tasks/task.js';
 import { type CliContext, formatMs, formatTable, printResult, UsageError } from './context.js';
-import { SHIPPED_CHECKPOINT, subjectOf, WORKERS_MAX, workersFor } from './eval-options.js';
+import { registerCertify } from './eval-certify.js';
+import { delay, SHIPPED_CHECKPOINT, subjectOf, WORKERS_MAX, workersFor } from './eval-options.js';
 import { registerReport } from './eval-report.js';
 import { SEED_MAX, whole } from './numbers.js';
 import { ProgressBar } from './progress.js';
@@ -85,13 +86,6 @@ function share(text: string): number {
   const value = Number(text);
   if (!(value > 0 && value <= 1)) throw new InvalidArgumentError('Expected a share above 0 and up to 1, such as 0.5.');
   return value;
-}
-
-/** A share of a chunk's motion, as a percentage. */
-export function delay(text: string): number {
-  const found = /^(\d{1,4}(?:\.\d{1,3})?)%$/.exec(text.trim());
-  if (!found || Number(found[1]) > 1000) throw new InvalidArgumentError("Expected a percentage of a chunk's motion up to 1000%, such as 50%.");
-  return Number(found[1]) / 100;
 }
 
 const orDash = (value: number | null, show: (value: number) => string): string => (value === null ? '-' : show(value));
@@ -187,6 +181,7 @@ Examples:
   premotor eval --task all --episodes 100 --steps 3/10 --precision bf16 --json
   premotor eval --task push --episodes 50 --disturb camera-delay=80ms,nudge=0.25m/s --out out/push
   premotor eval report --out models/tabletop
+  premotor eval certify --episodes 200 --write
 `;
 
 /** Adds `premotor eval` and its report to the program. */
@@ -231,4 +226,5 @@ export function registerEval(program: Command, context: CliContext): void {
       }
     });
   registerReport(command, context);
+  registerCertify(command, context);
 }

@@ -24,13 +24,14 @@ import { registerDoctor } from './doctor.js';
 import { registerEval } from './eval.js';
 import { registerInfer } from './infer.js';
 import { registerInspect } from './inspect.js';
+import { registerPlanCycle } from './plan-cycle.js';
 import { registerPrompt } from './prompt.js';
 import { registerRun } from './run.js';
 import { registerSim } from './sim.js';
 import { registerStop } from './stop.js';
 
 /** Commands that end in order when they are interrupted, through the context's signal. */
-const LISTENING: readonly string[] = ['infer', 'inspect', 'run', 'demo', 'eval', 'can'];
+const LISTENING: readonly string[] = ['infer', 'inspect', 'run', 'demo', 'eval', 'plan-cycle', 'can'];
 
 const STOP_SIGNALS = ['SIGINT', 'SIGTERM'] as const;
 
@@ -42,6 +43,7 @@ Examples:
   premotor prompt --checkpoint checkpoint/ --prompt "pick up the cube"
   premotor run robots/sim-tabletop.yaml            one episode on the robot of a configuration
   premotor config check robots/sim-tabletop.yaml   what a configuration means, or what is wrong with it
+  premotor plan-cycle checkpoint/                  whether this machine keeps up with a robot
   premotor demo                                    a simulated robot, closed loop
   premotor can dump socketcan:can0                 what a CAN bus carries
   premotor stop                                    bring whatever moves to rest
@@ -78,6 +80,7 @@ export function buildProgram(context: CliContext): Command {
   registerDemo(program, context);
   registerSim(program, context);
   registerEval(program, context);
+  registerPlanCycle(program, context);
   registerCan(program, context);
   registerStop(program, context);
   return program;
