@@ -6,7 +6,10 @@ import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { UNTRAINED_MARKER } from '../checkpoint/untrained.js';
 import type { RobotConfig } from '../config/schema.js';
-import { ControlCycle } from '../control/cycle.js';
+import { saturationOf } from '../control/budget/cost.js';
+import { ladderOf } from '../control/budget/ladder.js';
+import { LadderBudget } from '../control/budget/ladder-budget.js';
+import { ControlCycle, type CycleOptions } from '../control/cycle.js';
 import type { CycleEvent, CycleReport } from '../control/events.js';
 import type { Transition } from '../control/lifecycle.js';
 import { PremotorError } from '../errors.js';
@@ -118,6 +121,7 @@ async function runCycle(
     tolerance: { outsideRad: control.action_outside_max_rad, jumpRad: control.action_jump_max_rad },
     ...(wanted.video_steps === undefined ? {} : { videoSteps: wanted.video_steps }),
     ...(wanted.action_steps === undefined ? {} : { actionSteps: wanted.action_steps }),
+    ...modeOptions(config, policy),
   });
   const transitions: Transition[] = [];
   cycle.on((event) => void (event.type === 'state' && transitions.push(event.transition)));
@@ -141,6 +145,17 @@ async function runCycle(
   } finally {
     signal.removeEventListener('abort', stop);
   }
+}
+
+/** How predicting and moving are interleaved. Errors: LADDER_UNCERTIFIED, JOB_INVALID. */
+function modeOptions({ control }: RobotConfig, { job, info }: Policy): Pick<CycleOptions, 'mode' | 'thinkingMs' | 'budget'> {
+  const { mode, thinking_ms, budget, uncertified } = control;
+  const chunkMs = (job.frame_chunk_size * job.action_per_frame * 1000) / control.action_rate_hz;
+  const thinkingMs = thinking_ms ?? (mode === 'sync' ? 0 : chunkMs / 2);
+  const ladder = budget === 'ladder' && mode !== 'sync' ? ladderOf(job, info.checkpointHash, { force: uncertified }) : [];
+  const saturation = saturationOf(info, job);
+  const chosen = ladder.length === 0 ? {} : { budget: new LadderBudget(ladder, { job, saturation, availableMsMax: chunkMs }) };
+  return { mode, ...(thinkingMs === 0 && mode === 'sync' ? {} : { thinkingMs }), ...chosen };
 }
 
 /** The pose that an episode begins in; joints that the configuration does not name stay where they are. */
