@@ -54,6 +54,7 @@ t.test('with an engine: figures, a refusal, a plan for people', async (t) => {
   const document = JSON.parse(json.out) as CycleDocument;
   t.equal(document.cacheEntries.valid, document.cacheEntries.capacity, 'the cache was full');
   t.equal(document.rungs.length, 2);
+  t.equal(document.chosen, 0);
   t.ok((document.rungs[0]?.async.totalMs ?? 0) > (document.rungs[1]?.async.totalMs ?? 0));
   t.match(document.rungs[1], { uncertified: 'none', fitsAsync: true });
   t.equal(document.rungs[0]?.uncertified, null);
