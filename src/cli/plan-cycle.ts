@@ -1,6 +1,6 @@
 /**
- * `premotor plan-cycle`: before a robot moves, whether this machine keeps up. Loads the policy, fills its cache, measures passes, and says which rungs of
- * the job land in time; refuses when none does. Owned by the command line; src/control/budget measures and counts.
+ * `premotor plan-cycle`: before a robot moves, whether this machine keeps up. Loads the policy, fills its cache, measures passes, and says which
+ * rungs of the job land in time; refuses when none does. Owned by the command line; src/control/budget measures and counts.
  */
 import { existsSync, statSync } from 'node:fs';
 import { totalmem } from 'node:os';
@@ -198,7 +198,7 @@ export function cycleText(document: CycleDocument, job: Job): string {
     formatTable(header, rows, ['left', 'left']),
     '',
     'Milliseconds. commit: encoding and committing a chunk. needs: total with 20 % and 10 ms of margin. left: of the motion, without margin.',
-    'async: fits when it lands before the frames left to execute are over, from so many of them on. sync: the robot waits, and moves for that share of the time.',
+    'async: lands before the frames left to execute are over, from so many of them on. sync: the robot waits, and moves for that share of the time.',
     document.chosen === null
       ? 'The budget finds no rung for an asynchronous robot.'
       : `The budget of an asynchronous robot begins at rung ${document.chosen}.`,
