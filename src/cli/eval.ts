@@ -6,6 +6,7 @@ import { mkdir, writeFile } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
 import { type Command, InvalidArgumentError, Option } from 'commander';
 import { MODE_NAMES, type ModeName } from '../control/modes/mode.js';
+import { COMMITS, type Commits } from '../control/run.js';
 import { PremotorError } from '../errors.js';
 import type { Configuration, EpisodePictures } from '../evaluation/configuration.js';
 import { describeConfiguration } from '../evaluation/configuration.js';
@@ -34,6 +35,8 @@ export interface EvalOptions {
   readonly mode: ModeName;
   /** In chunks. */
   readonly delay?: number;
+  readonly commits: Commits;
+  readonly speedShare?: number;
   readonly seed: number;
   readonly workers?: number;
   readonly realTime: boolean;
@@ -60,6 +63,8 @@ function disturbances(text: string): Disturbances {
 
 export function configurationOf(options: EvalOptions): Configuration {
   const { steps: given, videoExecStep } = options;
+  if (options.commits !== 'executed' && options.mode !== 'sync')
+    throw new UsageError('--commits is for measuring in mode sync. Leave it out, or choose --mode sync.');
   if (options.realTime && options.delay !== undefined)
     throw new UsageError('--delay is for virtual time: with --real-time a prediction takes what it takes. Leave one of them out.');
   return {
@@ -72,7 +77,15 @@ export function configurationOf(options: EvalOptions): Configuration {
     pace: options.realTime ? 'real' : 'virtual',
     ...(options.mode === 'sync' ? {} : { mode: options.mode }),
     ...(options.delay === undefined ? {} : { delayChunks: options.delay }),
+    ...(options.commits === 'executed' ? {} : { commits: options.commits }),
+    ...(options.speedShare === undefined ? {} : { speedShare: options.speedShare }),
   };
+}
+
+function share(text: string): number {
+  const value = Number(text);
+  if (!(value > 0 && value <= 1)) throw new InvalidArgumentError('Expected a share above 0 and up to 1, such as 0.5.');
+  return value;
 }
 
 const orDash = (value: number | null, show: (value: number) => string): string => (value === null ? '-' : show(value));
@@ -187,6 +200,8 @@ export function registerEval(program: Command, context: CliContext): void {
       "robot time of every prediction in virtual time, in percent of a chunk's motion (default: 0% for sync, else 50%)",
       delay,
     )
+    .addOption(new Option('--commits <what>', 'what is committed as executed, in mode sync').choices(COMMITS).default('executed'))
+    .option('--speed-share <share>', "the joints' speed limits as a share of the arm's (default: 1)", share)
     .option('--checkpoint <dir>', 'checkpoint folder', SHIPPED_CHECKPOINT)
     .option('--job <file>', "job file (default: the checkpoint's job.json, else the job of the simulated arm)")
     .option('--steps <v/a>', "video and action denoising steps (default: the job's)", steps)
