@@ -1,4 +1,4 @@
-/** The budget in the control cycle: an asynchronous episode on stand-ins whose policy becomes slow for a while gets cheaper rungs, and better ones again. */
+/** The budget in the control cycle: an episode on stand-ins whose policy is slow for a while gets cheaper rungs, and better ones again. */
 import t from 'tap';
 import type { PassCosts } from '../../../src/control/budget/cost.js';
 import { LadderBudget } from '../../../src/control/budget/ladder-budget.js';
