@@ -17,6 +17,7 @@ import { writePng } from '../recording/animation.js';
 import { type Disturbances, parseDisturbances } from '../sim/disturbances.js';
 import { TASK_NAMES, type TaskName } from '../sim/tasks/task.js';
 import { type CliContext, formatMs, formatTable, printResult, UsageError } from './context.js';
+import { registerAsyncReport } from './eval-async.js';
 import { registerCertify } from './eval-certify.js';
 import { delay, SHIPPED_CHECKPOINT, subjectOf, WORKERS_MAX, workersFor } from './eval-options.js';
 import { registerReport } from './eval-report.js';
@@ -226,5 +227,6 @@ export function registerEval(program: Command, context: CliContext): void {
       }
     });
   registerReport(command, context);
+  registerAsyncReport(command, context);
   registerCertify(command, context);
 }

@@ -100,3 +100,13 @@ export function comparePaired(first: ReadonlyMap<string, boolean>, second: Reado
   }
   return { pairs, onlyFirst, onlySecond, difference: pairs === 0 ? 0 : (onlySecond - onlyFirst) / pairs, p: mcnemar(onlyFirst, onlySecond) };
 }
+
+/** A 95 % interval of the median from the order of the values alone (the binomial's quantiles); the ends of the values when there are few. */
+export function medianInterval(values: readonly number[]): Interval {
+  const sorted = [...values].sort((a, b) => a - b);
+  const n = sorted.length;
+  if (n === 0) return { low: Number.NaN, high: Number.NaN };
+  const reach = (Z_95 * Math.sqrt(n)) / 2;
+  const at = (rank: number): number => sorted[Math.min(n - 1, Math.max(0, rank))] as number;
+  return { low: at(Math.floor(n / 2 - reach) - 1), high: at(Math.ceil(n / 2 + reach)) };
+}
