@@ -46,7 +46,7 @@ t.test('throttling in the middle of an episode', async (t) => {
   const cycle = new ControlCycle({ policy, robot, cameras: new FakeCameras(robot), mode: 'async-grounded', actionRateHz: 25, budget });
   await cycle.arm();
   const report = await cycle.run({ prompt: 'x', chunks: CHUNKS });
-  t.equal(report.outcome, 'finished', report.error?.message);
+  t.equal(report.outcome, 'finished', report.error?.message ?? 'no error');
   const { asked } = policy;
   t.notOk(asked.includes(-1), 'every prediction was asked for with the steps of a rung');
   t.equal(asked[SLOW_FROM - 1], 0, asked.join(''));
