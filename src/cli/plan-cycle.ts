@@ -1,11 +1,12 @@
 /**
- * `premotor plan-cycle`: before a robot moves, whether this machine keeps up. Loads the policy, fills its cache, measures passes, and says which rungs of
- * the job land in time; refuses when none does. Owned by the command line; src/control/budget measures and counts.
+ * `premotor plan-cycle`: before a robot moves, whether this machine keeps up. Loads the policy, fills its cache, measures passes, and says which
+ * rungs of the job land in time; refuses when none does. Owned by the command line; src/control/budget measures and counts.
  */
 import { existsSync, statSync } from 'node:fs';
 import { totalmem } from 'node:os';
 import { dirname, join, resolve } from 'node:path';
 import { type Command, InvalidArgumentError, Option } from 'commander';
+import { budgetOf } from '../control/budget/budget.js';
 import { CostModel, type PassCosts, rungOf, type StageMs } from '../control/budget/cost.js';
 import { asLadderRung, certificateProblems, rungsOf } from '../control/budget/ladder.js';
 import { needMs } from '../control/budget/margin.js';
@@ -118,6 +119,8 @@ export interface CycleDocument extends CyclePlan {
   readonly rateHz: number;
   readonly mode: PlanCycleOptions['mode'];
   readonly repeats: number;
+  /** The rung that the budget begins with when a whole chunk is executing, certified or not; null when none fits. */
+  readonly chosen: number | null;
   readonly cacheEntries: { readonly valid: number; readonly capacity: number };
   readonly costs: PassCosts;
   readonly memory: {
@@ -155,11 +158,14 @@ async function measured(policy: Policy, job: Job, options: PlanCycleOptions, bar
     rateHz,
     rungs.map((_, index) => problems.get(`ladder[${index}]`) ?? null),
   );
+  const whole = { commitFrames: job.frame_chunk_size, executingFrames: job.frame_chunk_size, imagines: true };
+  const choice = budgetOf({ job, info }, { actionRateHz: rateHz, costs, force: true }).choose(whole, plan.motionMs);
+  const chosen = choice.fits ? choice.index : null;
   const { checkpointHash: checkpoint, backend, precision, threads, weightBytes, cacheBytes } = info;
   const [processBytes, processPeakBytes] = [process.memoryUsage.rss(), process.resourceUsage().maxRSS * 1024];
   const memory = { weightBytes, cacheBytes, processBytes, processPeakBytes, machineBytes: machineBytes() };
   const cacheEntries = { valid: cache.valid, capacity: cache.capacity };
-  return { checkpoint, backend, precision, threads, rateHz, mode, repeats, cacheEntries, costs, memory, ...plan };
+  return { checkpoint, backend, precision, threads, rateHz, mode, repeats, chosen, cacheEntries, costs, memory, ...plan };
 }
 
 const percent = (share: number): string => `${Math.round(100 * share) + 0} %`;
@@ -192,7 +198,10 @@ export function cycleText(document: CycleDocument, job: Job): string {
     formatTable(header, rows, ['left', 'left']),
     '',
     'Milliseconds. commit: encoding and committing a chunk. needs: total with 20 % and 10 ms of margin. left: of the motion, without margin.',
-    'async: fits when it lands before the frames left to execute are over, from so many of them on. sync: the robot waits, and moves for that share of the time.',
+    'async: lands before the frames left to execute are over, from so many of them on. sync: the robot waits, and moves for that share of the time.',
+    document.chosen === null
+      ? 'The budget finds no rung for an asynchronous robot.'
+      : `The budget of an asynchronous robot begins at rung ${document.chosen}.`,
     ...uncertified.map(({ index, uncertified: found }) => `Rung ${index} is not certified (${found}): premotor eval certify.`),
   ].join('\n');
 }

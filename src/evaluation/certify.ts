@@ -1,6 +1,6 @@
 /**
- * Certificates of a ladder's rungs: which configuration a rung is, and what its paired comparison with the first rung says. Pure; src/cli/eval-certify.ts
- * runs the episodes and writes the file.
+ * Certificates of a ladder's rungs: which configuration a rung is, and what its paired comparison with the first rung says. Pure;
+ * src/cli/eval-certify.ts runs the episodes and writes the file.
  */
 import type { Job, LadderCertificate, LadderRung } from '../policy/contract.js';
 import { stepsText } from '../policy/ladder.js';

@@ -97,8 +97,8 @@ export interface EpisodePictures {
 }
 
 /**
- * The job with what a configuration changes in it. Steps are given with each prediction, as a robot's budget would. Without guidance only the prompt's
- * row is read, and scales of 1 compute that row alone. Without its ladder a job with other steps is still a job.
+ * The job with what a configuration changes in it. Steps are given with each prediction, as a robot's budget would. Without guidance only the
+ * prompt's row is read, and scales of 1 compute that row alone. Without its ladder a job with other steps is still a job.
  */
 export function configuredJob({ ladder: _, ...job }: Job, { videoExecStep, guidance, imagineSteps }: Configuration): Job {
   return {

@@ -1,5 +1,5 @@
 /** `premotor plan-cycle`: the arithmetic of a plan, its refusals, and once the whole command with an engine. */
-import { writeFileSync } from 'node:fs';
+import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import t from 'tap';
 import { writeUntrainedCheckpoint } from '../../src/checkpoint/untrained.js';
@@ -54,6 +54,7 @@ t.test('with an engine: figures, a refusal, a plan for people', async (t) => {
   const document = JSON.parse(json.out) as CycleDocument;
   t.equal(document.cacheEntries.valid, document.cacheEntries.capacity, 'the cache was full');
   t.equal(document.rungs.length, 2);
+  t.equal(document.chosen, 0);
   t.ok((document.rungs[0]?.async.totalMs ?? 0) > (document.rungs[1]?.async.totalMs ?? 0));
   t.match(document.rungs[1], { uncertified: 'none', fitsAsync: true });
   t.equal(document.rungs[0]?.uncertified, null);
@@ -89,5 +90,17 @@ t.test('wrong command lines', async (t) => {
     const context = sinks();
     t.equal(await runCli(line.split(' '), context), code, line);
     t.match(context.err.text, message, line);
+  }
+});
+
+t.test('the document has every option', async (t) => {
+  for (const [command, file] of [
+    [['plan-cycle'], 'docs/CLI.md'],
+    [['eval', 'certify'], 'docs/EVAL.md'],
+  ] as const) {
+    const document = readFileSync(file, 'utf8');
+    const { out, err } = sinks();
+    await runCli([...command, '--help'], { out, err });
+    for (const [option] of out.text.matchAll(/--[a-z-]+/g)) if (option !== '--help') t.ok(document.includes(option), `${file} has ${option}`);
   }
 });

@@ -1,7 +1,7 @@
 /**
- * The online model of what predictions cost: milliseconds per pass by kind, frames and guidance, per committed frame and per encoded moment. A cost is
- * a reference (at a full KV cache) times the pace at which the machine has lately run its kind of work. Owned by a budget; it has no clock and sees
- * only the engine's own measurements.
+ * The online model of what predictions cost: milliseconds per pass by kind, frames and guidance, per committed frame and per encoded moment. A cost
+ * is a reference (at a full KV cache) times the pace at which the machine has lately run its kind of work. Owned by a budget; it has no clock and
+ * sees only the engine's own measurements.
  */
 import type { Job, PolicyInfo, Timing } from '../../policy/contract.js';
 import type { Rung, Think } from './types.js';
@@ -74,8 +74,8 @@ export function saturationOf(info: Pick<PolicyInfo, 'cacheBytes' | 'parameters' 
 }
 
 /**
- * Follows a high quantile: the second largest of the newest `length` ratios. One hiccup does not move it, two do, and so does a step. The window is as
- * long as the cache takes to fill, so what a full cache cost is remembered until it is full again in the next episode.
+ * Follows a high quantile: the second largest of the newest `length` ratios. One hiccup does not move it, two do, and so does a step. The window is
+ * as long as the cache takes to fill, so what a full cache cost is remembered until it is full again in the next episode.
  */
 class Pace {
   readonly #ratios: number[];
@@ -112,8 +112,8 @@ interface Reference {
 const keyOf = (kind: Kind, frames: number, guided: boolean): string => `${kind} ${frames} ${guided}`;
 
 /**
- * What the engine runs for executing actions: the actions, their frames' denoising, and frames and actions once more as a commit writes them. All of it
- * computes as many rows as the video's denoising.
+ * What the engine runs for executing actions: the actions, their frames' denoising, and frames and actions once more as a commit writes them. All
+ * of it computes as many rows as the video's denoising.
  */
 const imagining = ({ imagines }: Think, { imagineSteps }: Rung): { video: number; action: number } =>
   imagines ? { video: imagineSteps + 1, action: 2 } : { video: 1, action: 1 };
@@ -236,7 +236,10 @@ export class CostModel {
     return (this.#pass('video', frames, guided) + this.#pass('action', frames, guided)) / frames;
   }
 
-  /** Of work that was never measured, the lowest upper bound that measured work gives: more frames in proportion, fewer not cheaper, two rows for one. */
+  /**
+   * Of work that was never measured, the lowest upper bound that measured work gives: more frames in proportion, fewer not cheaper, two rows for
+   * one.
+   */
   #pass(modality: Modality, frames: number, guided: boolean): number {
     const known = this.#references.get(keyOf(modality, frames, guided));
     const pace = this.#paceOf(modality).high;

@@ -1,6 +1,6 @@
 /**
- * Measures what passes cost on this machine with a full KV cache, before the robot moves: a few short asynchronous predictions on grey pictures. Called
- * by `premotor plan-cycle` or by whoever starts a control cycle; it spoils the policy's episode, and takes all times from the engine.
+ * Measures what passes cost on this machine with a full KV cache, before the robot moves: a few short asynchronous predictions on grey pictures.
+ * Called by `premotor plan-cycle` or by whoever starts a control cycle; it spoils the policy's episode, and takes all times from the engine.
  */
 import type { CacheState, Frame, Policy, Timing } from '../../policy/contract.js';
 import type { PassCost, PassCosts } from './cost.js';
