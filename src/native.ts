@@ -95,6 +95,7 @@ export interface NativePredict {
   readonly actionSteps?: number;
   readonly videoExecStep?: number;
   readonly guidance?: boolean;
+  readonly inpaint?: { readonly actions: Float32Array; readonly weights: Float32Array; readonly betaMax: number }; // [used, K, H], [K * H]
   readonly trace: boolean;
   readonly onProgress?: NativeProgress;
 }

@@ -5,7 +5,7 @@
 import { PremotorError } from '../errors.js';
 import type { NativeFrame } from '../native.js';
 import { describe } from '../wording.js';
-import type { Job, Noise, PastCommit, RestoreOptions } from './contract.js';
+import type { Inpaint, Job, Noise, PastCommit, RestoreOptions } from './contract.js';
 import { countOf } from './tensor.js';
 
 const SIDE_PIXELS_MAX = 8192;
@@ -267,6 +267,32 @@ export function checkVideoSteps(steps: unknown, execStep: unknown, job: Job): { 
     throw wrong('ARGUMENT_INVALID', { field: 'videoExecStep', expected, found: describe(execStep), remedy });
   }
   return { ...(videoSteps === undefined ? {} : { videoSteps }), videoExecStep: execStep as number };
+}
+
+const BETA_MAX = 5;
+
+/** Actions to hold while a chunk is denoised. Errors: ACTIONS_INVALID, ARGUMENT_INVALID. */
+export function checkInpaint(inpaint: unknown, job: Job): Required<Inpaint> | undefined {
+  if (inpaint === undefined) return undefined;
+  const remedy = 'Pass { actions, weights } aligned with the chunk that is predicted; docs/CONTRACT.md describes them.';
+  if (typeof inpaint !== 'object' || inpaint === null) {
+    throw wrong('ARGUMENT_INVALID', { field: 'inpaint', expected: 'an object', found: describe(inpaint), remedy });
+  }
+  const { actions, weights, betaMax = BETA_MAX } = inpaint as Record<string, unknown>;
+  const held = checkActions(actions, job, job.frame_chunk_size, 'inpaint.actions', 'one whole chunk is predicted');
+  const count = job.frame_chunk_size * job.action_per_frame;
+  if (!(weights instanceof Float32Array) || weights.length !== count) {
+    const expected = `a Float32Array of ${count} values, one per action`;
+    throw wrong('ARGUMENT_INVALID', { field: 'inpaint.weights', expected, found: describe(weights), remedy });
+  }
+  const bad = weights.findIndex((weight) => !(weight >= 0 && weight <= 1));
+  if (bad >= 0) {
+    throw wrong('ARGUMENT_INVALID', { field: `inpaint.weights[${bad}]`, expected: 'a number of 0 .. 1', found: describe(weights[bad]), remedy });
+  }
+  if (typeof betaMax !== 'number' || !Number.isFinite(betaMax) || betaMax <= 0) {
+    throw wrong('ARGUMENT_INVALID', { field: 'inpaint.betaMax', expected: 'a finite number above 0', found: describe(betaMax), remedy });
+  }
+  return { actions: held, weights, betaMax };
 }
 
 /** Whether a prediction uses the job's guidance. Errors: ARGUMENT_INVALID. */

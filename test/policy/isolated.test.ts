@@ -140,7 +140,6 @@ t.test('progress, abort, backpressure', async (t) => {
   const controller = new AbortController();
   const running = policy.predict({ seed: seeds.waitForCancel, signal: controller.signal });
   t.equal((await errorOf(policy.predict())).code, 'BUSY');
-  t.equal((await errorOf(policy.reset({ prompt: 'b' }))).code, 'BUSY');
   const reason = new Error('too late');
   controller.abort(reason);
   const error = await errorOf(running);
@@ -149,6 +148,52 @@ t.test('progress, abort, backpressure', async (t) => {
   t.same(policy.cache, before);
   t.equal((await errorOf(policy.predict({ signal: AbortSignal.abort() }))).code, 'ABORTED');
   await policy.predict();
+});
+
+t.test('reset stops a running prediction in the child', async (t) => {
+  const policy = shared;
+  const { generation } = await policy.reset({ prompt: 'a' });
+  await policy.predict({ obs: observation() });
+  const next = { obs: moments(4), executed: actionsOf(2), executing: actionsOf(1), seed: seeds.waitForCancel };
+  const rejected = errorOf(policy.predictNext(next));
+  t.equal((await errorOf(policy.reset({ prompt: 5 as never }))).code, 'ARGUMENT_INVALID');
+  const reset = policy.reset({ prompt: 'b' });
+  t.match(await rejected, { code: 'ABORTED', message: /the episode was reset/ });
+  t.equal((await reset).generation, generation + 1);
+  t.equal((await policy.predict({ obs: observation() })).generation, generation + 1);
+});
+
+t.test('what belongs to an episode crosses the boundary', async (t) => {
+  const policy = shared;
+  const { policy: local } = await openRig();
+  const generations = [await policy.reset({ prompt: 'a' }), await local.reset({ prompt: 'a' })].map(({ generation }) => generation);
+  t.not(generations[0], generations[1]);
+  const results = await Promise.all(
+    [policy, local].map(async (one) => {
+      const found: unknown[] = [await errorOf(one.encoderState()).then(({ code }) => code)];
+      await one.predict({ obs: observation() });
+      const next = { obs: [], executed: actionsOf(1), executing: actionsOf(2), imagineSteps: 2, guidance: false, videoExecStep: 2 };
+      const chunk = await one.predictNext(next);
+      const { imagined, committed } = chunk;
+      t.equal(imagined?.dtype, 'float32');
+      t.equal(committed?.latents.dtype, 'float32');
+      const forecast = imagined ?? new Float32Array(0);
+      const stale = await one.predictNext({ executing: actionsOf(2), forecast });
+      const encoder = await one.encoderState();
+      const past = { latents: committed?.latents ?? forecast, actions: actionsOf(1) };
+      const { checksum } = one.cache;
+      const stages: Progress[] = [];
+      const onProgress = (progress: Progress): void => void stages.push(progress);
+      const restored = await one.restore({ prompt: 'c', commits: [past], encoder, checksum, onProgress });
+      const refused = await errorOf(one.restore({ prompt: 'c', commits: [past], encoder, checksum: 'f' }));
+      const gone = await errorOf(one.predict());
+      await one.reset({ prompt: 'd' });
+      found.push(chunk.actions, imagined, committed, stale.frameIndex, encoder, stages, restored.cleanedPrompt, refused.code, gone.code);
+      return [...found, await one.occupy(), one.cache];
+    }),
+  );
+  t.same(results[0], results[1]);
+  t.same(results[0]?.slice(-4, -2), ['RESTORE_MISMATCH', 'NO_EPISODE']);
 });
 
 t.test('the child is killed while it computes', async (t) => {

@@ -21,13 +21,14 @@ struct Run {
   std::int64_t count;
 };
 
-// Cuts the slot list into stretches of neighbours, none longer than a chunk.
+// Cuts the slot list into stretches of neighbours and at every chunk's end. Chunks are counted in keys, not in
+// stretches: what a key is added to must not depend on where it lies, or a cache that was rebuilt would give other bits.
 std::vector<Run> find_runs(const KeyValueView& kv) {
   std::vector<Run> runs;
   for (std::int64_t i = 0; i < kv.count; ++i) {
     const std::int64_t slot = kv.slots == nullptr ? i : kv.slots[i];
     assert(slot >= 0 && slot < kv.capacity);
-    if (!runs.empty() && runs.back().first + runs.back().count == slot && runs.back().count < kKeysPerChunk)
+    if (i % kKeysPerChunk != 0 && runs.back().first + runs.back().count == slot)
       ++runs.back().count;
     else
       runs.push_back({slot, 1});

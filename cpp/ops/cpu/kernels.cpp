@@ -123,12 +123,23 @@ inline void weighted_rows(const float* p, std::int64_t ldp, const T* v, std::int
   std::int64_t c = 0;
   for (; c + 2 * W <= d; c += 2 * W) weighted_tile<M, 2>(p, ldp, v + c, n, d, o + c, ldo);
   for (; c + W <= d; c += W) weighted_tile<M, 1>(p, ldp, v + c, n, d, o + c, ldo);
-  for (; c < d; ++c) {
-    for (int i = 0; i < M; ++i) {
-      float sum = o[i * ldo + c];
-      for (std::int64_t j = 0; j < n; ++j) sum += p[i * ldp + j] * widen(v[j * d + c]);
-      o[i * ldo + c] = sum;
-    }
+  if (c == d) return;
+  // The last columns go through a padded vector: a loop over keys in scalars would be cut into a vectorised part and a
+  // rest with other roundings, and the sum would depend on where a stretch of keys ends.
+  F acc[M];
+  float part[W] = {};
+  for (int i = 0; i < M; ++i) {
+    for (std::int64_t x = c; x < d; ++x) part[x - c] = o[i * ldo + x];
+    acc[i] = load(part);
+  }
+  for (std::int64_t j = 0; j < n; ++j) {
+    for (std::int64_t x = c; x < d; ++x) part[x - c] = widen(v[j * d + x]);
+    const F b = load(part);
+    for (int i = 0; i < M; ++i) acc[i] += splat(p[i * ldp + j]) * b;
+  }
+  for (int i = 0; i < M; ++i) {
+    store(part, acc[i]);
+    for (std::int64_t x = c; x < d; ++x) o[i * ldo + x] = part[x - c];
   }
 }
 
