@@ -6,9 +6,7 @@ import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { UNTRAINED_MARKER } from '../checkpoint/untrained.js';
 import type { RobotConfig } from '../config/schema.js';
-import { saturationOf } from '../control/budget/cost.js';
-import { ladderOf } from '../control/budget/ladder.js';
-import { LadderBudget } from '../control/budget/ladder-budget.js';
+import { budgetOf } from '../control/budget/budget.js';
 import { ControlCycle, type CycleOptions } from '../control/cycle.js';
 import type { CycleEvent, CycleReport } from '../control/events.js';
 import type { Transition } from '../control/lifecycle.js';
@@ -148,14 +146,14 @@ async function runCycle(
 }
 
 /** How predicting and moving are interleaved. Errors: LADDER_UNCERTIFIED, JOB_INVALID. */
-function modeOptions({ control }: RobotConfig, { job, info }: Policy): Pick<CycleOptions, 'mode' | 'thinkingMs' | 'budget'> {
+function modeOptions({ control }: RobotConfig, policy: Policy): Pick<CycleOptions, 'mode' | 'thinkingMs' | 'budget'> {
   const { mode, thinking_ms, budget, uncertified } = control;
+  const { job } = policy;
   const chunkMs = (job.frame_chunk_size * job.action_per_frame * 1000) / control.action_rate_hz;
   const thinkingMs = thinking_ms ?? (mode === 'sync' ? 0 : chunkMs / 2);
-  const ladder = budget === 'ladder' && mode !== 'sync' ? ladderOf(job, info.checkpointHash, { force: uncertified }) : [];
-  const saturation = saturationOf(info, job);
-  const chosen = ladder.length === 0 ? {} : { budget: new LadderBudget(ladder, { job, saturation, availableMsMax: chunkMs }) };
-  return { mode, ...(thinkingMs === 0 && mode === 'sync' ? {} : { thinkingMs }), ...chosen };
+  const timed = mode === 'sync' && thinkingMs === 0 ? {} : { thinkingMs };
+  if (budget === 'fixed' || mode === 'sync') return { mode, ...timed };
+  return { mode, ...timed, budget: budgetOf(policy, { actionRateHz: control.action_rate_hz, force: uncertified }) };
 }
 
 /** The pose that an episode begins in; joints that the configuration does not name stay where they are. */
