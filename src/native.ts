@@ -95,6 +95,7 @@ export interface NativePredict {
   readonly actionSteps?: number;
   readonly videoExecStep?: number;
   readonly guidance?: boolean;
+  readonly inpaint?: { readonly actions: Float32Array; readonly weights: Float32Array; readonly betaMax: number }; // [used, K, H], [K * H]
   readonly trace: boolean;
   readonly onProgress?: NativeProgress;
 }
@@ -113,7 +114,12 @@ export interface NativePredictNext extends Omit<NativePredict, 'frames'> {
 export interface NativeRestore {
   readonly positive: NativeEmbedding;
   readonly negative: NativeEmbedding | null;
-  readonly commits: readonly { readonly latents: Float32Array; readonly actions: Float32Array; readonly frames: number }[];
+  readonly commits: readonly {
+    readonly latents: Float32Array;
+    readonly actions: Float32Array;
+    readonly frames: number;
+    readonly predicted: boolean;
+  }[];
   readonly encoder: Uint8Array;
   readonly tag: string;
   readonly onProgress?: NativeProgress;

@@ -19,7 +19,9 @@ struct Constructors {
 struct PredictCall {
   OwnedMoments observation, moments;
   std::optional<std::vector<float>> noise_video, noise_action, noise_imagined, actions, forecast;
+  std::optional<std::vector<float>> inpaint_actions, inpaint_weights;
   engine::ExecutingArgs executing;
+  engine::InpaintArgs inpaint;
   engine::PredictArgs args;
   engine::Trace trace;
   engine::ChunkResult chunk;
@@ -50,6 +52,17 @@ std::shared_ptr<PredictCall> read_predict(const Napi::Object& options) {
   given("videoExecStep", &call->args.video_exec_step);
   given("imagineSteps", &call->args.imagine_steps);
   if (options.Get("guidance").IsBoolean()) call->args.guided = boolean(options, "guidance");
+  const Napi::Value inpaint = options.Get("inpaint");
+  if (inpaint.IsObject()) {
+    const auto held = inpaint.As<Napi::Object>();
+    call->inpaint_actions = float_array(held, "actions");
+    call->inpaint_weights = float_array(held, "weights");
+    if (!call->inpaint_actions.has_value() || !call->inpaint_weights.has_value())
+      throw Napi::TypeError::New(options.Env(), "native call: inpaint needs actions and weights");
+    call->inpaint = {call->inpaint_actions->data(), call->inpaint_weights->data(),
+                     static_cast<float>(number(held, "betaMax"))};
+    call->args.inpaint = &call->inpaint;
+  }
   call->traced = boolean(options, "trace");
   if (call->traced) call->args.trace = &call->trace;
   return call;
@@ -63,11 +76,15 @@ void check_size(Napi::Env env, const char* key, const std::optional<std::vector<
                                       " values, found " + std::to_string(values->size()));
 }
 
-void check_noise(Napi::Env env, const PredictCall& call, const engine::SessionInfo& info, std::int64_t action_dim) {
+void check_chunk_sizes(Napi::Env env, const PredictCall& call, const engine::SessionInfo& info,
+                       std::int64_t action_dim) {
   const std::int64_t video = info.latent_shape[0] * info.latent_shape[1] * info.latent_shape[2] * info.latent_shape[3];
   const std::int64_t action = action_dim * info.action_shape[1] * info.action_shape[2];
   check_size(env, "noiseVideo", call.noise_video, video);
   check_size(env, "noiseAction", call.noise_action, action);
+  const std::int64_t count = info.action_shape[1] * info.action_shape[2];
+  check_size(env, "inpaint.actions", call.inpaint_actions, info.action_shape[0] * count);
+  check_size(env, "inpaint.weights", call.inpaint_weights, count);
 }
 
 // The actions that are being executed and, when given, their frames and the noise that imagines them: E of each.
@@ -184,7 +201,7 @@ Napi::Value EngineObject::predict(const Napi::CallbackInfo& info) {
   const auto session = begin(env);
   const auto options = info[0].As<Napi::Object>();
   const auto call = read_predict(options);
-  check_noise(env, *call, session->info(), session->action_dim());
+  check_chunk_sizes(env, *call, session->info(), session->action_dim());
   check_cameras(env, call->observation, session->cameras());
   return Task::start(
       env, options.Get("onProgress"),
@@ -248,7 +265,7 @@ Napi::Value EngineObject::predict_next(const Napi::CallbackInfo& info) {
   const auto options = info[0].As<Napi::Object>();
   const auto call = read_predict(options);
   const auto seen = options.Get("moments").IsArray() ? read_commit(options, "executed", *session) : nullptr;
-  check_noise(env, *call, session->info(), session->action_dim());
+  check_chunk_sizes(env, *call, session->info(), session->action_dim());
   read_executing(options, session->info(), call.get());
   return Task::start(
       env, options.Get("onProgress"),
@@ -309,7 +326,8 @@ std::shared_ptr<RestoreCall> read_restore(const Napi::Object& options, const eng
     check_size(options.Env(), "actions", actions, shape.action_shape[0] * frames * shape.action_shape[2]);
     call->latents.push_back(*latents);
     call->actions.push_back(*actions);
-    call->args.commits.push_back({call->latents.back().data(), call->actions.back().data(), frames});
+    const bool predicted = past.Get("predicted").ToBoolean();
+    call->args.commits.push_back({call->latents.back().data(), call->actions.back().data(), frames, predicted});
   }
   call->args.positive = call->positive;
   call->args.negative = call->negative;

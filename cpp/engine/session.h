@@ -44,6 +44,13 @@ struct Timing {
 // (stage, passes done, passes of the stage); called on the engine's thread.
 using ProgressCallback = std::function<void(const char* stage, std::int64_t done, std::int64_t total)>;
 
+// Actions that will be executed whatever comes out, and how firmly each holds what is denoised (session_inpaint.cpp).
+struct InpaintArgs {
+  const float* actions = nullptr;  // [used, K, H] physical
+  const float* weights = nullptr;  // [K * H], 0 .. 1
+  float beta_max = 5;
+};
+
 struct PredictArgs {
   const Moment* observation = nullptr;  // needed by the first prediction of an episode
   std::uint64_t seed = 0;
@@ -54,6 +61,7 @@ struct PredictArgs {
   std::int64_t action_steps = 0;
   std::int64_t video_exec_step = 0;  // 0: the job's
   std::int64_t imagine_steps = 0;    // predict_next; 0: the job's
+  const InpaintArgs* inpaint = nullptr;
   bool guided = true;                // false: denoise with the positive row alone; lasting writes fill all rows
   Trace* trace = nullptr;
   ProgressCallback progress;
@@ -95,6 +103,7 @@ struct PastCommit {
   const float* latents = nullptr;  // [C, F, h, w]
   const float* actions = nullptr;  // [used, F, H] physical
   std::int64_t frames = 0;         // F
+  bool predicted = false;          // a closed-loop prediction came before it and evicted what it needed
 };
 
 struct RestoreArgs {
@@ -190,6 +199,7 @@ class Session {
     bool video_full = true;    // video_exec_step -1: the last pass does not step
     bool video_writes = true;  // the last pass writes the cache
     bool guided = true;
+    const InpaintArgs* inpaint = nullptr;
     LastAction last_action = LastAction::run;
     Trace* trace = nullptr;
     const ProgressCallback* progress = nullptr;
@@ -223,6 +233,8 @@ class Session {
                      const std::vector<float>& frame_timesteps, WriteKind kind, std::int64_t guidance_rows, float* out);
   Status run_pass(Pass& pass, WriteKind kind);
   void guide(const std::vector<float>& out, float scale, std::int64_t per_row, std::vector<float>* guided) const;
+  void draw_towards(const InpaintArgs& inpaint, const std::vector<float>& wanted, const std::vector<float>& x,
+                    float sigma, float step_size, std::int64_t first, std::vector<float>* velocity) const;
   void step(std::vector<float>* x, const std::vector<float>& velocity, float size) const;
   void make_noise(const PredictArgs& args, std::int64_t frame_start, std::vector<float>* video,
                   std::vector<float>* action) const;
@@ -232,6 +244,7 @@ class Session {
   void trace_schedules(const ChunkPlan& plan) const;
   Status check_commit(const CommitArgs& args, std::int64_t* frames) const;
   Status check_frames(std::int64_t frames) const;
+  Status evict_as_prediction();
   Status stream_layout(std::vector<VaeStreamState>* layout) const;
   Status write_clean(const float* video, const float* action, std::int64_t frames, std::int64_t frame_start,
                      WriteKind kind, const ProgressCallback& progress);

@@ -111,6 +111,7 @@ Session::ChunkPlan Session::plan_chunk(const PredictArgs& args, std::int64_t fra
   plan.action_loop = plan.action.loop(-1);
   plan.video_full = exec_step == -1;
   plan.guided = args.guided;
+  plan.inpaint = args.inpaint;
   plan.trace = args.trace;
   plan.progress = &args.progress;
   return plan;
@@ -160,7 +161,7 @@ Status Session::denoise_video(const ChunkPlan& plan, std::vector<float>* x, Timi
   for (std::size_t i = 0; i < plan.video_loop.size(); ++i) {
     const bool last = i + 1 == plan.video_loop.size(), steps = !last || !plan.video_full;
     const bool writes = last && plan.video_writes;
-    // The second guidance row is read when video is guided or when it stays in the cache; a trace shows it all the same.
+    // The second guidance row is read when video is guided or when it stays in the cache; a trace shows it always.
     const std::int64_t rows = scale > 1 || writes || plan.trace != nullptr ? all : 1;
     const std::string name = "video.s" + std::to_string(i);
     if (plan.condition != nullptr) impose_first_frame(x, channels, plane, plan.condition);
@@ -232,6 +233,8 @@ Status Session::denoise_action(const ChunkPlan& plan, std::vector<float>* x, Tim
   const std::int64_t all = cache_->shape().guidance_rows,
                      rows = scale > 1 || plan.trace != nullptr ? all : 1;
   const std::vector<std::int64_t> shape{1, dim, frames, per_frame, 1};
+  std::vector<float> wanted(static_cast<std::size_t>(plan.inpaint != nullptr ? per_row : 0));
+  if (plan.inpaint != nullptr) scaler_->normalise(plan.inpaint->actions, count, rounds(), wanted.data());
   std::vector<float> out(static_cast<std::size_t>(rows * per_row)), guided, velocity(static_cast<std::size_t>(per_row));
   for (std::size_t i = 0; i < plan.action_loop.size(); ++i) {
     const bool last = i + 1 == plan.action_loop.size();
@@ -249,6 +252,9 @@ Status Session::denoise_action(const ChunkPlan& plan, std::vector<float>* x, Tim
       for (std::int64_t c = 0; c < dim; ++c)
         for (std::int64_t t = 0; t < count; ++t)
           velocity[static_cast<std::size_t>(c * count + t)] = guided[static_cast<std::size_t>(t * dim + c)];
+      if (plan.inpaint != nullptr)
+        draw_towards(*plan.inpaint, wanted, *x, plan.action.sigmas[i], plan.action.step_size(i),
+                     plan.condition != nullptr ? per_frame : 0, &velocity);
       step(x, velocity, plan.action.step_size(i));
       if (plan.condition != nullptr) impose_first_frame(x, dim, per_frame, nullptr);
     }

@@ -109,6 +109,8 @@ const hints: Readonly<Record<string, string>> = {
   OUT_NOT_EMPTY: 'Choose another --out, or add --force to replace the results in it.',
   DEVICE_UNAVAILABLE: 'premotor doctor shows which devices this machine has.',
   PRECISION_UNSUPPORTED: 'Use --precision f32 or bf16.',
+  LADDER_UNCERTIFIED: 'premotor eval certify compares the rungs; docs/BUDGET.md explains certificates.',
+  CYCLE_TOO_SLOW: 'docs/BUDGET.md explains the figures and what each remedy costs.',
   INTERNAL: 'This is a bug of premotor: please report it with the command line and this message.',
 };
 

@@ -5,6 +5,7 @@ import { existsSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
 import { join, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { InvalidArgumentError } from 'commander';
 import type { Subject } from '../evaluation/configuration.js';
 import { readJob } from '../policy/job.js';
 import { SIM_JOB } from '../sim/job.js';
@@ -25,6 +26,13 @@ export async function subjectOf({ checkpoint, job }: SubjectOptions): Promise<Su
   const beside = join(folder, 'job.json');
   const parsed = await readJob(job ?? (existsSync(beside) ? beside : SIM_JOB));
   return { checkpoint: folder, job: parsed.job };
+}
+
+/** A share of a chunk's motion, as a percentage. */
+export function delay(text: string): number {
+  const found = /^(\d{1,4}(?:\.\d{1,3})?)%$/.exec(text.trim());
+  if (!found || Number(found[1]) > 1000) throw new InvalidArgumentError("Expected a percentage of a chunk's motion up to 1000%, such as 50%.");
+  return Number(found[1]) / 100;
 }
 
 /** Worker processes by default: one per core, but in real time one, because several would make each other late. */

@@ -2,20 +2,18 @@
  * `premotor eval report`: runs the grid of configurations of the committed report and writes REPORT.md, REPORT.json and the pictures. Evaluations are
  * kept, and one that was made with the same checkpoint, job and seeds is not made again. Owned by the command line.
  */
-import { mkdir, readFile, rename, writeFile } from 'node:fs/promises';
-import { dirname, join, resolve } from 'node:path';
+import { join, resolve } from 'node:path';
 import { type Command, Option } from 'commander';
-import { PremotorError } from '../errors.js';
 import { drawChart } from '../evaluation/chart.js';
-import type { Subject } from '../evaluation/configuration.js';
 import { composeSheet, sheetRows } from '../evaluation/contact-sheet.js';
-import { type Evaluation, evaluate, formatEvaluation, jobHash } from '../evaluation/evaluation.js';
-import { BASE_NAME, type GridEntry, reportGrid } from '../evaluation/grid.js';
+import { evaluate, formatEvaluation } from '../evaluation/evaluation.js';
+import { BASE_NAME, reportGrid } from '../evaluation/grid.js';
 import { buildReport, type Report, type ReportEntry, reportMarkdown } from '../evaluation/report.js';
 import { WorkerPool } from '../evaluation/workers.js';
 import { writePng } from '../recording/animation.js';
 import { checkpointHash } from '../text/checkpoint-hash.js';
 import { type CliContext, printResult } from './context.js';
+import { keptEvaluation, writeText } from './eval-kept.js';
 import { SHIPPED_CHECKPOINT, subjectOf, WORKERS_MAX, workersFor } from './eval-options.js';
 import { SEED_MAX, whole } from './numbers.js';
 import { ProgressBar } from './progress.js';
@@ -35,36 +33,6 @@ export interface ReportOptions {
 
 const CHART = 'evaluation/success.png';
 
-async function writeText(path: string, content: string): Promise<void> {
-  try {
-    await mkdir(dirname(path), { recursive: true });
-    await writeFile(`${path}.part`, content);
-    await rename(`${path}.part`, path);
-  } catch (cause) {
-    const message = `${path} cannot be written: ${(cause as Error).message}. Check the disk and the folder's rights.`;
-    throw new PremotorError('FILE_WRITE', message, { file: path, cause });
-  }
-}
-
-/** A kept evaluation that a new run would repeat; undefined when there is none. */
-async function kept(path: string, entry: GridEntry, subject: Subject, hash: string, options: ReportOptions): Promise<Evaluation | undefined> {
-  if (options.force) return undefined;
-  try {
-    const found = JSON.parse(await readFile(path, 'utf8')) as Evaluation;
-    const isSame =
-      found.checkpoint.hash === hash &&
-      found.job.hash === jobHash(subject.job) &&
-      JSON.stringify(found.configuration) === JSON.stringify(entry.configuration) &&
-      entry.tasks.every((task) => {
-        const seeds = found.episodes.filter((episode) => episode.task === task).map(({ seed }) => seed);
-        return seeds.length === options.episodes && seeds.every((seed, index) => seed === options.seed + index);
-      });
-    return isSame ? found : undefined;
-  } catch {
-    return undefined; // absent or cut off: it is made again
-  }
-}
-
 /** Runs what is not kept. Errors: those of evaluate, FILE_WRITE. */
 async function runGrid(options: ReportOptions, pool: WorkerPool, bar: ProgressBar, signal: AbortSignal): Promise<ReportEntry[]> {
   const subject = await subjectOf(options);
@@ -74,7 +42,7 @@ async function runGrid(options: ReportOptions, pool: WorkerPool, bar: ProgressBa
   const entries: ReportEntry[] = [];
   for (const [index, entry] of grid.entries()) {
     const path = join(folder, `${entry.name}.json`);
-    const found = await kept(path, entry, subject, hash, options);
+    const found = options.force ? undefined : await keptEvaluation(path, entry, subject, hash, options);
     const name = `${index + 1}/${grid.length} ${entry.title}`;
     if (found) {
       bar.line(`${name}: kept`);

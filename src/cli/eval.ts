@@ -6,6 +6,7 @@ import { mkdir, writeFile } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
 import { type Command, InvalidArgumentError, Option } from 'commander';
 import { MODE_NAMES, type ModeName } from '../control/modes/mode.js';
+import { COMMITS, type Commits } from '../control/run.js';
 import { PremotorError } from '../errors.js';
 import type { Configuration, EpisodePictures } from '../evaluation/configuration.js';
 import { describeConfiguration } from '../evaluation/configuration.js';
@@ -16,7 +17,9 @@ import { writePng } from '../recording/animation.js';
 import { type Disturbances, parseDisturbances } from '../sim/disturbances.js';
 import { TASK_NAMES, type TaskName } from '../sim/tasks/task.js';
 import { type CliContext, formatMs, formatTable, printResult, UsageError } from './context.js';
-import { SHIPPED_CHECKPOINT, subjectOf, WORKERS_MAX, workersFor } from './eval-options.js';
+import { registerAsyncReport } from './eval-async.js';
+import { registerCertify } from './eval-certify.js';
+import { delay, SHIPPED_CHECKPOINT, subjectOf, WORKERS_MAX, workersFor } from './eval-options.js';
 import { registerReport } from './eval-report.js';
 import { SEED_MAX, whole } from './numbers.js';
 import { ProgressBar } from './progress.js';
@@ -33,6 +36,8 @@ export interface EvalOptions {
   readonly mode: ModeName;
   /** In chunks. */
   readonly delay?: number;
+  readonly commits: Commits;
+  readonly speedShare?: number;
   readonly seed: number;
   readonly workers?: number;
   readonly realTime: boolean;
@@ -59,6 +64,8 @@ function disturbances(text: string): Disturbances {
 
 export function configurationOf(options: EvalOptions): Configuration {
   const { steps: given, videoExecStep } = options;
+  if (options.commits !== 'executed' && options.mode !== 'sync')
+    throw new UsageError('--commits is for measuring in mode sync. Leave it out, or choose --mode sync.');
   if (options.realTime && options.delay !== undefined)
     throw new UsageError('--delay is for virtual time: with --real-time a prediction takes what it takes. Leave one of them out.');
   return {
@@ -71,14 +78,15 @@ export function configurationOf(options: EvalOptions): Configuration {
     pace: options.realTime ? 'real' : 'virtual',
     ...(options.mode === 'sync' ? {} : { mode: options.mode }),
     ...(options.delay === undefined ? {} : { delayChunks: options.delay }),
+    ...(options.commits === 'executed' ? {} : { commits: options.commits }),
+    ...(options.speedShare === undefined ? {} : { speedShare: options.speedShare }),
   };
 }
 
-/** A share of a chunk's motion, as a percentage. */
-export function delay(text: string): number {
-  const found = /^(\d{1,4}(?:\.\d{1,3})?)%$/.exec(text.trim());
-  if (!found || Number(found[1]) > 1000) throw new InvalidArgumentError("Expected a percentage of a chunk's motion up to 1000%, such as 50%.");
-  return Number(found[1]) / 100;
+function share(text: string): number {
+  const value = Number(text);
+  if (!(value > 0 && value <= 1)) throw new InvalidArgumentError('Expected a share above 0 and up to 1, such as 0.5.');
+  return value;
 }
 
 const orDash = (value: number | null, show: (value: number) => string): string => (value === null ? '-' : show(value));
@@ -174,6 +182,7 @@ Examples:
   premotor eval --task all --episodes 100 --steps 3/10 --precision bf16 --json
   premotor eval --task push --episodes 50 --disturb camera-delay=80ms,nudge=0.25m/s --out out/push
   premotor eval report --out models/tabletop
+  premotor eval certify --episodes 200 --write
 `;
 
 /** Adds `premotor eval` and its report to the program. */
@@ -192,6 +201,8 @@ export function registerEval(program: Command, context: CliContext): void {
       "robot time of every prediction in virtual time, in percent of a chunk's motion (default: 0% for sync, else 50%)",
       delay,
     )
+    .addOption(new Option('--commits <what>', 'what is committed as executed, in mode sync').choices(COMMITS).default('executed'))
+    .option('--speed-share <share>', "the joints' speed limits as a share of the arm's (default: 1)", share)
     .option('--checkpoint <dir>', 'checkpoint folder', SHIPPED_CHECKPOINT)
     .option('--job <file>', "job file (default: the checkpoint's job.json, else the job of the simulated arm)")
     .option('--steps <v/a>', "video and action denoising steps (default: the job's)", steps)
@@ -216,4 +227,6 @@ export function registerEval(program: Command, context: CliContext): void {
       }
     });
   registerReport(command, context);
+  registerAsyncReport(command, context);
+  registerCertify(command, context);
 }

@@ -24,6 +24,7 @@ import { registerDoctor } from './doctor.js';
 import { registerEval } from './eval.js';
 import { registerInfer } from './infer.js';
 import { registerInspect } from './inspect.js';
+import { registerPlanCycle } from './plan-cycle.js';
 import { registerPrompt } from './prompt.js';
 import { registerReplay } from './replay.js';
 import { registerRun } from './run.js';
@@ -31,7 +32,7 @@ import { registerSim } from './sim.js';
 import { registerStop } from './stop.js';
 
 /** Commands that end in order when they are interrupted, through the context's signal. */
-const LISTENING: readonly string[] = ['infer', 'inspect', 'run', 'replay', 'demo', 'eval', 'can'];
+const LISTENING: readonly string[] = ['infer', 'inspect', 'run', 'replay', 'demo', 'eval', 'plan-cycle', 'can'];
 
 const STOP_SIGNALS = ['SIGINT', 'SIGTERM'] as const;
 
@@ -44,6 +45,7 @@ Examples:
   premotor run robots/sim-tabletop.yaml            one episode on the robot of a configuration
   premotor replay premotor-out/episode.replay      the same episode again, compared bit by bit
   premotor config check robots/sim-tabletop.yaml   what a configuration means, or what is wrong with it
+  premotor plan-cycle checkpoint/                  whether this machine keeps up with a robot
   premotor demo                                    a simulated robot, closed loop
   premotor can dump socketcan:can0                 what a CAN bus carries
   premotor stop                                    bring whatever moves to rest
@@ -81,6 +83,7 @@ export function buildProgram(context: CliContext): Command {
   registerDemo(program, context);
   registerSim(program, context);
   registerEval(program, context);
+  registerPlanCycle(program, context);
   registerCan(program, context);
   registerStop(program, context);
   return program;

@@ -3,6 +3,7 @@
  * docs/CONFIG.md is compared with it by a test. Pure data; it opens nothing.
  */
 import { z } from 'zod';
+import { MODE_NAMES } from '../control/modes/mode.js';
 
 /** What is known of a key beside its type. */
 export interface KeyNotes {
@@ -80,7 +81,19 @@ const cameras = z.strictObject({
 });
 
 const control = z.strictObject({
-  mode: note(z.enum(['sync']).default('sync'), '"sync", the only mode of this version', 'how planning and moving alternate'),
+  mode: note(z.enum(MODE_NAMES).default('sync'), among(MODE_NAMES), 'how predicting and moving are interleaved (docs/ASYNC.md)'),
+  thinking_ms: note(
+    z.number().min(0).max(60_000).optional(),
+    'a number of 0 .. 60000',
+    'for the simulated robot: robot time that every prediction takes',
+    "0 in mode sync, else half a chunk's motion",
+  ),
+  budget: note(
+    z.enum(['fixed', 'ladder']).default('fixed'),
+    among(['fixed', 'ladder']),
+    "asynchronous modes: the job's own denoising, or the best rung of its ladder that there is time for (docs/BUDGET.md)",
+  ),
+  uncertified: note(z.boolean().default(false), 'true or false', 'take rungs of the ladder that are not certified'),
   action_rate_hz: note(
     positive.max(1000).default(25),
     'a number above 0 and up to 1000',

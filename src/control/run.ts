@@ -21,7 +21,8 @@ export const LEASE_MS = 900;
 const BEAT_NS = 400_000_000n;
 
 /** What is committed as executed: docs/EVAL.md, "What is committed". Only 'executed' is for robots; the others are for measuring. */
-export type Commits = 'executed' | 'predicted' | 'measured';
+export const COMMITS = ['executed', 'predicted', 'measured'] as const;
+export type Commits = (typeof COMMITS)[number];
 
 /** What of the cycle's options an episode needs. */
 export interface Settings {

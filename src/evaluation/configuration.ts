@@ -17,6 +17,9 @@ export interface Configuration {
   readonly videoSteps?: number;
   readonly actionSteps?: number;
   readonly videoExecStep?: number;
+  /** false: without guidance, whatever the job's scales say. Default: the job's. */
+  readonly guidance?: boolean;
+  readonly imagineSteps?: number;
   /** 'chunk': the memory is cleared before every chunk (docs/EVAL.md). */
   readonly memory: 'episode' | 'chunk';
   readonly disturbances: Disturbances;
@@ -93,9 +96,17 @@ export interface EpisodePictures {
   readonly pictures: readonly { readonly timeS: number; readonly width: number; readonly height: number; readonly data: Uint8Array }[];
 }
 
-/** The job with the configuration's video_exec_step. Steps are given with each prediction, as a robot's budget would. */
-export function configuredJob(job: Job, { videoExecStep }: Configuration): Job {
-  return videoExecStep === undefined ? job : { ...job, video_exec_step: videoExecStep };
+/**
+ * The job with what a configuration changes in it. Steps are given with each prediction, as a robot's budget would. Without guidance only the
+ * prompt's row is read, and scales of 1 compute that row alone. Without its ladder a job with other steps is still a job.
+ */
+export function configuredJob({ ladder: _, ...job }: Job, { videoExecStep, guidance, imagineSteps }: Configuration): Job {
+  return {
+    ...job,
+    ...(videoExecStep === undefined ? {} : { video_exec_step: videoExecStep }),
+    ...(imagineSteps === undefined ? {} : { imagine_steps: imagineSteps }),
+    ...(guidance === false ? { guidance_scale: Math.min(1, job.guidance_scale), action_guidance_scale: Math.min(1, job.action_guidance_scale) } : {}),
+  };
 }
 
 /** Task.chunksMax counts chunks of so many latent frames of so many actions. */
@@ -112,7 +123,7 @@ export function chunksOf(task: Task, job: Job, memory: Configuration['memory']):
 
 /** The configuration in few words, the same for the same configuration: a name for files and tables. */
 export function describeConfiguration(configuration: Configuration): string {
-  const { precision, videoSteps, actionSteps, videoExecStep, memory, disturbances, pace } = configuration;
+  const { precision, videoSteps, actionSteps, videoExecStep, guidance, imagineSteps, memory, disturbances, pace } = configuration;
   const { mode = 'sync', delayChunks, commits = 'executed', speedShare = 1 } = configuration;
   const steps = videoSteps === undefined ? 'job steps' : `${videoSteps} video steps`;
   const delay = delayChunks ?? (mode === 'sync' || pace === 'real' ? 0 : DELAY_CHUNKS);
@@ -122,6 +133,8 @@ export function describeConfiguration(configuration: Configuration): string {
     steps,
     ...(actionSteps === undefined ? [] : [`${actionSteps} action steps`]),
     ...(videoExecStep === undefined || videoExecStep === -1 ? [] : [`first ${videoExecStep} passes`]),
+    ...(guidance === false ? ['unguided'] : []),
+    ...(imagineSteps === undefined ? [] : [`${imagineSteps} imagine steps`]),
     precision,
     ...(memory === 'chunk' ? ['memory off'] : []),
     ...(formatDisturbances(disturbances) === '' ? [] : [formatDisturbances(disturbances)]),

@@ -67,13 +67,13 @@ class Watch {
 
   /** A pause counts when it is over: the arm's last rest belongs to nothing. */
   #noteMotion(setpointRad: Float64Array, timeNs: bigint): void {
-    const isStill = setpointRad.every((angle, joint) => angle === this.#before[joint]);
+    const isStill = setpointRad.every((angle, joint) => angle === this.#before[joint] || Number.isNaN(this.#before[joint]));
     this.#before.set(setpointRad);
     if (isStill) {
       this.#stillNs += this.#simulation.robot.periodNs;
       return;
     }
-    if (this.firstMoveNs === undefined) this.firstMoveNs = timeNs;
+    if (this.firstMoveNs === undefined) this.firstMoveNs = timeNs - this.#simulation.robot.periodNs;
     else this.idleNs += this.#stillNs;
     this.#stillNs = 0n;
   }

@@ -163,7 +163,7 @@ export async function evaluate(
   return { evaluation, failures: outcomes.flatMap(({ pictures }) => pictures ?? []) };
 }
 
-/** SHA-256 of a job: tells whether a kept document was made with another one. The ladder is left out: it changes nothing about how a configuration runs. */
+/** SHA-256 of a job without its ladder, which no configuration runs: tells whether a kept document was made with another job. */
 export function jobHash({ ladder: _, ...job }: Job): string {
   const sorted = Object.fromEntries(Object.entries(job).sort(([a], [b]) => (a < b ? -1 : 1)));
   return createHash('sha256').update(JSON.stringify(sorted)).digest('hex');

@@ -55,6 +55,39 @@ export function mcnemar(onlyFirst: number, onlySecond: number): number {
   return Math.min(1, 2 * sum);
 }
 
+/** A share's bound is found to this. */
+const DIFFERENCE_TOLERANCE = 1e-9;
+
+/**
+ * Tango's score interval (1998) for the difference of paired shares, second minus first, 95 %: the differences that the score test does not reject.
+ * Unlike the normal one it stays within -1 .. 1 and has a width when no pair, or every pair, is discordant. No pairs: -1 .. 1.
+ */
+export function pairedInterval(onlyFirst: number, onlySecond: number, pairs: number): Interval {
+  if (pairs === 0) return { low: -1, high: 1 };
+  const found = (onlySecond - onlyFirst) / pairs;
+  // The statistic falls as the difference rises.
+  const bound = (from: number, to: number, wanted: number): number => {
+    let [low, high] = [from, to];
+    while (high - low > DIFFERENCE_TOLERANCE) {
+      const middle = (low + high) / 2;
+      if (tangoScore(onlyFirst, onlySecond, pairs, middle) > wanted) low = middle;
+      else high = middle;
+    }
+    return (low + high) / 2;
+  };
+  return { low: onlyFirst === pairs ? -1 : bound(-1, found, Z_95), high: onlySecond === pairs ? 1 : bound(found, 1, -Z_95) };
+}
+
+/** How many standard deviations the outcome lies above a true difference; the nuisance share takes its most probable value under that difference. */
+function tangoScore(onlyFirst: number, onlySecond: number, pairs: number, difference: number): number {
+  const linear = (2 * pairs + onlyFirst - onlySecond) * difference - onlyFirst - onlySecond;
+  const constant = -onlyFirst * difference * (1 - difference);
+  const nuisance = (Math.sqrt(Math.max(0, linear * linear - 8 * pairs * constant)) - linear) / (4 * pairs);
+  const variance = pairs * (2 * nuisance + difference * (1 - difference));
+  const above = onlySecond - onlyFirst - pairs * difference;
+  return above / Math.sqrt(Math.max(variance, Number.MIN_VALUE));
+}
+
 /** Compares two configurations on the seeds that both have. */
 export function comparePaired(first: ReadonlyMap<string, boolean>, second: ReadonlyMap<string, boolean>): Paired {
   let [pairs, onlyFirst, onlySecond] = [0, 0, 0];
@@ -66,4 +99,14 @@ export function comparePaired(first: ReadonlyMap<string, boolean>, second: Reado
     if (!before && after) onlySecond++;
   }
   return { pairs, onlyFirst, onlySecond, difference: pairs === 0 ? 0 : (onlySecond - onlyFirst) / pairs, p: mcnemar(onlyFirst, onlySecond) };
+}
+
+/** A 95 % interval of the median from the order of the values alone (the binomial's quantiles); the ends of the values when there are few. */
+export function medianInterval(values: readonly number[]): Interval {
+  const sorted = [...values].sort((a, b) => a - b);
+  const n = sorted.length;
+  if (n === 0) return { low: Number.NaN, high: Number.NaN };
+  const reach = (Z_95 * Math.sqrt(n)) / 2;
+  const at = (rank: number): number => sorted[Math.min(n - 1, Math.max(0, rank))] as number;
+  return { low: at(Math.floor(n / 2 - reach) - 1), high: at(Math.ceil(n / 2 + reach)) };
 }

@@ -37,9 +37,10 @@ export interface JournalCommit extends PastCommit {
   /** CacheState.checksum after it. */
   readonly checksum: string;
 }
-const commitSchema: z.ZodType<JournalCommit> = z.object({
+const commitSchema = z.object({
   latents: z.instanceof(Float32Array),
   actions: z.instanceof(Float32Array),
+  predicted: z.boolean().optional(),
   frameIndex: z.int().min(0),
   checksum: z.string(),
 });
@@ -101,7 +102,9 @@ export function readLog(bytes: Uint8Array, file: string): ReadLog {
   }
   const last = rest.at(-1);
   const isEnded = last?.kind === KINDS.end;
-  const commits = (isEnded ? rest.slice(0, -1) : rest).map((record, index) => parsed(commitSchema, record, KINDS.commit, file, ends[index] ?? 0));
+  const commits = (isEnded ? rest.slice(0, -1) : rest).map(
+    (record, index) => parsed(commitSchema, record, KINDS.commit, file, ends[index] ?? 0) as JournalCommit,
+  );
   return {
     header,
     commits,

@@ -135,9 +135,9 @@ export interface Noise {
 }
 
 /**
- * Inpainting of actions that will be executed whatever comes out: while the actions are denoised, they are drawn towards `actions` where `weights` is
- * not 0. As "Real-Time Execution of Action Chunking Flow Policies" (arXiv 2506.07339) does, with the identity for the Jacobian;
- * docs/ASYNC.md has the formula.
+ * Inpainting of actions that will be executed whatever comes out: while the chunk is denoised, it is drawn towards `actions` where `weights` is
+ * not 0. The method is that of "Real-Time Execution of Action Chunking Flow Policies" (arXiv 2506.07339) with the identity for the Jacobian; the
+ * formula stands in docs/ENGINE.md.
  */
 export interface Inpaint {
   /** [used, K, H] in physical units, aligned with the chunk that is predicted. */
@@ -278,6 +278,8 @@ export interface PastCommit {
   readonly latents: Float32Array;
   /** [used, F, H] in physical units. */
   readonly actions: Float32Array;
+  /** A predict came before it: on a full cache that evicts entries which the commit no longer sees. Default: false. */
+  readonly predicted?: boolean;
 }
 
 /** Rebuilds an episode from what was committed, without pictures: the cache becomes the one that these commits left, bit for bit. */

@@ -304,14 +304,18 @@ function signalOf(options: unknown): AbortSignal | undefined {
   return signal instanceof AbortSignal ? signal : undefined;
 }
 
-function sampling({ seed, noise, videoSteps, actionSteps, videoExecStep, guidance, trace }: Omit<PredictOptions, 'obs'>): object {
-  return { seed, noise, videoSteps, actionSteps, videoExecStep, guidance, trace };
+function sampling({ seed, noise, videoSteps, actionSteps, videoExecStep, guidance, inpaint, trace }: Omit<PredictOptions, 'obs'>): object {
+  return { seed, noise, videoSteps, actionSteps, videoExecStep, guidance, inpaint, trace };
 }
 
 /** Past commits as data: latents may be tensors, which lose their labels on the way. */
 function plainCommits(commits: unknown): unknown {
   if (!Array.isArray(commits)) return commits;
-  return commits.map((commit: Partial<PastCommit> | null) => ({ latents: plainLatents(commit?.latents), actions: commit?.actions }));
+  return commits.map((commit: Partial<PastCommit> | null) => ({
+    latents: plainLatents(commit?.latents),
+    actions: commit?.actions,
+    predicted: commit?.predicted,
+  }));
 }
 
 function plainLatents(latents: unknown): unknown {

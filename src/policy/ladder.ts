@@ -1,6 +1,6 @@
 /**
- * Reads a job's ladder: rungs of denoising, best first, with their certificates. It names every field that is wrong; whether a certificate suffices is
- * the budget's question (src/control/budget/ladder.ts). Called by job.ts alone.
+ * Reads a job's ladder: rungs of denoising, best first, with their certificates. It names every field that is wrong; whether a certificate suffices
+ * is the budget's question (src/control/budget/ladder.ts). Called by job.ts; the text of a rung's steps serves everyone.
  */
 import { z } from 'zod';
 import { describe } from '../wording.js';

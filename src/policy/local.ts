@@ -303,6 +303,7 @@ export class LocalPolicy implements Policy {
     const noise = check.checkNoise(options.noise, sizes);
     const video = check.checkVideoSteps(options.videoSteps, options.videoExecStep, this.job);
     const actionSteps = check.checkSteps(options.actionSteps, 'actionSteps');
+    const inpaint = check.checkInpaint(options.inpaint, this.job);
     return {
       seed: check.checkSeed(options.seed),
       trace: options.trace === true,
@@ -311,6 +312,7 @@ export class LocalPolicy implements Policy {
       ...(noise.imagined === undefined ? {} : { noiseImagined: noise.imagined }),
       ...video,
       ...(check.checkGuidance(options.guidance) ? {} : { guidance: false }),
+      ...(inpaint === undefined ? {} : { inpaint }),
       ...(actionSteps === undefined ? {} : { actionSteps }),
       ...progressOf(options),
     };

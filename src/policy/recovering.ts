@@ -35,6 +35,9 @@ const RESTARTS_MAX = 3;
 /** A robot that waits takes silence of 900 ms for a dead planner. */
 const progress_period_ms = 150;
 
+/** A prediction for what it does to the cache, not for its answer. */
+const CHEAPEST = { videoSteps: 1, videoExecStep: -1, actionSteps: 1 } as const;
+
 /** An engine's process, where there is one. */
 export type Engine = Policy & { readonly pid?: number | undefined };
 
@@ -72,12 +75,17 @@ interface Episode {
   readonly journal: Journal | undefined;
   /** The first observation, until the first commit carries its latent. */
   first: readonly Frame[] | undefined;
+  /** A predict has answered since the last commit. */
+  isPredicted: boolean;
   /** Commits so far; the journal has as many while it records. */
   commits: number;
   restarts: number;
   /** What was committed no longer says what the cache holds. */
   isSpoilt: boolean;
 }
+
+/** Nothing has happened in it yet. */
+const NEW_EPISODE = { first: undefined, isPredicted: false, commits: 0, restarts: 0, isSpoilt: false } as const;
 
 type Report = ((progress: Progress) => void) | undefined;
 
@@ -132,7 +140,7 @@ export class RecoveringPolicy implements Policy {
   reset(options: ResetOptions): Promise<ResetResult> {
     const begin = async (signal: AbortSignal): Promise<ResetResult> => {
       const before = this.#episode;
-      const begun: Episode = { prompt: options?.prompt, journal: undefined, first: undefined, commits: 0, restarts: 0, isSpoilt: false };
+      const begun: Episode = { prompt: options?.prompt, journal: undefined, ...NEW_EPISODE };
       this.#episode = begun;
       const result = await this.#guarded(undefined, signal, (engine) => engine.reset({ ...options, signal })).catch(async (error: unknown) => {
         // A refused argument changes nothing; after anything else it is not known whether the old episode goes on.
@@ -153,6 +161,7 @@ export class RecoveringPolicy implements Policy {
     return this.#gate.run('predict', options?.signal, async (signal) => {
       const chunk = await this.#guarded(options?.onProgress, signal, (engine) => engine.predict({ ...options, signal }));
       const episode = this.#episode;
+      if (episode) episode.isPredicted = true;
       // Kept for an engine that dies before the first commit; the caller may reuse its pictures.
       if (episode && episode.commits === 0 && options?.obs && options.obs.length > 0) episode.first = options.obs.map(copied);
       return { ...chunk, generation: this.#generation };
@@ -190,7 +199,7 @@ export class RecoveringPolicy implements Policy {
   restore(options: RestoreOptions): Promise<ResetResult> {
     const begin = async (signal: AbortSignal): Promise<ResetResult> => {
       await this.#leave();
-      const begun: Episode = { prompt: options?.prompt, journal: undefined, first: undefined, commits: 0, restarts: 0, isSpoilt: false };
+      const begun: Episode = { prompt: options?.prompt, journal: undefined, ...NEW_EPISODE };
       this.#episode = begun;
       const call = { ...options, signal };
       const result = await this.#guarded(options.onProgress, signal, (engine) => engine.restore(call)).catch((error: unknown) => {
@@ -264,15 +273,17 @@ export class RecoveringPolicy implements Policy {
       return { result: done, encoder: records ? await engine.encoderState() : undefined, cache: engine.cache };
     });
     const episode = this.#episode;
+    const predicted = episode?.isPredicted === true;
     if (episode) {
       episode.commits++;
       episode.first = undefined;
+      episode.isPredicted = false;
     }
     if (journal && encoder) {
       const { latents, frameIndex } = result;
       const supervisor = this.#options.supervisor?.();
       journal.append({
-        commit: { latents, actions: options.actions, frameIndex, checksum: cache.checksum },
+        commit: { latents, actions: options.actions, predicted, frameIndex, checksum: cache.checksum },
         encoder: encoder.data,
         ...(supervisor === undefined ? {} : { supervisor }),
       });
@@ -374,10 +385,19 @@ function lost(found: string, cause?: unknown): PremotorError {
   return new PremotorError('ENGINE_DIED', message, cause === undefined ? details : { ...details, cause });
 }
 
-async function rebuild(engine: Engine, { prompt }: Episode, past: Past, call: Pick<RestoreOptions, 'signal' | 'onProgress'>): Promise<void> {
+async function rebuild(
+  engine: Engine,
+  { prompt, isPredicted }: Episode,
+  past: Past,
+  call: Pick<RestoreOptions, 'signal' | 'onProgress'>,
+): Promise<void> {
   await engine.restore({ prompt, ...past, ...call });
   const [expected, found] = [past.checksum, engine.cache.checksum];
-  if (expected === undefined || expected === found) return;
+  if (expected === undefined || expected === found) {
+    // What a prediction evicts from a full cache, the commit after it no longer sees.
+    if (isPredicted) await engine.predict({ ...CHEAPEST, ...(call.signal ? { signal: call.signal } : {}) });
+    return;
+  }
   const message = `The rebuilt KV cache is another one: expected checksum ${expected}, found ${found}. Begin the episode anew; please report this.`;
   throw new PremotorError('RESTORE_MISMATCH', message, { field: 'checksum', expected, found });
 }
@@ -386,7 +406,7 @@ async function rebuild(engine: Engine, { prompt }: Episode, past: Past, call: Pi
 async function beginAgain(engine: Engine, { prompt, first }: Episode, signal: AbortSignal | undefined): Promise<void> {
   const call = signal === undefined ? {} : { signal };
   await engine.reset({ prompt, ...call });
-  if (first !== undefined) await engine.predict({ obs: first, videoSteps: 1, videoExecStep: -1, actionSteps: 1, ...call });
+  if (first !== undefined) await engine.predict({ obs: first, ...CHEAPEST, ...call });
 }
 
 const copied = ({ camera, width, height, data, capturedAtNs }: Frame): Frame => ({ camera, width, height, data: data.slice(), capturedAtNs });

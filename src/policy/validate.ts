@@ -5,7 +5,7 @@
 import { PremotorError } from '../errors.js';
 import type { NativeFrame } from '../native.js';
 import { describe } from '../wording.js';
-import type { Job, Noise, PastCommit, RestoreOptions } from './contract.js';
+import type { Inpaint, Job, Noise, PastCommit, RestoreOptions } from './contract.js';
 import { countOf } from './tensor.js';
 
 const SIDE_PIXELS_MAX = 8192;
@@ -113,7 +113,7 @@ export interface Moments {
   readonly reason: string;
 }
 
-/** What was seen since the last commit. The first commit of an episode already has its first latent frame, so it may bring none. Errors: FRAME_INVALID. */
+/** What was seen since the last commit. The first one already has its first latent frame, so it may bring no moments. Errors: FRAME_INVALID. */
 export function checkMoments(obs: unknown, cameras: Cameras, job: Job, first: boolean): Moments {
   const chunk = job.frame_chunk_size;
   const usual = PICTURES_PER_LATENT * (first ? chunk - 1 : chunk);
@@ -269,6 +269,32 @@ export function checkVideoSteps(steps: unknown, execStep: unknown, job: Job): { 
   return { ...(videoSteps === undefined ? {} : { videoSteps }), videoExecStep: execStep as number };
 }
 
+const BETA_MAX = 5;
+
+/** Actions to hold while a chunk is denoised. Errors: ACTIONS_INVALID, ARGUMENT_INVALID. */
+export function checkInpaint(inpaint: unknown, job: Job): Required<Inpaint> | undefined {
+  if (inpaint === undefined) return undefined;
+  const remedy = 'Pass { actions, weights } aligned with the chunk that is predicted; docs/CONTRACT.md describes them.';
+  if (typeof inpaint !== 'object' || inpaint === null) {
+    throw wrong('ARGUMENT_INVALID', { field: 'inpaint', expected: 'an object', found: describe(inpaint), remedy });
+  }
+  const { actions, weights, betaMax = BETA_MAX } = inpaint as Record<string, unknown>;
+  const held = checkActions(actions, job, job.frame_chunk_size, 'inpaint.actions', 'one whole chunk is predicted');
+  const count = job.frame_chunk_size * job.action_per_frame;
+  if (!(weights instanceof Float32Array) || weights.length !== count) {
+    const expected = `a Float32Array of ${count} values, one per action`;
+    throw wrong('ARGUMENT_INVALID', { field: 'inpaint.weights', expected, found: describe(weights), remedy });
+  }
+  const bad = weights.findIndex((weight) => !(weight >= 0 && weight <= 1));
+  if (bad >= 0) {
+    throw wrong('ARGUMENT_INVALID', { field: `inpaint.weights[${bad}]`, expected: 'a number of 0 .. 1', found: describe(weights[bad]), remedy });
+  }
+  if (typeof betaMax !== 'number' || !Number.isFinite(betaMax) || betaMax <= 0) {
+    throw wrong('ARGUMENT_INVALID', { field: 'inpaint.betaMax', expected: 'a finite number above 0', found: describe(betaMax), remedy });
+  }
+  return { actions: held, weights, betaMax };
+}
+
 /** Whether a prediction uses the job's guidance. Errors: ARGUMENT_INVALID. */
 export function checkGuidance(guidance: unknown): boolean {
   if (guidance === undefined || typeof guidance === 'boolean') return guidance ?? true;
@@ -281,7 +307,7 @@ export function checkGuidance(guidance: unknown): boolean {
 }
 
 export interface Past {
-  readonly commits: { latents: Float32Array; actions: Float32Array; frames: number }[];
+  readonly commits: { latents: Float32Array; actions: Float32Array; frames: number; predicted: boolean }[];
   readonly encoder: Uint8Array;
 }
 
@@ -296,7 +322,8 @@ export function checkPast(options: RestoreOptions, job: Job, chunk: readonly [nu
     const field = `commits[${index}]`;
     const { data: latents, frames } = checkLatents(commit?.latents as Float32Array, chunk, `${field}.latents`);
     const reason = `its latents are ${frames} latent frame${frames === 1 ? '' : 's'}`;
-    return { latents, actions: checkActions(commit?.actions, job, frames, `${field}.actions`, reason), frames };
+    const predicted = commit?.predicted === true;
+    return { latents, actions: checkActions(commit?.actions, job, frames, `${field}.actions`, reason), frames, predicted };
   });
   const encoder: unknown = (options.encoder as { data?: unknown } | null | undefined)?.data;
   if (!(encoder instanceof Uint8Array)) {

@@ -6,7 +6,8 @@ import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { UNTRAINED_MARKER } from '../checkpoint/untrained.js';
 import type { RobotConfig } from '../config/schema.js';
-import { ControlCycle } from '../control/cycle.js';
+import { budgetOf } from '../control/budget/budget.js';
+import { ControlCycle, type CycleOptions } from '../control/cycle.js';
 import type { CycleEvent, CycleReport, EpisodeOptions } from '../control/events.js';
 import type { Transition } from '../control/lifecycle.js';
 import { PremotorError } from '../errors.js';
@@ -151,6 +152,7 @@ async function runCycle(
     tolerance: { outsideRad: control.action_outside_max_rad, jumpRad: control.action_jump_max_rad },
     ...(wanted.video_steps === undefined ? {} : { videoSteps: wanted.video_steps }),
     ...(wanted.action_steps === undefined ? {} : { actionSteps: wanted.action_steps }),
+    ...modeOptions(config, policy),
   });
   const transitions: Transition[] = [];
   cycle.on((event) => void (event.type === 'state' && transitions.push(event.transition)));
@@ -176,6 +178,17 @@ async function runCycle(
   } finally {
     signal.removeEventListener('abort', stop);
   }
+}
+
+/** How predicting and moving are interleaved. Errors: LADDER_UNCERTIFIED, JOB_INVALID. */
+function modeOptions({ control }: RobotConfig, policy: Policy): Pick<CycleOptions, 'mode' | 'thinkingMs' | 'budget'> {
+  const { mode, thinking_ms, budget, uncertified } = control;
+  const { job } = policy;
+  const chunkMs = (job.frame_chunk_size * job.action_per_frame * 1000) / control.action_rate_hz;
+  const thinkingMs = thinking_ms ?? (mode === 'sync' ? 0 : chunkMs / 2);
+  const timed = mode === 'sync' && thinkingMs === 0 ? {} : { thinkingMs };
+  if (budget === 'fixed' || mode === 'sync') return { mode, ...timed };
+  return { mode, ...timed, budget: budgetOf(policy, { actionRateHz: control.action_rate_hz, force: uncertified }) };
 }
 
 /** The pose that an episode begins in; joints that the configuration does not name stay where they are. */

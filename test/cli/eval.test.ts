@@ -27,6 +27,8 @@ const options = (given: Partial<EvalOptions> = {}): EvalOptions => ({
   workers: 2,
   realTime: false,
   disturb: {},
+  mode: 'sync',
+  commits: 'executed',
   json: false,
   ...given,
 });
@@ -82,7 +84,7 @@ t.test('wrong command lines', async (t) => {
     ['eval --task touch --steps 4/x', /VIDEO\/ACTION/],
     ['eval --task touch --disturb wind=3m/s', /camera-delay=0\.\.2000ms/],
     ['eval --task touch --episodes 0', /whole number/],
-    ['eval --task touch --mode rtc', /sync/],
+    ['eval --task touch --mode sideways', /sync/],
     ['eval report', /--out/],
   ];
   for (const [line, message] of wrong) {

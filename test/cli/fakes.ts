@@ -59,7 +59,7 @@ export function fakePolicy(calls: FakeCalls, options: { readonly hang?: boolean 
           return start * 1000 + channel * 100 + frame * 10 + step + 0.1;
         });
         const latents = toTensor(new Float32Array(48 * frames * 4), [1, 48, frames, 2, 2]);
-        return { actions, shape: [channels, frames, steps], latents, timing, frameIndex: start };
+        return { actions, shape: [channels, frames, steps], latents, timing, frameIndex: start, generation: 1 };
       },
       decode: async (latents: Float32Array & { shape: readonly number[] }): Promise<DecodedVideo> => {
         const count = 1 + ((latents.shape[2] ?? 1) - 1) * 4;

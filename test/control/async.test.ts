@@ -3,8 +3,8 @@
  * delay, and that nothing stale is executed.
  */
 import t from 'tap';
-import { ControlCycle, type CycleOptions, type EpisodeOptions } from '../../src/control/cycle.js';
-import type { CycleEvent, CycleReport } from '../../src/control/events.js';
+import { ControlCycle, type CycleOptions } from '../../src/control/cycle.js';
+import type { CycleEvent, CycleReport, EpisodeOptions } from '../../src/control/events.js';
 import { blend } from '../../src/control/modes/ensemble.js';
 import { MODE_NAMES } from '../../src/control/modes/mode.js';
 import { isTimeToFollow, softMask } from '../../src/control/modes/timing.js';

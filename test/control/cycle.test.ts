@@ -1,7 +1,7 @@
 /** The synchronous cycle against a scripted policy: what is committed, when frames are taken, what the robot is told, and what listeners hear. */
 import t from 'tap';
-import { ControlCycle, type CycleOptions, type EpisodeOptions } from '../../src/control/cycle.js';
-import type { CycleEvent, CycleReport } from '../../src/control/events.js';
+import { ControlCycle, type CycleOptions } from '../../src/control/cycle.js';
+import type { CycleEvent, CycleReport, EpisodeOptions } from '../../src/control/events.js';
 import { PremotorError } from '../../src/errors.js';
 import { SIM_JOB } from '../../src/sim/job.js';
 import { type ActionAt, FakeCameras, FakePolicy, FakeRobot } from './fakes.js';

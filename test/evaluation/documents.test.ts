@@ -19,6 +19,8 @@ function episode(task: EpisodeResult['task'], seed: number, isDone: boolean): Ep
     why: isDone ? '' : 'pressed nothing & left',
     completionS: isDone ? seed : null,
     robotS: 4,
+    firstMoveS: 0.1,
+    idleS: 0.2,
     presses: [],
     peakJerkRadPerS3: 100 * seed,
     knots: 10,

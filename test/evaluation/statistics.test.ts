@@ -1,7 +1,7 @@
 /** Known values of the statistics: Wilson's interval and McNemar's test from published tables and by hand. */
 import fc from 'fast-check';
 import t, { type Test } from 'tap';
-import { comparePaired, mcnemar, percentile, wilson } from '../../src/evaluation/statistics.js';
+import { comparePaired, mcnemar, pairedInterval, percentile, wilson } from '../../src/evaluation/statistics.js';
 
 const near = (t: Test, found: number, wanted: number, digits = 4): void => void t.equal(found.toFixed(digits), wanted.toFixed(digits));
 
@@ -57,4 +57,29 @@ t.test('pairs are those that both have', async (t) => {
   t.match(comparePaired(outcomes('----'), outcomes('+++-')), { onlyFirst: 0, onlySecond: 3, difference: 0.75 });
   near(t, comparePaired(outcomes('----'), outcomes('+++-')).p, 0.25, 12);
   t.match(comparePaired(new Map(), outcomes('+')), { pairs: 0, difference: 0, p: 1 });
+});
+
+t.test("Tango's interval for paired shares", async (t) => {
+  for (const [onlyFirst, onlySecond, pairs, low, high] of [
+    [16, 6, 161, -0.124, -0.0054], // Cavo et al. 2012 in Fagerland, Lydersen and Laake, Statistical Analysis of Contingency Tables, chapter 8
+    [7, 1, 21, -0.5172, -0.026], // Bentur et al. 2009, the same chapter
+    [0, 0, 50, -0.0713, 0.0713], // z^2 / (n + z^2), by hand
+  ] as const) {
+    near(t, pairedInterval(onlyFirst, onlySecond, pairs).low, low);
+    near(t, pairedInterval(onlyFirst, onlySecond, pairs).high, high);
+  }
+  t.same(pairedInterval(0, 0, 0), { low: -1, high: 1 });
+  t.equal(pairedInterval(0, 20, 20).high, 1);
+  t.equal(pairedInterval(20, 0, 20).low, -1);
+  near(t, pairedInterval(0, 20, 20).low, -pairedInterval(20, 0, 20).high, 8);
+  fc.assert(
+    fc.property(fc.nat(300), fc.nat(300), fc.nat(300), (onlyFirst, onlySecond, alike) => {
+      const pairs = Math.max(1, onlyFirst + onlySecond + alike);
+      const { low, high } = pairedInterval(onlyFirst, onlySecond, pairs);
+      const mirrored = pairedInterval(onlySecond, onlyFirst, pairs);
+      const found = (onlySecond - onlyFirst) / pairs;
+      const isMirrored = Math.abs(low + mirrored.high) < 1e-7 && Math.abs(high + mirrored.low) < 1e-7;
+      return low >= -1 && low <= found && high >= found && high <= 1 && high > low && isMirrored;
+    }),
+  );
 });

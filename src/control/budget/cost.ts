@@ -1,7 +1,7 @@
 /**
- * The online model of what predictions cost: milliseconds per pass by kind, frames and guidance, per committed frame and per encoded moment. A cost is
- * a reference (at a full KV cache) times the pace at which the machine has lately run its kind of work. Owned by a budget; it has no clock and sees
- * only the engine's own measurements.
+ * The online model of what predictions cost: milliseconds per pass by kind, frames and guidance, per committed frame and per encoded moment. A cost
+ * is a reference (at a full KV cache) times the pace at which the machine has lately run its kind of work. Owned by a budget; it has no clock and
+ * sees only the engine's own measurements.
  */
 import type { Job, PolicyInfo, Timing } from '../../policy/contract.js';
 import type { Rung, Think } from './types.js';
@@ -74,8 +74,8 @@ export function saturationOf(info: Pick<PolicyInfo, 'cacheBytes' | 'parameters' 
 }
 
 /**
- * Follows a high quantile: the second largest of the newest `length` ratios. One hiccup does not move it, two do, and so does a step. The window is as
- * long as the cache takes to fill, so what a full cache cost is remembered until it is full again in the next episode.
+ * Follows a high quantile: the second largest of the newest `length` ratios. One hiccup does not move it, two do, and so does a step. The window is
+ * as long as the cache takes to fill, so what a full cache cost is remembered until it is full again in the next episode.
  */
 class Pace {
   readonly #ratios: number[];
@@ -111,7 +111,10 @@ interface Reference {
 
 const keyOf = (kind: Kind, frames: number, guided: boolean): string => `${kind} ${frames} ${guided}`;
 
-/** What the engine runs for executing actions: the actions, their frames' denoising, and frames and actions once more as a commit writes them. */
+/**
+ * What the engine runs for executing actions: the actions, their frames' denoising, and frames and actions once more as a commit writes them. All
+ * of it computes as many rows as the video's denoising.
+ */
 const imagining = ({ imagines }: Think, { imagineSteps }: Rung): { video: number; action: number } =>
   imagines ? { video: imagineSteps + 1, action: 2 } : { video: 1, action: 1 };
 
@@ -148,8 +151,7 @@ export class CostModel {
     const imagineMs =
       executingFrames === 0
         ? 0
-        : imagined.video * this.#pass('video', executingFrames, guided) +
-          imagined.action * this.#pass('action', executingFrames, this.#guided('action', rung));
+        : imagined.video * this.#pass('video', executingFrames, guided) + imagined.action * this.#pass('action', executingFrames, guided);
     const videoMs = videoPassesOf(rung) * this.#pass('video', frames, guided);
     const actionMs = rung.actionSteps * this.#pass('action', frames, this.#guided('action', rung));
     const otherMs = this.#known('other') ?? 0;
@@ -158,10 +160,12 @@ export class CostModel {
 
   /** Learns from a finished prediction. The passes are counted from the rung: Timing counts those of a commit among them. */
   note(think: Think, rung: Rung, timing: Timing): void {
-    const { commitFrames, executingFrames } = think;
+    const { executingFrames } = think;
     const { encodeMs, commitMs, imagineMs, videoMs, actionMs, totalMs } = timing;
     // A measurement that is no time teaches nothing.
     if (![encodeMs, commitMs, imagineMs, videoMs, actionMs, totalMs].every((ms) => Number.isFinite(ms) && ms >= 0)) return;
+    // An episode's first prediction may be planned with a commit, but has nothing to commit yet.
+    const commitFrames = commitMs > 0 ? think.commitFrames : 0;
     const frames = this.#job.frame_chunk_size;
     const guided = { video: this.#guided('video', rung), action: this.#guided('action', rung) };
     this.#learn('action', frames, guided.action, actionMs / rung.actionSteps);
@@ -182,7 +186,7 @@ export class CostModel {
   #learnVideo(think: Think, rung: Rung, imagineMs: number, chunkPassMs: number): void {
     const guided = this.#guided('video', rung);
     const { video, action } = imagining(think, rung);
-    const actionMs = action * this.#pass('action', think.executingFrames, this.#guided('action', rung));
+    const actionMs = action * this.#pass('action', think.executingFrames, guided);
     // The share of the actions is an estimate from above: it must not make the frames look free.
     const imaginedPassMs = Math.max((imagineMs - actionMs) / video, imagineMs / (video + action));
     const chunk = { frames: this.#job.frame_chunk_size, passMs: chunkPassMs };
@@ -232,7 +236,10 @@ export class CostModel {
     return (this.#pass('video', frames, guided) + this.#pass('action', frames, guided)) / frames;
   }
 
-  /** Of work that was never measured, the lowest upper bound that measured work gives: more frames in proportion, fewer not cheaper, two rows for one. */
+  /**
+   * Of work that was never measured, the lowest upper bound that measured work gives: more frames in proportion, fewer not cheaper, two rows for
+   * one.
+   */
   #pass(modality: Modality, frames: number, guided: boolean): number {
     const known = this.#references.get(keyOf(modality, frames, guided));
     const pace = this.#paceOf(modality).high;

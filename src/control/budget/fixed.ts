@@ -1,6 +1,6 @@
 /**
- * The budget of a job without a ladder: always the job's own steps (or the one rung given), with the time that they are expected to take. Owned by the
- * control cycle; it measures through the cost model and never changes how a prediction denoises.
+ * The budget of a job without a ladder: always the job's own steps (or the one rung given), with the time that they are expected to take. Owned by
+ * the control cycle; it measures through the cost model and never changes how a prediction denoises.
  */
 import type { Timing } from '../../policy/contract.js';
 import { CostModel, type CostOptions, rungOf } from './cost.js';

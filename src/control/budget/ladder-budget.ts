@@ -1,7 +1,7 @@
 /**
- * The anytime budget: of a job's ladder, the best rung whose expected time, with margin, fits what is left before the present chunk ends. It goes down
- * at once and up only after the better rung would have fitted for some predictions in a row. Owned by the control cycle; it has no clock, and whether
- * a rung may be used at all was decided before (ladder.ts).
+ * The anytime budget: of a job's ladder, the best rung whose expected time, with margin, fits what is left before the present chunk ends. It goes
+ * down at once and up only after the better rung would have fitted for some predictions in a row. Owned by the control cycle; it has no clock, and
+ * whether a rung may be used at all was decided before (ladder.ts).
  */
 import type { Timing } from '../../policy/contract.js';
 import { CostModel, type CostOptions, rungOf, type StageMs } from './cost.js';
@@ -15,8 +15,8 @@ export interface LadderBudgetOptions extends CostOptions {
   /** Predictions in a row for which it must have fitted. Default: 5. */
   readonly upCycles?: number;
   /**
-   * The most time that a prediction can have, usually that of a chunk's motion: expectedMs() does not ask for more than the best rung that fits in it.
-   * Default: Infinity.
+   * The most time that a prediction can have, usually that of a chunk's motion: expectedMs() does not ask for more than the best rung that fits in
+   * it. Default: Infinity.
    */
   readonly availableMsMax?: number;
 }

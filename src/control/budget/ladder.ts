@@ -1,6 +1,6 @@
 /**
- * The ladder of a job as the budget uses it: only rungs that `premotor eval certify` found good enough, with this checkpoint and these very steps. Owned
- * by whoever starts a control cycle; it measures nothing and never changes a job.
+ * The ladder of a job as the budget uses it: only rungs that `premotor eval certify` found good enough, with this checkpoint and these very steps.
+ * Owned by whoever starts a control cycle; it measures nothing and never changes a job.
  */
 import { PremotorError } from '../../errors.js';
 import type { Job, LadderRung } from '../../policy/contract.js';
@@ -20,8 +20,8 @@ export interface LadderOptions {
 }
 
 /**
- * The rungs, best first; none when the job has no ladder. Errors: JOB_INVALID when the first rung is not the job's own steps, LADDER_UNCERTIFIED unless
- * forced.
+ * The rungs, best first; none when the job has no ladder. Errors: JOB_INVALID when the first rung is not the job's own steps, LADDER_UNCERTIFIED
+ * unless forced.
  */
 export function ladderOf(job: Job, checkpointHash: string, { force = false }: LadderOptions = {}): readonly Rung[] {
   const rungs = rungsOf(job);

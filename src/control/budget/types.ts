@@ -1,6 +1,6 @@
 /**
- * What the control cycle and the budget say to each other: rungs of denoising, what a prediction consists of, which rung was chosen, and the interface
- * of a budget. Types only, owned by src/control/budget; nothing here computes.
+ * What the control cycle and the budget say to each other: rungs of denoising, what a prediction consists of, which rung was chosen, and the
+ * interface of a budget. Types only, owned by src/control/budget; nothing here computes.
  */
 import type { Timing } from '../../policy/contract.js';
 

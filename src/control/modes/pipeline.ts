@@ -173,7 +173,8 @@ export class Pipeline {
     const chunk = this.#landed;
     const framesLeft = this.#strategy.overlaps || first ? 0 : this.#framesLeft;
     const think = this.#thinkOf(framesLeft);
-    const choice = budget?.choose(think, Math.max(this.#framesLeft, 1) * this.#frameMs);
+    // Nothing waits for the first prediction: the arm rests.
+    const choice = budget?.choose(think, first ? Number.POSITIVE_INFINITY : this.#framesLeft * this.#frameMs);
     const asked = { ...run.asked(chunk), ...rungOf(choice) };
     const startNs = await this.#beginningNs();
     const { done } = this.#ledger;
@@ -328,6 +329,7 @@ export class Pipeline {
       clampedKnots: run.clampedKnots - clampedKnots,
       delayKnots: this.#ledger.done - done,
       assumedFrames: think.executingFrames,
+      rung: choice ? { index: choice.index, fits: choice.fits } : null,
       predictMs: Math.max(0, thinking.wallMs - commitMs),
       executeMs: this.#reported.atMs - atMs,
       commitMs,

@@ -70,6 +70,7 @@ async function runChunk(run: EpisodeRun, chunk: number, first: Observation): Pro
     clampedKnots,
     delayKnots: 0,
     assumedFrames: 0,
+    rung: null,
     predictMs: predicted - begun,
     executeMs: executed - predicted,
     commitMs: performance.now() - executed,

@@ -1,12 +1,15 @@
 /** Which rung the budgets choose: by time left, down at once, up after a while, through throttling and back, and when nothing fits. */
 import fc from 'fast-check';
 import t from 'tap';
+import { budgetOf } from '../../../src/control/budget/budget.js';
 import { FixedBudget } from '../../../src/control/budget/fixed.js';
 import { LadderBudget, type LadderBudgetOptions } from '../../../src/control/budget/ladder-budget.js';
+import type { PolicyInfo } from '../../../src/policy/contract.js';
+import { thrownBy } from '../../support/fixtures.js';
 import { ALONE, COSTS, jobWith, LADDER, NEXT, rung, timingOf } from './machine.js';
 
 const job = jobWith();
-const budgetOf = (options: Partial<LadderBudgetOptions> = {}): LadderBudget => new LadderBudget(LADDER, { job, costs: COSTS, ...options });
+const ladderBudget = (options: Partial<LadderBudgetOptions> = {}): LadderBudget => new LadderBudget(LADDER, { job, costs: COSTS, ...options });
 /** Expected time of a rung on this machine, and the least time that it needs. */
 const expected = (index: number): number => timingOf(NEXT, LADDER[index] ?? rung(5)).totalMs;
 const need = (index: number, extra = 1): number => expected(index) * 1.2 * extra + 10;
@@ -15,15 +18,15 @@ const chosen = (budget: LadderBudget, availableMs: number, count: number): numbe
 
 t.test('the best rung that fits with its margin', async (t) => {
   for (const [index, one] of LADDER.entries()) {
-    t.match(budgetOf().choose(NEXT, need(index) + 1e-6), { index, rung: one, expectedMs: expected(index), fits: true });
+    t.match(ladderBudget().choose(NEXT, need(index) + 1e-6), { index, rung: one, expectedMs: expected(index), fits: true });
     const next = Math.min(index + 1, LADDER.length - 1);
-    t.match(budgetOf().choose(NEXT, need(index) - 1e-6), { index: next, fits: index < LADDER.length - 1 });
+    t.match(ladderBudget().choose(NEXT, need(index) - 1e-6), { index: next, fits: index < LADDER.length - 1 });
   }
-  t.match(budgetOf({ margin: { share: 0, ms: 0 } }).choose(NEXT, expected(0)), { index: 0, fits: true });
+  t.match(ladderBudget({ margin: { share: 0, ms: 0 } }).choose(NEXT, expected(0)), { index: 0, fits: true });
 });
 
 t.test('none fits: the cheapest, and it says so; later one fits again', async (t) => {
-  const budget = budgetOf();
+  const budget = ladderBudget();
   for (const availableMs of [1, 0, -50]) t.match(budget.choose(NEXT, availableMs), { index: 3, rung: LADDER[3], fits: false });
   t.match(budget.choose(NEXT, need(3)), { index: 3, fits: true });
   t.same(chosen(budget, need(2, 1.1), 6), [3, 3, 3, 3, 2, 2]);
@@ -33,7 +36,7 @@ t.test('none fits: the cheapest, and it says so; later one fits again', async (t
 });
 
 t.test('down at once, up after five predictions in a row with something to spare', async (t) => {
-  const budget = budgetOf();
+  const budget = ladderBudget();
   t.same(chosen(budget, need(0), 2), [0, 0]);
   t.same(chosen(budget, need(1), 1), [1]);
   t.same(chosen(budget, need(0), 20), Array(20).fill(1), 'the better rung fits, but with nothing to spare');
@@ -48,13 +51,13 @@ t.test('down at once, up after five predictions in a row with something to spare
 });
 
 t.test('alternating room does not make it swing', async (t) => {
-  const budget = budgetOf();
+  const budget = ladderBudget();
   const indices = Array.from({ length: 40 }, (_, cycle) => budget.choose(NEXT, cycle % 2 === 0 ? need(1) : need(0, 1.2)).index);
   t.same(indices, Array(40).fill(1));
 });
 
 t.test('throttling and back: valid, invalid, valid', async (t) => {
-  const budget = budgetOf();
+  const budget = ladderBudget();
   const availableMs = need(0, 1.1);
   const indices: number[] = [];
   const late: number[] = [];
@@ -77,7 +80,7 @@ t.test('throttling and back: valid, invalid, valid', async (t) => {
 t.test('steady noise and steady room: at most a few changes', async (t) => {
   let state = 3;
   const noise = (): number => (state = (state * 1_103_515_245 + 12_345) % 2 ** 31) / 2 ** 31;
-  const budget = budgetOf();
+  const budget = ladderBudget();
   const indices: number[] = [];
   let late = 0;
   for (let cycle = 0; cycle < 300; cycle++) {
@@ -93,7 +96,7 @@ t.test('steady noise and steady room: at most a few changes', async (t) => {
 });
 
 t.test('a full cache is expected from the start: an episode that fills it never goes down', async (t) => {
-  const budget = budgetOf();
+  const budget = ladderBudget();
   for (let chunk = 0; chunk < 40; chunk++) {
     const choice = budget.choose(NEXT, need(1));
     t.equal(choice.index, 1, `chunk ${chunk}`);
@@ -115,7 +118,7 @@ t.test('without measurements: nothing is known, the last rung is tried, then it 
 });
 
 t.test('a prediction that nothing waits for takes the best rung and changes nothing', async (t) => {
-  const budget = budgetOf();
+  const budget = ladderBudget();
   t.same(chosen(budget, need(2), 2), [2, 2]);
   t.same(chosen(budget, Number.POSITIVE_INFINITY, 9), Array(9).fill(0));
   t.same(chosen(budget, need(0, 1.1), 4), [2, 2, 2, 2]);
@@ -125,15 +128,15 @@ t.test('a prediction that nothing waits for takes the best rung and changes noth
 
 t.test('when to begin: early enough for the best rung that can ever fit', async (t) => {
   const near = (found: number, wanted: number): void => void t.match(found.toFixed(6), wanted.toFixed(6));
-  const budget = budgetOf({ availableMsMax: need(1, 1.1) });
+  const budget = ladderBudget({ availableMsMax: need(1, 1.1) });
   near(budget.expectedMs(NEXT), need(1));
   t.equal(budget.choose(NEXT, budget.expectedMs(NEXT)).index, 1, 'what begins then gets that rung');
   chosen(budget, need(3), 1);
   near(budget.expectedMs(NEXT), need(1, 1.1));
   t.same(chosen(budget, budget.expectedMs(NEXT), 5).at(-1), 1, 'a worse rung leaves the room that going up asks for');
-  near(budgetOf({ availableMsMax: 1 }).expectedMs(NEXT), need(3));
-  near(budgetOf().expectedMs(NEXT), need(0));
-  t.ok(budgetOf().expectedMs(ALONE) < budgetOf().expectedMs(NEXT), 'without executing actions there is nothing to imagine');
+  near(ladderBudget({ availableMsMax: 1 }).expectedMs(NEXT), need(3));
+  near(ladderBudget().expectedMs(NEXT), need(0));
+  t.ok(ladderBudget().expectedMs(ALONE) < ladderBudget().expectedMs(NEXT), 'without executing actions there is nothing to imagine');
 });
 
 t.test('whatever comes in, the choice is sound', async () => {
@@ -169,4 +172,22 @@ t.test('a job without a ladder', async (t) => {
   const given = new FixedBudget({ job, costs: COSTS, rung: rung(1), margin: { share: 0, ms: 0 } });
   t.match(given.choose(NEXT, 1e6), { rung: rung(1), expectedMs: timingOf(NEXT, rung(1)).totalMs });
   t.throws(() => new LadderBudget([], { job }), RangeError);
+});
+
+t.test('the budget of a loaded policy', async (t) => {
+  const info = { checkpointHash: 'ab', cacheBytes: 400, parameters: 100, precision: 'f32' } as PolicyInfo;
+  const options = { actionRateHz: 20, costs: COSTS };
+  t.type(budgetOf({ job, info }, options), FixedBudget);
+  const base = { video_steps: 5, video_exec_step: -1, action_steps: 10, guidance: true, imagine_steps: 5 };
+  const ladder = [base, { ...base, video_steps: 2 }, { ...base, video_steps: 1 }];
+  const own = { job: jobWith({ ladder }), info };
+  t.equal(thrownBy(() => budgetOf(own, options)).code, 'LADDER_UNCERTIFIED');
+  const forced = budgetOf(own, { ...options, force: true });
+  t.type(forced, LadderBudget);
+  // A chunk of 8 actions moves for 400 ms, in which the best rung fits; at twice the rate it is the worse one that a prediction begins for.
+  t.equal(forced.expectedMs(NEXT).toFixed(6), need(0).toFixed(6));
+  t.ok(budgetOf(own, { ...options, actionRateHz: 25, force: true }).expectedMs(NEXT) <= 320);
+  const taught = budgetOf({ job, info }, { actionRateHz: 20, margin: { share: 0, ms: 0 } });
+  taught.note(taught.choose(ALONE, 1), ALONE, timingOf(ALONE, rung(5)));
+  t.equal(taught.expectedMs({ ...ALONE, commitFrames: 0 }), 2 * (120 + 40) + 1, 'scaled up to a full cache: as many values as parameters');
 });

@@ -19,7 +19,7 @@ t.test('before any measurement nothing is known; one prediction teaches all stag
   const model = new CostModel({ job });
   t.equal(total(model), Number.POSITIVE_INFINITY);
   const first = { commitFrames: 0, executingFrames: 0, imagines: false };
-  model.note(first, rung(5), timingOf(first, rung(5)));
+  model.note({ ...first, commitFrames: 1 }, rung(5), timingOf(first, rung(5)));
   const stages = model.stages(NEXT, rung(5));
   t.equal(stages.videoMs, 120);
   t.equal(stages.imagineMs, 128, 'imagining is made of passes that are known');

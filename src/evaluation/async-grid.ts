@@ -1,0 +1,94 @@
+/**
+ * The grid of the asynchronous report: which modes are run at which delays, and which commits under which limits. Pure data; src/cli/eval-async.ts
+ * runs it.
+ */
+import { MODE_NAMES, type ModeName } from '../control/modes/mode.js';
+import { COMMITS } from '../control/run.js';
+import type { Configuration } from './configuration.js';
+
+/** Of a chunk's motion. */
+export const DELAYS = [0, 0.25, 0.5, 0.75, 1] as const;
+/** The mode that every other one is compared with, at the same delay. */
+export const BASE_MODE: ModeName = 'sync';
+/** Modes with the full number of episodes; the others have a part of it. */
+const MAIN_MODES: readonly ModeName[] = ['sync', 'async-naive', 'async-grounded'];
+const OTHERS_SHARE = 0.25;
+
+export interface AsyncEntry {
+  /** Names the kept file. */
+  readonly name: string;
+  readonly title: string;
+  readonly group: 'delay' | 'slow' | 'commit';
+  /** What it is compared with, by name; its own name: nothing. */
+  readonly base: string;
+  readonly configuration: Configuration;
+  /** Of the report's episodes per task. */
+  readonly share: number;
+}
+
+/** A robot that may move at a share of the speed that the demonstrations have. */
+export const SLOW_SHARE = 0.4;
+const LAG_MS = 60;
+
+export interface AsyncGridOptions {
+  readonly precision: Configuration['precision'];
+  readonly videoSteps: number;
+  readonly actionSteps: number;
+  readonly imagineSteps: number;
+}
+
+export function asyncGrid(options: AsyncGridOptions): AsyncEntry[] {
+  const plain = { ...options, memory: 'episode', disturbances: {}, pace: 'virtual' } as const;
+  const delays = DELAYS.flatMap((delayChunks) =>
+    MODE_NAMES.map((mode): AsyncEntry => {
+      const percent = 100 * delayChunks;
+      return {
+        name: `${mode}-${percent}`,
+        title: `${mode}, ${percent} %`,
+        group: 'delay',
+        base: `${BASE_MODE}-${percent}`,
+        configuration: { ...plain, ...(mode === 'sync' ? {} : { mode }), delayChunks },
+        share: MAIN_MODES.includes(mode) ? 1 : OTHERS_SHARE,
+      };
+    }),
+  );
+  const slow = MAIN_MODES.map(
+    (mode): AsyncEntry => ({
+      name: `slow-${mode}`,
+      title: `${mode}, 100 %, ${100 * SLOW_SHARE} % of the speed`,
+      group: 'slow',
+      base: `slow-${BASE_MODE}`,
+      configuration: { ...plain, ...(mode === 'sync' ? {} : { mode }), delayChunks: 1, speedShare: SLOW_SHARE },
+      share: 1,
+    }),
+  );
+  const commits = [
+    { name: 'lag', title: `actuator lag ${LAG_MS} ms`, change: { disturbances: { actuatorLagMs: LAG_MS } } },
+    { name: 'clamped', title: `${100 * SLOW_SHARE} % of the speed`, change: { speedShare: SLOW_SHARE } },
+  ].flatMap(({ name, title, change }) =>
+    COMMITS.map(
+      (committed): AsyncEntry => ({
+        name: `commit-${name}-${committed}`,
+        title: `${title}: commits what was ${committed}`,
+        group: 'commit',
+        base: `commit-${name}-executed`,
+        configuration: { ...plain, ...change, ...(committed === 'executed' ? {} : { commits: committed }) },
+        share: 1,
+      }),
+    ),
+  );
+  return [...delays, ...slow, ...commits];
+}
+
+/** Delays first that decide most, so that an interrupted run has them. */
+export function inRunningOrder(entries: readonly AsyncEntry[]): AsyncEntry[] {
+  const rank = ({ group, configuration, share }: AsyncEntry): number => {
+    if (group !== 'delay') return group === 'slow' ? 1 : 4;
+    const far = configuration.delayChunks === 1 ? 0 : configuration.delayChunks === 0.5 ? 2 : 3;
+    return share === 1 ? far : 5;
+  };
+  return entries
+    .map((entry, index) => ({ entry, index }))
+    .sort((a, b) => rank(a.entry) - rank(b.entry) || a.index - b.index)
+    .map(({ entry }) => entry);
+}
