@@ -76,7 +76,7 @@ t.test('a policy that knows the way succeeds, and the demonstration ends there',
   t.ok(policy.isClosed);
 });
 
-t.test('an engine that dies: the summary is printed, the arm held, the error thrown', async (t) => {
+t.test('an engine that keeps dying: the summary is printed, the arm held, the error thrown', async (t) => {
   const out = t.testdir();
   const policy = new FakePolicy(atHome);
   policy.before = (call) => {
@@ -86,9 +86,9 @@ t.test('an engine that dies: the summary is printed, the arm held, the error thr
     throw new PremotorError('ENGINE_DIED', 'The engine process ended.');
   };
   const heard = listen({ loadPolicy: async () => policy });
-  await t.rejects(runDemo(optionsOf(out, { checkpoint: 'x' }), heard.context, heard.parts), { code: 'ENGINE_DIED' });
-  t.match(heard.out.text, /outcome +failed \(ENGINE_DIED\)[\s\S]*animation +none/);
-  t.match(heard.err.text, /state {2}running -> fault: ENGINE_DIED[\s\S]*The arm decelerates and holds its position\./);
+  await t.rejects(runDemo(optionsOf(out, { checkpoint: 'x' }), heard.context, heard.parts), { code: 'ENGINE_RESTARTS' });
+  t.match(heard.out.text, /outcome +failed \(ENGINE_RESTARTS\)[\s\S]*animation +none/);
+  t.match(heard.err.text, /state {2}running -> fault: ENGINE_RESTARTS[\s\S]*The arm decelerates and holds its position\./);
   t.notOk(existsSync(join(out, 'episode.gif')));
   t.ok(policy.isClosed);
 });
