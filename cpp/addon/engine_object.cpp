@@ -76,7 +76,8 @@ void check_size(Napi::Env env, const char* key, const std::optional<std::vector<
                                       " values, found " + std::to_string(values->size()));
 }
 
-void check_chunk_sizes(Napi::Env env, const PredictCall& call, const engine::SessionInfo& info, std::int64_t action_dim) {
+void check_chunk_sizes(Napi::Env env, const PredictCall& call, const engine::SessionInfo& info,
+                       std::int64_t action_dim) {
   const std::int64_t video = info.latent_shape[0] * info.latent_shape[1] * info.latent_shape[2] * info.latent_shape[3];
   const std::int64_t action = action_dim * info.action_shape[1] * info.action_shape[2];
   check_size(env, "noiseVideo", call.noise_video, video);

@@ -161,7 +161,7 @@ Status Session::denoise_video(const ChunkPlan& plan, std::vector<float>* x, Timi
   for (std::size_t i = 0; i < plan.video_loop.size(); ++i) {
     const bool last = i + 1 == plan.video_loop.size(), steps = !last || !plan.video_full;
     const bool writes = last && plan.video_writes;
-    // The second guidance row is read when video is guided or when it stays in the cache; a trace shows it all the same.
+    // The second guidance row is read when video is guided or when it stays in the cache; a trace shows it always.
     const std::int64_t rows = scale > 1 || writes || plan.trace != nullptr ? all : 1;
     const std::string name = "video.s" + std::to_string(i);
     if (plan.condition != nullptr) impose_first_frame(x, channels, plane, plan.condition);

@@ -135,9 +135,9 @@ export interface Noise {
 }
 
 /**
- * Inpainting of actions that will be executed whatever comes out: while the chunk is denoised, it is drawn towards `actions` where `weights` is not 0.
- * The method is that of "Real-Time Execution of Action Chunking Flow Policies" (arXiv 2506.07339) with the identity for the Jacobian; the formula
- * stands in docs/ENGINE.md.
+ * Inpainting of actions that will be executed whatever comes out: while the chunk is denoised, it is drawn towards `actions` where `weights` is
+ * not 0. The method is that of "Real-Time Execution of Action Chunking Flow Policies" (arXiv 2506.07339) with the identity for the Jacobian; the
+ * formula stands in docs/ENGINE.md.
  */
 export interface Inpaint {
   /** [used, K, H] in physical units, aligned with the chunk that is predicted. */

@@ -1,6 +1,7 @@
 /**
  * One call at a time: the doorway of every policy. A second call while one runs is refused at once (backpressure, not a queue), but for one that
- * begins an episode, which stops the old episode's prediction. Calls after close are refused, aborts reach the running call. Owned by one policy; it knows nothing about what the calls do.
+ * begins an episode, which stops the old episode's prediction. Calls after close are refused, aborts reach the running call. Owned by one policy; it
+ * knows nothing about what the calls do.
  */
 import { PremotorError } from '../errors.js';
 import { toPremotorError } from '../native.js';

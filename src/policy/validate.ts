@@ -113,7 +113,7 @@ export interface Moments {
   readonly reason: string;
 }
 
-/** What was seen since the last commit. The first commit of an episode already has its first latent frame, so it may bring none. Errors: FRAME_INVALID. */
+/** What was seen since the last commit. The first one already has its first latent frame, so it may bring no moments. Errors: FRAME_INVALID. */
 export function checkMoments(obs: unknown, cameras: Cameras, job: Job, first: boolean): Moments {
   const chunk = job.frame_chunk_size;
   const usual = PICTURES_PER_LATENT * (first ? chunk - 1 : chunk);

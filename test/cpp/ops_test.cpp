@@ -184,6 +184,37 @@ void test_conversions() {
           "bfloat16 rounds to nearest even");
 }
 
+// The same keys and values, laid out in memory once in a row and once scattered: bits must not tell. A cache that was
+// rebuilt, or that went through marks, holds its tokens in other places.
+void test_layout(CpuOps& ops, const std::string& isa, std::int64_t head_dim, Dtype dtype) {
+  constexpr std::int64_t kRows = 7, kKeys = 300, kCapacity = 620;
+  const std::vector<float> q = random_values(kRows * head_dim, 2.0f), keys = random_values(kKeys * head_dim, 2.0f),
+                           values = random_values(kKeys * head_dim);
+  std::vector<std::vector<float>> results;
+  for (const int stride : {1, 2, 3}) {  // 3: stretches of three neighbours
+    std::vector<std::int32_t> slots;
+    for (std::int32_t i = 0; i < kKeys; ++i) slots.push_back(stride == 3 ? i / 3 * 5 + i % 3 : i * stride);
+    std::vector<float> k(static_cast<std::size_t>(kCapacity * head_dim)), v(k.size());
+    for (std::int64_t i = 0; i < kKeys; ++i) {
+      std::copy_n(keys.begin() + i * head_dim, head_dim, k.begin() + slots[static_cast<std::size_t>(i)] * head_dim);
+      std::copy_n(values.begin() + i * head_dim, head_dim, v.begin() + slots[static_cast<std::size_t>(i)] * head_dim);
+    }
+    const std::vector<std::uint16_t> kb = to_bf16(&k), vb = to_bf16(&v);
+    KeyValueView view;
+    view.k = dtype == Dtype::f32 ? static_cast<const void*>(k.data()) : kb.data();
+    view.v = dtype == Dtype::f32 ? static_cast<const void*>(v.data()) : vb.data();
+    view.dtype = dtype;
+    view.capacity = kCapacity;
+    view.slots = slots.data();
+    view.count = kKeys;
+    std::vector<float> y(q);
+    ops.attention(y.data(), kRows, 1, head_dim, head_dim, view, 0.2f, Rounding::none, y.data(), head_dim);
+    results.push_back(y);
+  }
+  tap::ok(results[0] == results[1] && results[0] == results[2],
+          isa + " attention has the same bits wherever keys lie, head_dim " + std::to_string(head_dim));
+}
+
 }  // namespace
 
 int main() {
@@ -200,6 +231,7 @@ int main() {
       test_attention(ops, kernels->name, {33, 3, 24, 700, some_slots(700, 5), 1.0f}, dtype);
       test_attention(ops, kernels->name, {13, 1, 128, 600, some_slots(600, 1), 1.0f}, dtype);
       test_attention(ops, kernels->name, {4, 2, 20, 9, {0, 1, 2, 3, 4, 5, 6, 7, 8}, 476.0f}, dtype);
+      for (const std::int64_t head_dim : {26, 24, 128}) test_layout(ops, kernels->name, head_dim, dtype);
     }
     test_norms(ops, kernels->name);
     test_threads(*kernels);

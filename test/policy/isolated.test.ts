@@ -163,6 +163,15 @@ t.test('reset stops a running prediction in the child', async (t) => {
   t.equal((await policy.predict({ obs: observation() })).generation, generation + 1);
 });
 
+t.test('a reply of an episode that is over is dropped', async (t) => {
+  const policy = await IsolatedPolicy.open({ checkpoint, job: smallJob() }, { module: join(here, '..', 'support', 'stale-engine-process.ts') });
+  t.teardown(() => policy.close());
+  await policy.reset({ prompt: 'a' });
+  const error = await errorOf(policy.predict());
+  t.match(error, { code: 'ABORTED', expected: 'episode 1', found: 'episode 0' });
+  t.equal(await policy.reset({ prompt: 'b' }), null, 'others are taken');
+});
+
 t.test('what belongs to an episode crosses the boundary', async (t) => {
   const policy = shared;
   const { policy: local } = await openRig();

@@ -22,7 +22,7 @@ struct Run {
 };
 
 // Cuts the slot list into stretches of neighbours and at every chunk's end. Chunks are counted in keys, not in
-// stretches: what a key is added to must not depend on where it lies, or a cache that was rebuilt would give other bits.
+// stretches: what a key is added to must not depend on where it lies, or a rebuilt cache would give other bits.
 std::vector<Run> find_runs(const KeyValueView& kv) {
   std::vector<Run> runs;
   for (std::int64_t i = 0; i < kv.count; ++i) {
