@@ -64,7 +64,7 @@ async function keptCell(path: string, entry: AsyncEntry, subject: Subject, hash:
 
 /** Runs what is not kept; gives the cells there are, in the grid's order. Errors: those of evaluate, FILE_WRITE. */
 async function runCells(
-  options: AsyncReportOptions,
+  options: AsyncReportOptions & AsyncGridOptions,
   subject: Subject,
   pool: WorkerPool,
   bar: ProgressBar,
