@@ -114,7 +114,12 @@ export interface NativePredictNext extends Omit<NativePredict, 'frames'> {
 export interface NativeRestore {
   readonly positive: NativeEmbedding;
   readonly negative: NativeEmbedding | null;
-  readonly commits: readonly { readonly latents: Float32Array; readonly actions: Float32Array; readonly frames: number }[];
+  readonly commits: readonly {
+    readonly latents: Float32Array;
+    readonly actions: Float32Array;
+    readonly frames: number;
+    readonly predicted: boolean;
+  }[];
   readonly encoder: Uint8Array;
   readonly tag: string;
   readonly onProgress?: NativeProgress;

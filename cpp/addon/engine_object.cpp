@@ -326,7 +326,8 @@ std::shared_ptr<RestoreCall> read_restore(const Napi::Object& options, const eng
     check_size(options.Env(), "actions", actions, shape.action_shape[0] * frames * shape.action_shape[2]);
     call->latents.push_back(*latents);
     call->actions.push_back(*actions);
-    call->args.commits.push_back({call->latents.back().data(), call->actions.back().data(), frames});
+    const bool predicted = past.Get("predicted").ToBoolean();
+    call->args.commits.push_back({call->latents.back().data(), call->actions.back().data(), frames, predicted});
   }
   call->args.positive = call->positive;
   call->args.negative = call->negative;

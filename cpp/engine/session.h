@@ -103,6 +103,7 @@ struct PastCommit {
   const float* latents = nullptr;  // [C, F, h, w]
   const float* actions = nullptr;  // [used, F, H] physical
   std::int64_t frames = 0;         // F
+  bool predicted = false;          // a closed-loop prediction came before it and evicted what it needed
 };
 
 struct RestoreArgs {
@@ -243,6 +244,7 @@ class Session {
   void trace_schedules(const ChunkPlan& plan) const;
   Status check_commit(const CommitArgs& args, std::int64_t* frames) const;
   Status check_frames(std::int64_t frames) const;
+  Status evict_as_prediction();
   Status stream_layout(std::vector<VaeStreamState>* layout) const;
   Status write_clean(const float* video, const float* action, std::int64_t frames, std::int64_t frame_start,
                      WriteKind kind, const ProgressCallback& progress);

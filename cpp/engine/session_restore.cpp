@@ -43,12 +43,24 @@ Status Session::restore(const RestoreArgs& args) {
     std::vector<float> action(static_cast<std::size_t>(dim * count));
     scaler_->normalise(past.actions, count, rounds(), action.data());
     scaler_->zero_unused(action.data(), count);
+    if (past.predicted) PREMOTOR_TRY(evict_as_prediction());
     PREMOTOR_TRY(write_clean(past.latents, action.data(), past.frames, frame_index_, WriteKind::committed, {}));
     frame_index_ += past.frames;
     if (args.progress) args.progress("recover", ++done, std::ssize(args.commits));
   }
   streams_ = std::move(streams);
   episode_ = true;
+  return Status::good();
+}
+
+// A prediction's entries are dropped by the commit after it, but what they displaced from a full cache stays away: that
+// commit's passes do not see it. Nothing is computed, because nobody attends to these entries.
+Status Session::evict_as_prediction() {
+  for (const std::int64_t tokens : {video_tokens_per_frame(), job_.action_per_frame}) {
+    PREMOTOR_TRY(cache_->begin_write(job_.frame_chunk_size * tokens, WriteKind::predicted));
+    cache_->end_write();
+  }
+  cache_->clear_predicted();
   return Status::good();
 }
 

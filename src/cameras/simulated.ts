@@ -41,11 +41,12 @@ export class SimulatedCameras implements FrameSource {
     this.#delayNs = BigInt(Math.round(options.delayMs * 1e6));
   }
 
-  /** Frame 0, now. It counts as delivered: before a reset nothing has moved, so an older frame would show the same. */
+  /** A frame now, and the next ones at their times. It counts as delivered: the world rests, so an older frame would show the same. */
   restart(): void {
     this.#underway.length = 0;
     this.#delivered = this.#take();
-    this.#taken = 1;
+    // Frame n is due at n / fps, from time 0 on.
+    this.#taken = Math.floor((Number(this.#world.timeNs) * this.#fps) / 1e9 + 1e-9) + 1;
   }
 
   /** Called after every step of the world: takes the frame that is due, delivers what has arrived. */

@@ -2,6 +2,8 @@
  * An episode in words: what `run` and `demo` print while it goes on, and its summary as a table. Owned by these two commands; it only writes text.
  */
 import type { ChunkReport, CycleEvent } from '../control/events.js';
+import type { PremotorError } from '../errors.js';
+import type { Recovery } from '../policy/recovering.js';
 import type { EpisodeObserver, EpisodeStart } from '../runtime/episode.js';
 import type { EpisodeSummary, Latency } from '../runtime/summary.js';
 import { FILM_FRAMES_MAX } from '../sim/film.js';
@@ -66,6 +68,23 @@ export class Narrator implements EpisodeObserver {
 
   noAnimation(why: string): void {
     this.#bar.line(`No animation: ${why}`);
+  }
+
+  resumed(chunks: number, dir: string): void {
+    this.#bar.line(`Resumed after ${chunks} chunks from ${dir}`);
+  }
+
+  recovery({ phase, elapsedMs, commits }: Recovery): void {
+    const texts: Readonly<Record<Recovery['phase'], string>> = {
+      died: 'The engine process died. The arm holds while another one is started.',
+      restarted: `Another engine process is up after ${elapsedMs.toFixed(0)} ms; rebuilding ${commits} commits.`,
+      rebuilt: `The episode goes on where it was, ${elapsedMs.toFixed(0)} ms after the death.`,
+    };
+    this.#bar.line(texts[phase]);
+  }
+
+  warning({ code, message }: PremotorError): void {
+    this.#bar.line(`warning ${code}: ${message}`);
   }
 
   #chunkLine(report: ChunkReport): string {

@@ -26,12 +26,13 @@ import { registerInfer } from './infer.js';
 import { registerInspect } from './inspect.js';
 import { registerPlanCycle } from './plan-cycle.js';
 import { registerPrompt } from './prompt.js';
+import { registerReplay } from './replay.js';
 import { registerRun } from './run.js';
 import { registerSim } from './sim.js';
 import { registerStop } from './stop.js';
 
 /** Commands that end in order when they are interrupted, through the context's signal. */
-const LISTENING: readonly string[] = ['infer', 'inspect', 'run', 'demo', 'eval', 'plan-cycle', 'can'];
+const LISTENING: readonly string[] = ['infer', 'inspect', 'run', 'replay', 'demo', 'eval', 'plan-cycle', 'can'];
 
 const STOP_SIGNALS = ['SIGINT', 'SIGTERM'] as const;
 
@@ -42,6 +43,7 @@ Examples:
   premotor infer --checkpoint checkpoint/ --job job.json --image cam_high=a.png --prompt "pick up the cube"
   premotor prompt --checkpoint checkpoint/ --prompt "pick up the cube"
   premotor run robots/sim-tabletop.yaml            one episode on the robot of a configuration
+  premotor replay premotor-out/episode.replay      the same episode again, compared bit by bit
   premotor config check robots/sim-tabletop.yaml   what a configuration means, or what is wrong with it
   premotor plan-cycle checkpoint/                  whether this machine keeps up with a robot
   premotor demo                                    a simulated robot, closed loop
@@ -76,6 +78,7 @@ export function buildProgram(context: CliContext): Command {
   registerDoctor(program, context);
   registerPrompt(program);
   registerRun(program, context);
+  registerReplay(program, context);
   registerConfig(program, context);
   registerDemo(program, context);
   registerSim(program, context);

@@ -6,7 +6,7 @@ import { resolve } from 'node:path';
 import { type Command, InvalidArgumentError, Option } from 'commander';
 import { readRobotConfig } from '../config/reader.js';
 import type { RobotConfig } from '../config/schema.js';
-import { runEpisode } from '../runtime/episode.js';
+import { type EpisodeParts, runEpisode } from '../runtime/episode.js';
 import { VOCABULARY } from '../runtime/rig.js';
 import type { EpisodeSummary } from '../runtime/summary.js';
 import { TASK_NAMES } from '../sim/tasks/task.js';
@@ -27,6 +27,8 @@ export interface RunOptions {
   readonly steps?: StepsOption;
   readonly precision?: 'f32' | 'bf16';
   readonly out?: string;
+  /** true: the newest interrupted episode; a text: that of the folder. */
+  readonly resume?: string | true;
   readonly json: boolean;
 }
 
@@ -53,13 +55,19 @@ export function overridden(config: RobotConfig, options: RunOptions): RobotConfi
 }
 
 /** Runs an episode with everything printed. An error that ended it is thrown after its summary was printed. Errors: those of runEpisode. */
-export async function narrateEpisode(config: RobotConfig, context: CliContext, bar: ProgressBar, json: boolean): Promise<EpisodeSummary> {
+export async function narrateEpisode(
+  config: RobotConfig,
+  context: CliContext,
+  bar: ProgressBar,
+  json: boolean,
+  resume?: EpisodeParts['resume'],
+): Promise<EpisodeSummary> {
   const { loadPolicy, signal } = context;
   const narrator = new Narrator(bar, { isolate: config.policy.isolate, actionRateHz: config.control.action_rate_hz });
   const remark = (): void => bar.line('Stopping. Interrupt again to end at once.');
   signal.addEventListener('abort', remark, { once: true });
   try {
-    const { summary, error } = await runEpisode(config, { loadPolicy, observer: narrator, signal });
+    const { summary, error } = await runEpisode(config, { loadPolicy, observer: narrator, signal, ...(resume ? { resume } : {}) });
     bar.clear();
     printResult(context, json, summary, () => `\n${summaryTable(summary)}`);
     if (error) throw error;
@@ -74,7 +82,9 @@ export async function narrateEpisode(config: RobotConfig, context: CliContext, b
 /** Runs the command. Errors: CONFIG_MISSING, CONFIG_INVALID, those of runEpisode; CommandExit when the task was not done or the user stopped it. */
 export async function runRun(file: string, options: RunOptions, context: CliContext): Promise<void> {
   const { config } = await readRobotConfig(file, VOCABULARY);
-  const summary = await narrateEpisode(overridden(config, options), context, new ProgressBar(context.err), options.json);
+  const { resume, json } = options;
+  const wanted = resume === undefined ? undefined : resume === true ? {} : { dir: resolve(resume) };
+  const summary = await narrateEpisode(overridden(config, options), context, new ProgressBar(context.err), json, wanted);
   if (!summary.success) throw new CommandExit(EXIT_NOT_DONE);
 }
 
@@ -91,6 +101,7 @@ const examples = `
 Examples:
   premotor run robots/sim-tabletop.yaml
   premotor run robots/sim-tabletop.yaml --task push --seed 3 --steps 3/5
+  premotor run robots/sim-tabletop.yaml --task push --seed 3 --steps 3/5 --resume
   premotor config example > my-robot.yaml
 
 Ctrl-C is a controlled stop: the arm decelerates, holds, and the summary follows. A second one ends the process at once.
@@ -108,6 +119,7 @@ export function registerRun(program: Command, context: CliContext): void {
     .option('--steps <video/action>', 'denoising steps, such as 5/10', parseSteps)
     .addOption(new Option('--precision <name>', 'how weights are held').choices(['f32', 'bf16']))
     .option('--out <dir>', 'folder for the animated picture')
+    .option('--resume [dir]', 'go on with an interrupted episode: the newest of this configuration, or the journal in a folder')
     .option('--json', 'print the summary as JSON', false)
     .addHelpText('after', examples)
     .action((file: string, options: RunOptions) => runRun(file, options, context));

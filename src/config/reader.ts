@@ -236,6 +236,10 @@ function absolutePaths(config: z.output<typeof robotConfigSchema>, base: string)
       checkpoint_dir: resolve(base, policy.checkpoint_dir),
       ...(typeof policy.job === 'string' ? { job: resolve(base, policy.job) } : {}),
     },
-    recording: { ...recording, out_dir: resolve(base, recording.out_dir) },
+    recording: {
+      ...recording,
+      out_dir: resolve(base, recording.out_dir),
+      ...(recording.journal_dir === undefined ? {} : { journal_dir: resolve(base, recording.journal_dir) }),
+    },
   };
 }

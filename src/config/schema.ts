@@ -58,6 +58,11 @@ const policy = z.strictObject({
   device: note(z.enum(['auto', 'cpu', 'cuda']).default('auto'), among(['auto', 'cpu', 'cuda']), 'where to compute'),
   threads: note(whole(1, 1024).optional(), wholeWords(1, 1024), 'CPU threads', 'all cores but one'),
   isolate: note(z.boolean().default(true), 'true or false', 'run the engine in a process of its own, so that its crash ends no supervisor'),
+  recover: note(
+    z.boolean().default(true),
+    'true or false',
+    'keep a journal: an engine process that dies is replaced and the episode rebuilt, and `premotor run --resume` can go on with it',
+  ),
   video_steps: note(whole(1, 1000).optional(), wholeWords(1, 1000), 'denoising steps for video', "the job's"),
   action_steps: note(whole(1, 1000).optional(), wholeWords(1, 1000), 'denoising steps for actions', "the job's"),
   seed: note(whole(0, SEED_MAX).optional(), wholeWords(0, SEED_MAX), "seed of the policy's noise", '`task.seed`'),
@@ -122,6 +127,8 @@ const control = z.strictObject({
 const recording = z.strictObject({
   animation: note(z.boolean().default(true), 'true or false', 'leave an animated picture, real beside imagined'),
   out_dir: note(text.default('premotor-out'), 'the path of a folder', 'where it is written, as `episode.gif`'),
+  replay: note(z.boolean().default(true), 'true or false', 'leave `episode.replay` in `out_dir`, which `premotor replay` runs again bit by bit'),
+  journal_dir: note(text.optional(), 'the path of a folder', 'where the journals of the newest episodes are', '`journal` in `out_dir`'),
   picture_rate_hz: note(positive.max(50).default(12.5), 'a number above 0 and up to 50', 'pictures per second of the animation'),
 });
 

@@ -278,6 +278,8 @@ export interface PastCommit {
   readonly latents: Float32Array;
   /** [used, F, H] in physical units. */
   readonly actions: Float32Array;
+  /** A predict came before it: on a full cache that evicts entries which the commit no longer sees. Default: false. */
+  readonly predicted?: boolean;
 }
 
 /** Rebuilds an episode from what was committed, without pictures: the cache becomes the one that these commits left, bit for bit. */

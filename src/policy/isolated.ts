@@ -311,7 +311,11 @@ function sampling({ seed, noise, videoSteps, actionSteps, videoExecStep, guidanc
 /** Past commits as data: latents may be tensors, which lose their labels on the way. */
 function plainCommits(commits: unknown): unknown {
   if (!Array.isArray(commits)) return commits;
-  return commits.map((commit: Partial<PastCommit> | null) => ({ latents: plainLatents(commit?.latents), actions: commit?.actions }));
+  return commits.map((commit: Partial<PastCommit> | null) => ({
+    latents: plainLatents(commit?.latents),
+    actions: commit?.actions,
+    predicted: commit?.predicted,
+  }));
 }
 
 function plainLatents(latents: unknown): unknown {

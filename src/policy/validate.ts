@@ -307,7 +307,7 @@ export function checkGuidance(guidance: unknown): boolean {
 }
 
 export interface Past {
-  readonly commits: { latents: Float32Array; actions: Float32Array; frames: number }[];
+  readonly commits: { latents: Float32Array; actions: Float32Array; frames: number; predicted: boolean }[];
   readonly encoder: Uint8Array;
 }
 
@@ -322,7 +322,8 @@ export function checkPast(options: RestoreOptions, job: Job, chunk: readonly [nu
     const field = `commits[${index}]`;
     const { data: latents, frames } = checkLatents(commit?.latents as Float32Array, chunk, `${field}.latents`);
     const reason = `its latents are ${frames} latent frame${frames === 1 ? '' : 's'}`;
-    return { latents, actions: checkActions(commit?.actions, job, frames, `${field}.actions`, reason), frames };
+    const predicted = commit?.predicted === true;
+    return { latents, actions: checkActions(commit?.actions, job, frames, `${field}.actions`, reason), frames, predicted };
   });
   const encoder: unknown = (options.encoder as { data?: unknown } | null | undefined)?.data;
   if (!(encoder instanceof Uint8Array)) {

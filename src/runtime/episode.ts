@@ -8,14 +8,17 @@ import { UNTRAINED_MARKER } from '../checkpoint/untrained.js';
 import type { RobotConfig } from '../config/schema.js';
 import { budgetOf } from '../control/budget/budget.js';
 import { ControlCycle, type CycleOptions } from '../control/cycle.js';
-import type { CycleEvent, CycleReport } from '../control/events.js';
+import type { CycleEvent, CycleReport, EpisodeOptions } from '../control/events.js';
 import type { Transition } from '../control/lifecycle.js';
 import { PremotorError } from '../errors.js';
 import type { LoadPolicyOptions, Policy, Progress } from '../policy/contract.js';
+import type { Recovery } from '../policy/recovering.js';
 import { writeAnimation } from '../recording/animation.js';
 import { EpisodeFilm } from '../sim/film.js';
+import { openEpisodePolicy } from './episode-policy.js';
 import { register } from './registry.js';
-import { openRig, policyOptions, type Rig } from './rig.js';
+import { openResumed, ResumePoint, restoreEpisode } from './resume.js';
+import { openRig, type Rig } from './rig.js';
 import { type EpisodeSummary, summaryOfReport } from './summary.js';
 
 /** The animated picture's name in the output folder. */
@@ -29,6 +32,12 @@ export interface EpisodeObserver {
   decoding(isCut: boolean): void;
   decoded(progress: Progress): void;
   noAnimation(why: string): void;
+  /** An interrupted episode goes on after so many chunks. */
+  resumed(chunks: number, dir: string): void;
+  /** The engine process died, was replaced, and remembers the episode again. */
+  recovery(recovery: Recovery): void;
+  /** Something that is kept beside the episode cannot be kept any more. */
+  warning(error: PremotorError): void;
 }
 
 /** What is known before the first movement. */
@@ -43,6 +52,8 @@ export interface EpisodeParts {
   readonly observer: EpisodeObserver;
   /** Aborted when the user asks to stop: a controlled stop while the episode runs, an ABORTED error before it. */
   readonly signal: AbortSignal;
+  /** Go on with an interrupted episode: the newest of this configuration, or that of the folder. */
+  readonly resume?: { readonly dir?: string };
 }
 
 export interface EpisodeResult {
@@ -51,18 +62,36 @@ export interface EpisodeResult {
   readonly error?: PremotorError;
 }
 
-/** Errors: those of loadPolicy, ControlCycle.arm and openRig; ABORTED when stopped before it began. What ends a running episode is in the result. */
+/**
+ * Errors: those of loadPolicy, ControlCycle.arm, openRig and openResumed; ABORTED when stopped before it began. What ends a running episode is in the
+ * result.
+ */
 export async function runEpisode(config: RobotConfig, parts: EpisodeParts): Promise<EpisodeResult> {
+  const { observer, signal, resume } = parts;
+  const onWarning = (error: PremotorError): void => observer.warning(error);
+  const resumed = resume ? await openResumed(config, resume.dir, { onWarning }) : undefined;
   const rig = await openRig(config);
+  const point = new ResumePoint(rig, config.control.mode, resumed?.supervisor);
   const unregister = register('run', `${config.robot.type}, task ${config.task.name}`);
   let policy: Policy | undefined;
   try {
-    policy = await parts.loadPolicy(policyOptions(config));
+    const opened = await openEpisodePolicy(config, {
+      loadPolicy: parts.loadPolicy,
+      rig,
+      supervisor: point.state,
+      ...(resumed ? { resumed } : {}),
+      onRecovery: (recovery) => observer.recovery(recovery),
+      onWarning,
+    });
+    policy = opened.policy;
     const untrained = existsSync(join(config.policy.checkpoint_dir, UNTRAINED_MARKER));
-    parts.observer.ready({ rig, info: policy.info, untrained });
+    observer.ready({ rig, info: policy.info, untrained });
+    const past = resumed ? await restoreEpisode(resumed, policy, rig, signal) : undefined;
+    if (resumed) observer.resumed(resumed.supervisor.chunk, resumed.journal.dir);
     const film = new EpisodeFilm();
-    const { report, transitions, startNs } = await runCycle(config, parts, { rig, policy, film });
-    const animation = config.recording.animation ? await writeFilm(film, policy, config, parts.observer) : null;
+    const { report, transitions, startNs } = await runCycle(config, parts, { rig, policy, film, point, ...(past ? { past } : {}) });
+    if (report.outcome === 'finished' || report.outcome === 'reached') await opened.finish(report.outcome);
+    const animation = config.recording.animation ? await writeFilm(film, policy, config, observer) : null;
     const verdict = rig.verdict();
     const completedNs = rig.completedNs();
     const { info } = policy;
@@ -88,6 +117,7 @@ export async function runEpisode(config: RobotConfig, parts: EpisodeParts): Prom
     return { summary, ...(report.error ? { error: report.error } : {}) };
   } finally {
     await policy?.close();
+    await resumed?.journal.close();
     await rig.close();
     unregister();
   }
@@ -97,13 +127,16 @@ interface Opened {
   readonly rig: Rig;
   readonly policy: Policy;
   readonly film: EpisodeFilm;
+  readonly point: ResumePoint;
+  /** Of an episode that was interrupted. */
+  readonly past?: Pick<EpisodeOptions, 'prompt' | 'resume'>;
 }
 
 /** Arms, runs and disarms. A signal that is aborted already is noticed before anything moves. */
 async function runCycle(
   config: RobotConfig,
   { observer, signal }: EpisodeParts,
-  { rig, policy, film }: Opened,
+  { rig, policy, film, point, past }: Opened,
 ): Promise<{ report: CycleReport; transitions: readonly Transition[]; startNs: bigint }> {
   const { control, cameras, task, policy: wanted } = config;
   const cycle = new ControlCycle({
@@ -124,15 +157,17 @@ async function runCycle(
   const transitions: Transition[] = [];
   cycle.on((event) => void (event.type === 'state' && transitions.push(event.transition)));
   if (config.recording.animation) cycle.on(film.listen);
+  cycle.on(point.listen);
   cycle.on((event) => observer.cycle(event));
   const stop = (): void => cycle.requestStop('interrupted by the user');
   signal.addEventListener('abort', stop, { once: true });
   try {
     await cycle.arm();
     if (signal.aborted) throw new PremotorError('ABORTED', 'Interrupted before the episode began. Nothing has moved.', { cause: signal.reason });
-    const { timeNs: startNs } = await rig.robot.getState();
+    const startNs = point.begin((await rig.robot.getState()).timeNs);
     const report = await cycle.run({
       prompt: rig.instruction,
+      ...past,
       chunks: rig.chunksMax,
       seed: wanted.seed ?? task.seed,
       until: () => rig.verdict() !== 'open',

@@ -12,7 +12,7 @@ import type { Joint, Robot } from '../robot/robot.js';
 import { JOINTS } from '../sim/arm.js';
 import { SIM_JOB } from '../sim/job.js';
 import type { SimulatedMotors } from '../sim/motors.js';
-import { Simulation } from '../sim/simulation.js';
+import { Simulation, type SimulationSnapshot } from '../sim/simulation.js';
 import { taskNamed } from '../sim/tasks/index.js';
 import { TASK_NAMES, type TaskName, type Verdict } from '../sim/tasks/task.js';
 
@@ -74,6 +74,10 @@ export interface Rig {
   verdict(): Verdict;
   /** Time on the robot's clock at which the task was done for the first time; undefined when it was not. */
   completedNs(): bigint | undefined;
+  /** The world now; absent for a real robot, whose world needs no keeping. */
+  snapshot?(): SimulationSnapshot;
+  /** Puts the world of an interrupted episode back, and when its task was done. */
+  restore?(snapshot: SimulationSnapshot, completedNs: bigint | undefined): void;
   close(): Promise<void>;
 }
 
@@ -103,6 +107,11 @@ export async function openRig(config: RobotConfig): Promise<Rig> {
     motion: () => summaryOf(simulation.motors),
     verdict,
     completedNs: () => completedNs,
+    snapshot: () => simulation.snapshot(),
+    restore: (snapshot, before) => {
+      simulation.restore(snapshot);
+      completedNs = before;
+    },
     close: async () => {
       unwatch();
       simulation.close();

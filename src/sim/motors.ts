@@ -4,7 +4,7 @@
  */
 import type { NativeDrive, NativeVirtualRobot } from '../native.js';
 import { loadNative } from '../native.js';
-import type { Joint } from '../robot/robot.js';
+import type { Joint, RobotState } from '../robot/robot.js';
 import { SERVO, STEP_NS } from './scene.js';
 import type { World } from './world.js';
 
@@ -50,9 +50,10 @@ export class SimulatedMotors {
   readonly #targets: Float64Array;
   readonly #torques: Float64Array;
 
-  /** New motors at the world's present pose, without power. */
-  constructor(world: World, joints: readonly Joint[], boot: number) {
-    const { timeNs, positionsRad } = world.state();
+  /** New motors without power, at the world's present pose or at the one that they are to be found in. */
+  constructor(world: World, joints: readonly Joint[], boot: number, foundRad?: Float64Array) {
+    const { timeNs, positionsRad: presentRad } = world.state();
+    const positionsRad = foundRad ?? presentRad;
     this.#joints = joints.length;
     this.setpointRad = new Float64Array(joints.length).fill(Number.NaN);
     this.#measured = new Float64Array(MEASURED * joints.length);
@@ -89,7 +90,15 @@ export class SimulatedMotors {
    * now, and the integrator keeps treating stiffness and damping implicitly.
    */
   step(world: World, lag: (positions: Float64Array) => Float64Array): Float64Array {
-    const { timeNs, positionsRad: q, velocitiesRadPerS: dq } = world.state();
+    return this.#step(world.state(), lag);
+  }
+
+  /** The same for motors that hold a pose while nothing else moves: what they tell the physics is not asked for. */
+  hold(timeNs: bigint, heldRad: Float64Array): void {
+    this.#step({ timeNs, positionsRad: heldRad, velocitiesRadPerS: new Float64Array(this.#joints) }, (positions) => positions);
+  }
+
+  #step({ timeNs, positionsRad: q, velocitiesRadPerS: dq }: RobotState, lag: (positions: Float64Array) => Float64Array): Float64Array {
     for (let joint = 0; joint < this.#joints; joint++)
       this.#measured.set([q[joint] ?? 0, dq[joint] ?? 0, this.#torques[joint] ?? 0], MEASURED * joint);
     this.native.advance(timeNs + STEP_NS, this.#measured, this.#demand);

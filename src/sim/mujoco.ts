@@ -154,6 +154,35 @@ export class Mujoco {
     this.#library.mj_camlight(this.#model, this.#data);
   }
 
+  /** Everything that the next steps follow from: positions, velocities, controls, warm start, mocap bodies, time. */
+  saveState(): Float64Array {
+    const kind = this.#library.mjtState.mjSTATE_INTEGRATION.value;
+    const buffer = new this.#library.DoubleBuffer(this.#library.mj_stateSize(this.#model, kind));
+    try {
+      this.#library.mj_getState(this.#model, this.#data, buffer, kind);
+      return Float64Array.from(buffer.GetView() as Float64Array);
+    } finally {
+      buffer.delete();
+    }
+  }
+
+  /** Goes back to a saved state, bit for bit. Errors: SIM_SNAPSHOT for a state of another scene. */
+  loadState(state: Float64Array): void {
+    const kind = this.#library.mjtState.mjSTATE_INTEGRATION.value;
+    const size = this.#library.mj_stateSize(this.#model, kind);
+    if (state.length !== size) {
+      const message = `The saved world has ${state.length} values, expected ${size}. It belongs to another scene or version; begin the episode anew.`;
+      throw new PremotorError('SIM_SNAPSHOT', message, { expected: `${size} values`, found: `${state.length}` });
+    }
+    // The declared type is number[]; typed arrays are taken as well.
+    const values = state as unknown as number[];
+    this.#library.mj_resetData(this.#model, this.#data);
+    this.#library.mj_setState(this.#model, this.#data, values, kind);
+    // What pictures and verdicts look at follows from the state; computing it leaves another warm start behind.
+    this.forward();
+    this.#library.mj_setState(this.#model, this.#data, values, kind);
+  }
+
   /** Casts rays from one point; `directions` is [rays, 3], unit length. */
   castRays(origin: Float64Array, directions: Float64Array): RayHits {
     const count = directions.length / 3;

@@ -13,7 +13,7 @@ import { type Disturbances, Lag, Nudge } from './disturbances.js';
 import { PICTURE_SIZE, VIDEO_RATE_HZ } from './job.js';
 import { SimulatedMotors } from './motors.js';
 import { CAMERAS, type CameraName, type SceneKind, STEP_NS } from './scene.js';
-import { type TableLayout, World } from './world.js';
+import { type TableLayout, World, type WorldSnapshot } from './world.js';
 
 export interface SimulationOptions {
   readonly kind: SceneKind;
@@ -28,6 +28,13 @@ export interface SimulationOptions {
   readonly pace?: 'virtual' | 'real';
   /** Limits of the joints, no wider than the arm's. Default: the arm's own. */
   readonly joints?: readonly Joint[];
+}
+
+/** A simulation at one moment, as plain data. */
+export interface SimulationSnapshot {
+  readonly world: WorldSnapshot;
+  /** The motors' setpoint, [joints]; absent while they have none. */
+  readonly heldRad?: Float64Array;
 }
 
 /** In real time: how often the world follows the clock. */
@@ -48,6 +55,8 @@ export class Simulation {
   readonly #watchers = new Set<(setpointRad: Float64Array) => void>();
   #motors: SimulatedMotors;
   #boots = 1;
+  /** What the motors of a restored world hold until they are armed. */
+  #heldRad: Float64Array | undefined;
   /** Wall-clock time at which the world's time was 0; moves when a pause is not made up for. */
   #originMs = 0;
   #catchUp: NodeJS.Timeout | undefined;
@@ -95,7 +104,10 @@ export class Simulation {
       joints: this.#joints,
       periodNs: STEP_NS,
       getState: () => current().getState(),
-      arm: () => current().arm(),
+      arm: async () => {
+        await current().arm();
+        this.#heldRad = undefined;
+      },
       disarm: () => current().disarm(),
       stop: (category) => current().stop(category),
       rest: () => current().rest(),
@@ -117,14 +129,37 @@ export class Simulation {
    */
   reset(layout: TableLayout, seed = 0): void {
     this.world.reset(layout);
-    this.#boots++;
-    this.#motors = new SimulatedMotors(this.world, this.#joints, this.#boots);
-    this.#lag.restart(this.world.state().positionsRad);
     this.#nudge.restart(seed, layout.kind === 'block' ? layout : undefined);
+    this.#heldRad = undefined;
+    this.#boot();
+  }
+
+  /** The world, and what its motors hold. */
+  snapshot(): SimulationSnapshot {
+    const held = this.#motors.setpointRad;
+    return { world: this.world.snapshot(), ...(held.some(Number.isNaN) ? {} : { heldRad: held.slice() }) };
+  }
+
+  /**
+   * The world of an interrupted episode, bit for bit, for a new supervisor. The motors are new, too; those of a robot hold their last setpoint while
+   * nobody is there, because the stream process outlives the supervisor. So the world stands still until these are armed at that setpoint: a finger
+   * that presses a button keeps pressing it. A knock that was drawn is not drawn again. Errors: SIM_LAYOUT, SIM_SNAPSHOT.
+   */
+  restore({ world, heldRad }: SimulationSnapshot): void {
+    this.world.restore(world);
+    this.#nudge.restart(0, undefined);
+    this.#heldRad = heldRad;
+    this.#boot();
+  }
+
+  #boot(): void {
+    this.#boots++;
+    this.#motors = new SimulatedMotors(this.world, this.#joints, this.#boots, this.#heldRad);
+    this.#lag.restart(this.#heldRad ?? this.world.state().positionsRad);
     this.#sampled.restart();
     this.#failure = undefined;
     if (!this.#isReal) return;
-    this.#originMs = performance.now();
+    this.#originMs = performance.now() - Number(this.world.timeNs) / 1e6;
     this.#catchUp ??= setInterval(() => this.#wake(), CATCH_UP_PERIOD_MS);
   }
 
@@ -154,7 +189,10 @@ export class Simulation {
   }
 
   #advance(): void {
-    this.world.step(this.#motors.step(this.world, (positions) => this.#lag.step(positions)));
+    if (this.#heldRad) {
+      this.#motors.hold(this.world.timeNs, this.#heldRad);
+      this.world.pause();
+    } else this.world.step(this.#motors.step(this.world, (positions) => this.#lag.step(positions)));
     this.#nudge.tick();
     this.#sampled.tick();
     for (const watcher of this.#watchers) watcher(this.#motors.setpointRad);

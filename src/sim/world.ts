@@ -31,6 +31,17 @@ export interface Press {
   readonly timeNs: bigint;
 }
 
+/** A world at one moment, as plain data. */
+export interface WorldSnapshot {
+  readonly kind: SceneKind;
+  readonly timeNs: bigint;
+  /** mjSTATE_INTEGRATION */
+  readonly physics: Float64Array;
+  readonly presses: readonly Press[];
+  /** Buttons that are down and were counted. */
+  readonly down: readonly ButtonColour[];
+}
+
 interface ButtonState {
   readonly mocap: number;
   readonly position: number;
@@ -97,6 +108,24 @@ export class World {
     this.mujoco.forward();
   }
 
+  /** Everything that what comes next depends on. */
+  snapshot(): WorldSnapshot {
+    const down = [...this.#buttons].filter(([, state]) => state.isDown).map(([colour]) => colour);
+    return { kind: this.kind, timeNs: this.#timeNs, physics: this.mujoco.saveState(), presses: [...this.#presses], down };
+  }
+
+  /** Goes on from there, with the same bits as the world that the snapshot was taken of. Errors: SIM_LAYOUT, SIM_SNAPSHOT. */
+  restore({ kind, timeNs, physics, presses, down }: WorldSnapshot): void {
+    if (kind !== this.kind) {
+      const message = `This world holds the scene "${this.kind}". Open one for "${kind}".`;
+      throw new PremotorError('SIM_LAYOUT', message, { expected: this.kind, found: kind });
+    }
+    this.mujoco.loadState(physics);
+    this.#timeNs = timeNs;
+    this.#presses.splice(0, this.#presses.length, ...presses);
+    for (const [colour, state] of this.#buttons) state.isDown = down.includes(colour);
+  }
+
   get timeNs(): bigint {
     return this.#timeNs;
   }
@@ -117,6 +146,11 @@ export class World {
     this.#timeNs += STEP_NS;
     this.#checkState();
     this.#logPresses();
+  }
+
+  /** One step's time in which nothing moves: for the start of a robot that is held meanwhile. */
+  pause(): void {
+    this.#timeNs += STEP_NS;
   }
 
   #checkState(): void {

@@ -100,12 +100,12 @@ t.test('a fault: exit code 1, after the summary', async (t) => {
   const { dir, file } = prepare(t);
   const policy = new FakePolicy(atHome);
   policy.before = (call) => {
-    if (call === 'predict' && policy.chunks.length === 1) throw new PremotorError('ENGINE_DIED', 'The engine process ended.');
+    if (call === 'predict' && policy.chunks.length === 1) throw new PremotorError('OUT_OF_MEMORY', 'No memory.');
   };
   const { code, out, err } = await run([file], policy);
   t.equal(code, 1);
-  t.match(out, /outcome +failed \(ENGINE_DIED\)/);
-  t.match(err, /state {2}running -> fault: ENGINE_DIED: The engine process ended\.[\s\S]*error ENGINE_DIED/);
+  t.match(out, /outcome +failed \(OUT_OF_MEMORY\)/);
+  t.match(err, /state {2}running -> fault: OUT_OF_MEMORY: No memory\.[\s\S]*error OUT_OF_MEMORY/);
   t.ok(existsSync(join(dir, 'out', 'episode.gif')), 'the film of the chunk that was executed');
 });
 
@@ -134,9 +134,12 @@ t.test('a stop: exit code 130, the arm held, the summary printed', async (t) => 
   t.match(before.err, /error ABORTED: Interrupted before the episode began\. Nothing has moved/);
 });
 
-t.test('no picture when none is wanted', async (t) => {
+t.test('no picture, no record and no journal when none is wanted', async (t) => {
   const { dir, file } = prepare(t);
-  writeFileSync(file, 'robot: {type: sim}\npolicy: {checkpoint_dir: ckpt}\nrecording: {animation: false, out_dir: out}\n');
+  writeFileSync(
+    file,
+    'robot: {type: sim}\npolicy: {checkpoint_dir: ckpt, recover: false}\nrecording: {animation: false, replay: false, out_dir: out}\n',
+  );
   const policy = new FakePolicy(atHome);
   const { out } = await run([file, '--chunks', '1'], policy);
   t.match(out, /animation +none/);

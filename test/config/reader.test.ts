@@ -29,7 +29,7 @@ t.test('the shortest file: defaults are filled in and listed, paths start from t
   t.same(config, {
     robot: { type: 'sim' },
     task: { name: 'touch', seed: 0 },
-    policy: { checkpoint_dir: '/robots/ckpt', precision: 'f32', device: 'auto', isolate: true },
+    policy: { checkpoint_dir: '/robots/ckpt', precision: 'f32', device: 'auto', isolate: true, recover: true },
     cameras: { frame_rate_hz: 12.5, frame_age_max_ms: 100, dark_below: 4, frozen_after_rad: 0.1, frame_skew_max_ms: 50 },
     control: {
       mode: 'sync',
@@ -41,7 +41,7 @@ t.test('the shortest file: defaults are filled in and listed, paths start from t
       hold_ms: 200,
       limits: {},
     },
-    recording: { animation: true, out_dir: '/robots/premotor-out', picture_rate_hz: 12.5 },
+    recording: { animation: true, replay: true, out_dir: '/robots/premotor-out', picture_rate_hz: 12.5 },
   });
   t.ok(defaults.includes('control.hold_ms') && defaults.includes('policy.threads'));
   t.notOk(defaults.includes('robot.type') || defaults.includes('policy.checkpoint_dir'));
@@ -58,6 +58,7 @@ policy:
   device: cpu
   threads: 2
   isolate: false
+  recover: false
   video_steps: 3
   action_steps: 4
   seed: 9
@@ -74,7 +75,7 @@ control:
   limits:
     yaw: {lower_rad: -1, upper_rad: 1, velocity_max_rad_per_s: 2, acceleration_max_rad_per_s2: 20, jerk_max_rad_per_s3: 300}
     elbow: {velocity_max_rad_per_s: 1}
-recording: {animation: false, out_dir: ../out, picture_rate_hz: 5}
+recording: {animation: false, replay: false, out_dir: ../out, journal_dir: ../j, picture_rate_hz: 5}
 `;
   const { config, defaults } = read(text);
   t.same(defaults, []);
@@ -82,7 +83,7 @@ recording: {animation: false, out_dir: ../out, picture_rate_hz: 5}
     task: { name: 'push', seed: 4294967295, instruction: 'shove it' },
     policy: { checkpoint_dir: '/models/a', job: { frame_chunk_size: 2 }, threads: 2, isolate: false, video_steps: 3, action_steps: 4, seed: 9 },
     control: { chunks_max: 3, hold_ms: 0, limits: { yaw: { lower_rad: -1 }, elbow: { velocity_max_rad_per_s: 1 } } },
-    recording: { animation: false, out_dir: '/out' },
+    recording: { animation: false, replay: false, out_dir: '/out', journal_dir: '/j' },
   });
   t.match(read(`${minimal}  job: my/job.json\n`).config.policy.job, '/robots/my/job.json');
 });

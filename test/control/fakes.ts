@@ -146,8 +146,11 @@ export class FakePolicy implements Policy {
     return { data: new Uint8Array(0) };
   }
 
-  async restore({ prompt }: RestoreOptions): ReturnType<Policy['restore']> {
-    return this.reset({ prompt });
+  async restore({ prompt, commits }: RestoreOptions): ReturnType<Policy['restore']> {
+    const result = await this.reset({ prompt });
+    const { action_per_frame: H, used_action_channel_ids: used } = this.job;
+    for (const { actions } of commits) this.frameIndex += actions.length / (used.length * H);
+    return result;
   }
 
   async occupy(): ReturnType<Policy['occupy']> {

@@ -68,6 +68,8 @@ const mustNotImport: Readonly<Record<string, readonly string[]>> = {
   config: ['sim', 'control', 'policy', 'server', 'dashboard'],
   control: ['sim', 'dashboard', 'server'],
   sim: ['dashboard', 'server'],
+  journal: ['sim', 'control', 'robot', 'cameras', 'config', 'runtime', 'server', 'dashboard', 'telemetry', 'recording'],
+  replay: ['sim', 'control', 'robot', 'cameras', 'config', 'runtime', 'server', 'dashboard', 'telemetry', 'recording'],
 };
 
 export function importRules(tree: Tree, dependencies: readonly string[]): Violation[] {

@@ -1,0 +1,75 @@
+/**
+ * The policy of an episode with what a configuration puts around it: a journal that outlives the engine's death, and a record for replay. Owned by
+ * src/runtime/episode.ts; it computes nothing and changes no result.
+ */
+import { join } from 'node:path';
+import type { RobotConfig } from '../config/schema.js';
+import type { PremotorError } from '../errors.js';
+import type { LoadPolicyOptions, Policy } from '../policy/contract.js';
+import { RecoveringPolicy, type Recovery } from '../policy/recovering.js';
+import { RecordWriter } from '../replay/record.js';
+import { RecordingPolicy } from '../replay/recording-policy.js';
+import { configurationHash, journalDir, type Resumed } from './resume.js';
+import { policyOptions, type Rig } from './rig.js';
+
+/** The replay record's name in the output folder. */
+const RECORD_NAME = 'episode.replay';
+
+export interface PolicyParts {
+  readonly loadPolicy: (options: LoadPolicyOptions) => Promise<Policy>;
+  readonly rig: Pick<Rig, 'instruction'>;
+  /** What the supervisor needs to go on after a commit. */
+  readonly supervisor: () => Uint8Array;
+  readonly resumed?: Resumed;
+  readonly onRecovery: (recovery: Recovery) => void;
+  readonly onWarning: (error: PremotorError) => void;
+}
+
+export interface EpisodePolicy {
+  readonly policy: Policy;
+  /** The episode ended by itself: nothing is left to resume. */
+  finish(outcome: string): Promise<void>;
+}
+
+/** Errors: those of loadPolicy, JOURNAL_FOREIGN. */
+export async function openEpisodePolicy(config: RobotConfig, parts: PolicyParts): Promise<EpisodePolicy> {
+  const { onRecovery, onWarning, supervisor, resumed } = parts;
+  const open = (): Promise<Policy> => parts.loadPolicy(policyOptions(config));
+  const seed = config.policy.seed ?? config.task.seed;
+  const recovering = config.policy.recover
+    ? await RecoveringPolicy.open({
+        open,
+        journal: { dir: journalDir(config), seed, configuration: configurationHash(config) },
+        supervisor,
+        ...(resumed ? { resumed: resumed.journal } : {}),
+        onRecovery,
+        onWarning,
+      })
+    : undefined;
+  const inner = recovering ?? (await open());
+  const finish = async (outcome: string): Promise<void> => recovering?.finish(outcome);
+  if (!config.recording.replay) return { policy: inner, finish };
+  try {
+    return { policy: new RecordingPolicy(inner, await openRecord(config, parts, inner, seed)), finish };
+  } catch (error) {
+    onWarning(error as PremotorError);
+    return { policy: inner, finish };
+  }
+}
+
+function openRecord(config: RobotConfig, { rig, onWarning }: PolicyParts, { info, job }: Policy, seed: number): Promise<RecordWriter> {
+  const { checkpointHash, precision, device, backend, threads } = info;
+  const about = {
+    prompt: rig.instruction,
+    seed,
+    checkpoint: config.policy.checkpoint_dir,
+    checkpointHash,
+    job: { ...job },
+    precision,
+    device,
+    backend,
+    threads,
+    configuration: config,
+  };
+  return RecordWriter.create(join(config.recording.out_dir, RECORD_NAME), about, { onWarning });
+}
