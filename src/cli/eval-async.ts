@@ -28,7 +28,8 @@ import { SHIPPED_CHECKPOINT, subjectOf, WORKERS_MAX, workersFor } from './eval-o
 import { SEED_MAX, whole } from './numbers.js';
 import { ProgressBar } from './progress.js';
 
-export interface AsyncReportOptions extends AsyncGridOptions {
+export interface AsyncReportOptions extends Partial<AsyncGridOptions> {
+  readonly precision: AsyncGridOptions['precision'];
   readonly out: string;
   readonly checkpoint: string;
   readonly job?: string;
@@ -63,7 +64,7 @@ async function keptCell(path: string, entry: AsyncEntry, subject: Subject, hash:
 
 /** Runs what is not kept; gives the cells there are, in the grid's order. Errors: those of evaluate, FILE_WRITE. */
 async function runCells(
-  options: AsyncReportOptions,
+  options: AsyncReportOptions & AsyncGridOptions,
   subject: Subject,
   pool: WorkerPool,
   bar: ProgressBar,
@@ -109,7 +110,7 @@ async function runCells(
 }
 
 /** Runs one grounded episode at a delay of one chunk and draws what it assumed. */
-async function drawImagined(options: AsyncReportOptions, subject: Subject): Promise<boolean> {
+async function drawImagined(options: AsyncReportOptions & AsyncGridOptions, subject: Subject): Promise<boolean> {
   const task = TASKS[SHOWN_TASK];
   const scene = task.scene(options.seed);
   const job = { ...subject.job, imagine_steps: options.imagineSteps };
@@ -148,14 +149,21 @@ async function drawImagined(options: AsyncReportOptions, subject: Subject): Prom
 
 /** Runs the grid and writes the report. `pool` is the caller's. */
 export async function runAsyncReport(
-  options: AsyncReportOptions,
+  given: AsyncReportOptions,
   pool: WorkerPool,
   context: Pick<CliContext, 'out' | 'err'>,
   signal: AbortSignal,
 ): Promise<AsyncReport> {
   const bar = new ProgressBar(context.err);
   try {
-    const subject = await subjectOf(options);
+    const subject = await subjectOf(given);
+    const { job } = subject;
+    const options = {
+      ...given,
+      videoSteps: given.videoSteps ?? job.num_inference_steps,
+      actionSteps: given.actionSteps ?? job.action_num_inference_steps,
+      imagineSteps: given.imagineSteps ?? job.imagine_steps ?? job.num_inference_steps,
+    };
     const results = await runCells(options, subject, pool, bar, signal);
     const { precision, videoSteps, actionSteps, imagineSteps } = options;
     const steps = `${videoSteps} video, ${actionSteps} action and ${imagineSteps} imagining steps, ${precision}`;
@@ -182,9 +190,9 @@ export function registerAsyncReport(command: Command, context: CliContext): void
     .option('--job <file>', "job file (default: the checkpoint's job.json, else the job of the simulated arm)")
     .option('--episodes <n>', 'episodes per task and cell; rtc and ensemble run a quarter of it', whole(1, 100_000), 200)
     .option('--seed <n>', 'seed of the first episode', whole(0, SEED_MAX), 20_000)
-    .option('--video-steps <n>', 'video denoising steps', whole(1, 1000), 3)
-    .option('--action-steps <n>', 'action denoising steps', whole(1, 1000), 5)
-    .option('--imagine-steps <n>', 'denoising steps that imagine frames', whole(1, 1000), 3)
+    .option('--video-steps <n>', "video denoising steps (default: the job's)", whole(1, 1000))
+    .option('--action-steps <n>', "action denoising steps (default: the job's)", whole(1, 1000))
+    .option('--imagine-steps <n>', "denoising steps that imagine frames (default: the job's)", whole(1, 1000))
     .addOption(new Option('--precision <p>', 'arithmetic').choices(['f32', 'bf16']).default('f32'))
     .option('--workers <n>', 'processes that run episodes (default: one per core)', whole(1, WORKERS_MAX))
     .option('--only <names...>', 'run only cells whose names begin so; the report has those and what was kept (default: all)')

@@ -13,6 +13,8 @@ export const BASE_MODE: ModeName = 'sync';
 /** Modes with the full number of episodes; the others have a part of it. */
 const MAIN_MODES: readonly ModeName[] = ['sync', 'async-naive', 'async-grounded'];
 const OTHERS_SHARE = 0.25;
+const SLOW_EPISODES_SHARE = 0.5;
+const COMMIT_EPISODES_SHARE = 0.25;
 
 export interface AsyncEntry {
   /** Names the kept file. */
@@ -59,7 +61,7 @@ export function asyncGrid(options: AsyncGridOptions): AsyncEntry[] {
       group: 'slow',
       base: `slow-${BASE_MODE}`,
       configuration: { ...plain, ...(mode === 'sync' ? {} : { mode }), delayChunks: 1, speedShare: SLOW_SHARE },
-      share: 1,
+      share: SLOW_EPISODES_SHARE,
     }),
   );
   const commits = [
@@ -73,7 +75,7 @@ export function asyncGrid(options: AsyncGridOptions): AsyncEntry[] {
         group: 'commit',
         base: `commit-${name}-executed`,
         configuration: { ...plain, ...change, ...(committed === 'executed' ? {} : { commits: committed }) },
-        share: 1,
+        share: COMMIT_EPISODES_SHARE,
       }),
     ),
   );
@@ -83,7 +85,7 @@ export function asyncGrid(options: AsyncGridOptions): AsyncEntry[] {
 /** Delays first that decide most, so that an interrupted run has them. */
 export function inRunningOrder(entries: readonly AsyncEntry[]): AsyncEntry[] {
   const rank = ({ group, configuration, share }: AsyncEntry): number => {
-    if (group !== 'delay') return group === 'slow' ? 1 : 4;
+    if (group !== 'delay') return 4;
     const far = configuration.delayChunks === 1 ? 0 : configuration.delayChunks === 0.5 ? 2 : 3;
     return share === 1 ? far : 5;
   };
