@@ -1,6 +1,6 @@
 /**
- * `premotor eval async`: runs every mode at every delay on the same seeds and writes ASYNC.md, ASYNC.json and the pictures. Cells that are kept are not
- * run again. Owned by the command line; src/evaluation runs, compares and draws.
+ * `premotor eval async`: runs every mode at every delay on the same seeds and writes ASYNC.md, ASYNC.json and the pictures. Cells that are kept are
+ * not run again. Owned by the command line; src/evaluation runs, compares and draws.
  */
 import { readFile } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
@@ -188,7 +188,7 @@ export function registerAsyncReport(command: Command, context: CliContext): void
     .requiredOption('--out <dir>', `folder of the report; finished cells are kept in its folder ${FOLDER}`)
     .option('--checkpoint <dir>', 'checkpoint folder', SHIPPED_CHECKPOINT)
     .option('--job <file>', "job file (default: the checkpoint's job.json, else the job of the simulated arm)")
-    .option('--episodes <n>', 'episodes per task and cell; rtc and ensemble run a quarter of it', whole(1, 100_000), 200)
+    .option('--episodes <n>', 'episodes per task and cell; cells beside the main ones run a part of it', whole(1, 100_000), 200)
     .option('--seed <n>', 'seed of the first episode', whole(0, SEED_MAX), 20_000)
     .option('--video-steps <n>', "video denoising steps (default: the job's)", whole(1, 1000))
     .option('--action-steps <n>', "action denoising steps (default: the job's)", whole(1, 1000))

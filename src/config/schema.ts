@@ -3,7 +3,7 @@
  * docs/CONFIG.md is compared with it by a test. Pure data; it opens nothing.
  */
 import { z } from 'zod';
-import { MODE_NAMES } from '../control/modes/mode.js';
+import { MODE_NAMES } from '../mode-names.js';
 
 /** What is known of a key beside its type. */
 export interface KeyNotes {

@@ -75,7 +75,7 @@ function floor32(value: number): number {
   return rounded <= value ? rounded : neighbour32(rounded, -1);
 }
 
-/** Clamps one joint's target after `previous`, to a share of its speed. A joint that is already outside its range is led back no faster than its speed limit. */
+/** Clamps one joint's target after `previous`, to a share of its speed. A joint that is outside its range is led back no faster than that. */
 function clampJoint(target: number, previous: number, joint: Joint, knotS: number, share: number): number {
   const step = (share * joint.velocityMaxRadPerS * knotS) / PEAK_OVER_MEAN;
   const low = Math.min(Math.max(joint.lowerRad, previous - step), previous + step);

@@ -1,6 +1,6 @@
 /**
- * A prediction under way while the robot moves: when it began, and whether it has landed on the robot's clock. On virtual time, where the clock stands
- * still while the policy computes, the time that it takes is injected. Owned by the pipeline; it starts and decides nothing.
+ * A prediction under way while the robot moves: when it began, and whether it has landed on the robot's clock. On virtual time, where the clock
+ * stands still while the policy computes, the time that it takes is injected. Owned by the pipeline; it starts and decides nothing.
  */
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import type { Chunk } from '../policy/contract.js';

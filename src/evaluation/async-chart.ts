@@ -1,6 +1,6 @@
 /**
- * The asynchronous report's picture: success and time until done against the delay, one column per task and one line per mode, with intervals. Draws an
- * SVG; nothing else knows its layout.
+ * The asynchronous report's picture: success and time until done against the delay, one column per task and one line per mode, with intervals. Draws
+ * an SVG; nothing else knows its layout.
  */
 import sharp from 'sharp';
 import { MODE_NAMES, type ModeName } from '../control/modes/mode.js';

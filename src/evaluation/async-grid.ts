@@ -12,9 +12,9 @@ export const DELAYS = [0, 0.25, 0.5, 0.75, 1] as const;
 export const BASE_MODE: ModeName = 'sync';
 /** Modes with the full number of episodes; the others have a part of it. */
 const MAIN_MODES: readonly ModeName[] = ['sync', 'async-naive', 'async-grounded'];
-const OTHERS_SHARE = 0.25;
-const SLOW_EPISODES_SHARE = 0.5;
-const COMMIT_EPISODES_SHARE = 0.25;
+const OTHERS_SHARE = 0.125;
+const SLOW_EPISODES_SHARE = 0.25;
+const COMMIT_EPISODES_SHARE = 0.125;
 
 export interface AsyncEntry {
   /** Names the kept file. */
@@ -84,10 +84,12 @@ export function asyncGrid(options: AsyncGridOptions): AsyncEntry[] {
 
 /** Delays first that decide most, so that an interrupted run has them. */
 export function inRunningOrder(entries: readonly AsyncEntry[]): AsyncEntry[] {
+  const order: readonly (number | undefined)[] = [1, 0.5, 0];
   const rank = ({ group, configuration, share }: AsyncEntry): number => {
-    if (group !== 'delay') return 4;
-    const far = configuration.delayChunks === 1 ? 0 : configuration.delayChunks === 0.5 ? 2 : 3;
-    return share === 1 ? far : 5;
+    if (group !== 'delay') return order.length;
+    if (share < 1) return order.length + 2;
+    const place = order.indexOf(configuration.delayChunks);
+    return place >= 0 ? place : order.length + 1;
   };
   return entries
     .map((entry, index) => ({ entry, index }))

@@ -1,6 +1,6 @@
 /**
- * The committed report of asynchronous control: from the cells of the grid to ASYNC.md and ASYNC.json. Compares every mode with the synchronous one on
- * the same seeds at the same delay. Pure text building.
+ * The committed report of asynchronous control: from the cells of the grid to ASYNC.md and ASYNC.json. Compares every mode with the synchronous one
+ * on the same seeds at the same delay. Pure text building.
  */
 import { MODE_NAMES, type ModeName } from '../control/modes/mode.js';
 import { TASK_NAMES, type TaskName } from '../sim/tasks/task.js';
@@ -282,7 +282,8 @@ export function asyncMarkdown(report: AsyncReport, { chart, imagined }: ReportPi
     '',
     '## What was assumed',
     '',
-    'Root mean square error of the frames that predictions went on from, against what was then seen, in normalised latents; in brackets the error of assuming that nothing moves.',
+    'Root mean square error of the frames that predictions went on from, against what was then seen, in normalised latents; in brackets that of ' +
+      'assuming that nothing moves.',
     '',
     assumptions(report),
     '',

@@ -26,7 +26,7 @@ export interface Configuration {
   readonly pace: 'virtual' | 'real';
   /** Default: 'sync'. */
   readonly mode?: ModeName;
-  /** In virtual time: how long every prediction takes, its commit included, in chunks of robot time. Default: 0 for 'sync', DELAY_CHUNKS otherwise. */
+  /** In virtual time: how long a prediction takes with its commit, in chunks of robot time. Default: 0 for 'sync', DELAY_CHUNKS otherwise. */
   readonly delayChunks?: number;
   /** What is committed as executed. Default: 'executed'. */
   readonly commits?: Commits;
@@ -84,7 +84,7 @@ export interface EpisodeResult {
 /** Latent frames that a prediction went on from before they were seen. */
 export interface AssumedFrames {
   readonly frames: number;
-  /** Root mean square over their values, normalised latents: of what was assumed minus what was seen, and of the last frame that was known minus that. */
+  /** Root mean square over normalised latents: of what was assumed minus what was seen, and of the last frame that was known minus that. */
   readonly errorRms: number;
   readonly stillErrorRms: number;
 }

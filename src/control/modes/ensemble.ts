@@ -1,6 +1,6 @@
 /**
- * Temporal ensembling (Zhao et al., "Learning Fine-Grained Bimanual Manipulation with Low-Cost Hardware", arXiv 2304.13705): predicts from the present
- * as often as it can, and executes the mean of all predictions of an action, weighted w_i = exp(-m i), i = 0 for the oldest.
+ * Temporal ensembling (Zhao et al., "Learning Fine-Grained Bimanual Manipulation with Low-Cost Hardware", arXiv 2304.13705): predicts from the
+ * present as often as it can, and executes the mean of all predictions of an action, weighted w_i = exp(-m i), i = 0 for the oldest.
  */
 import type { Strategy } from './pipeline.js';
 

@@ -1,4 +1,4 @@
-/** The modes by name. */
+/** The modes by name. Owned by the control cycle, which picks one; it runs nothing itself. */
 import { asyncGrounded } from './async-grounded.js';
 import { asyncNaive } from './async-naive.js';
 import { ensemble } from './ensemble.js';

@@ -5,8 +5,7 @@
 import type { Outcome } from '../events.js';
 import type { EpisodeRun } from '../run.js';
 
-export const MODE_NAMES = ['sync', 'async-naive', 'async-grounded', 'rtc', 'ensemble'] as const;
-export type ModeName = (typeof MODE_NAMES)[number];
+export { MODE_NAMES, type ModeName } from '../../mode-names.js';
 
 export interface Mode {
   /** Runs the chunks of an episode. Errors end the episode; a requested stop is thrown as StopRequested. */

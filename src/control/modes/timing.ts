@@ -1,8 +1,8 @@
 /** When the pipeline begins to think, as pure arithmetic on latent frames. */
 
 /**
- * Whether a prediction must begin now so that its chunk lands before the plan is over. `framesLeft` is what is planned and not executed; `neededFrames`
- * is how much of it passes while the policy thinks. The next chance is one latent frame later.
+ * Whether a prediction must begin now so that its chunk lands before the plan is over. `framesLeft` is what is planned and not executed;
+ * `neededFrames` is how much of it passes while the policy thinks. The next chance is one latent frame later.
  */
 export function isTimeToFollow(framesLeft: number, neededFrames: number): boolean {
   return framesLeft - 1 < neededFrames;
