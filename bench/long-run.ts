@@ -1,7 +1,7 @@
 /**
  * Ten thousand cycles with a full cache: whether a cycle takes longer in the end than at the beginning, and whether memory grows. Grounded asynchronous
  * steps with the shipped checkpoint on pictures of noise, so that every pass of a real cycle runs and nothing can be reused. Usage:
- *   npx tsx bench/long-run.ts [--cycles 10000] [--video-steps 1] [--action-steps 2] [--imagine-steps 1] [--threads 1] [--size 64]
+ *   npx tsx bench/long-run.ts [--cycles 10000] [--video-steps 1] [--action-steps 2] [--imagine-steps 1] [--threads 1] [--size 32]
  *     [--json] [--out FILE.md]
  */
 import { writeFileSync } from 'node:fs';
@@ -160,7 +160,7 @@ if (process.argv[1] !== undefined && import.meta.url === pathToFileURL(process.a
       'action-steps': { type: 'string', default: '2' },
       'imagine-steps': { type: 'string', default: '1' },
       threads: { type: 'string', default: '1' },
-      size: { type: 'string', default: '64' },
+      size: { type: 'string', default: '32' },
       json: { type: 'boolean', default: false },
       out: { type: 'string' },
     },

@@ -12,8 +12,9 @@ import { atHome, FakePolicy } from '../control/fakes.js';
 import { expertPolicy } from '../support/expert-policy.js';
 import { fakeContext } from './fakes.js';
 
-function prepare(t: Test): { dir: string; file: string; journals: string } {
-  const text = 'robot: {type: sim}\ntask: {name: touch, seed: 3}\npolicy: {checkpoint_dir: ckpt}\nrecording: {animation: false, out_dir: out}\n';
+function prepare(t: Test, mode = 'sync'): { dir: string; file: string; journals: string } {
+  const lines = ['robot: {type: sim}', 'task: {name: touch, seed: 3}', 'policy: {checkpoint_dir: ckpt}', `control: {mode: ${mode}}`];
+  const text = `${lines.join('\n')}\nrecording: {animation: false, out_dir: out}\n`;
   const dir = t.testdir({ 'arm.yaml': text });
   return { dir, file: join(dir, 'arm.yaml'), journals: join(dir, 'out', 'journal') };
 }
@@ -27,10 +28,10 @@ async function run(argv: string[], policies: readonly Policy[], command = 'run')
 }
 
 /** Fails in its n-th prediction. */
-function failing(policy: FakePolicy, chunk: number, code: string): FakePolicy {
+function failing(policy: FakePolicy, chunk: number, code: string, method = 'predict'): FakePolicy {
   let count = 0;
   policy.before = (call) => {
-    if (call === 'predict' && count++ === chunk) throw new PremotorError(code, 'It is over.');
+    if (call === method && count++ === chunk) throw new PremotorError(code, 'It is over.');
   };
   return policy;
 }
@@ -70,6 +71,25 @@ t.test('an episode that failed is resumed: the world, the memory and the chunk c
   t.match(await run([file, '--resume'], [again]), { code: 1, err: /error RESUME_FINISHED/ });
   const replayed = await run([join(dir, 'out', 'episode.replay')], [await resumedExpert()], 'replay');
   t.equal(replayed.code, 0, replayed.err);
+});
+
+t.test('the same while the next chunk is computed during the motion', async (t) => {
+  const mode = 'async-grounded';
+  const recovered = prepare(t, mode);
+  const dying = failing(await expertPolicy('touch', 3), 1, 'ENGINE_DIED', 'predictNext');
+  const lived = await run([recovered.file], [dying, await expertPolicy('touch', 3)]);
+  t.equal(lived.code, 0, lived.err);
+  t.match(lived.out, /success +yes/);
+  t.match(lived.err, /The engine process died[\s\S]*goes on where it was/);
+
+  rmSync(join(recovered.dir, 'out'), { recursive: true });
+  const { file } = recovered;
+  const failed = await run([file, '--json'], [failing(await expertPolicy('touch', 3), 1, 'OUT_OF_MEMORY', 'predictNext')]);
+  t.equal(failed.code, 1);
+  const { code, out, err } = await run([file, '--json', '--resume'], [await expertPolicy('touch', 3)]);
+  t.equal(code, 0, err);
+  t.match(err, /Resumed after \d+ chunks/);
+  t.equal((JSON.parse(out) as EpisodeSummary).success, true);
 });
 
 /** The expert's answers depend on its frame index alone, which a restore sets. */
