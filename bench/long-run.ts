@@ -1,6 +1,6 @@
 /**
- * Ten thousand cycles with a full cache: whether a cycle takes longer in the end than at the beginning, and whether memory grows. Grounded asynchronous
- * steps with the shipped checkpoint on pictures of noise, so that every pass of a real cycle runs and nothing can be reused. Usage:
+ * Ten thousand cycles with a full cache: whether a cycle takes longer in the end than at the beginning, and whether memory grows. Grounded
+ * asynchronous steps with the shipped checkpoint on pictures of noise, so that every pass of a real cycle runs and nothing can be reused. Usage:
  *   npx tsx bench/long-run.ts [--cycles 10000] [--video-steps 1] [--action-steps 2] [--imagine-steps 1] [--threads 1] [--size 32]
  *     [--json] [--out FILE.md]
  */

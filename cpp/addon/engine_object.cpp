@@ -138,11 +138,10 @@ void EngineObject::define(Napi::Env env) {
       env, "NativeEngine",
       {InstanceMethod<&EngineObject::reset>("reset"), InstanceMethod<&EngineObject::predict>("predict"),
        InstanceMethod<&EngineObject::commit>("commit"), InstanceMethod<&EngineObject::predict_next>("predictNext"),
-       InstanceMethod<&EngineObject::encoder_state>("encoderState"),
-       InstanceMethod<&EngineObject::restore>("restore"), InstanceMethod<&EngineObject::occupy>("occupy"),
-       InstanceMethod<&EngineObject::decode>("decode"), InstanceMethod<&EngineObject::cache>("cache"),
-       InstanceMethod<&EngineObject::cancel>("cancel"), InstanceMethod<&EngineObject::close>("close"),
-       InstanceAccessor<&EngineObject::info>("info")});
+       InstanceMethod<&EngineObject::encoder_state>("encoderState"), InstanceMethod<&EngineObject::restore>("restore"),
+       InstanceMethod<&EngineObject::occupy>("occupy"), InstanceMethod<&EngineObject::decode>("decode"),
+       InstanceMethod<&EngineObject::cache>("cache"), InstanceMethod<&EngineObject::cancel>("cancel"),
+       InstanceMethod<&EngineObject::close>("close"), InstanceAccessor<&EngineObject::info>("info")});
   auto* constructors = new Constructors{Napi::Persistent(constructor)};
   env.SetInstanceData(constructors);  // deleted with the environment
 }

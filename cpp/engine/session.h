@@ -62,7 +62,7 @@ struct PredictArgs {
   std::int64_t video_exec_step = 0;  // 0: the job's
   std::int64_t imagine_steps = 0;    // predict_next; 0: the job's
   const InpaintArgs* inpaint = nullptr;
-  bool guided = true;                // false: denoise with the positive row alone; lasting writes fill all rows
+  bool guided = true;  // false: denoise with the positive row alone; lasting writes fill all rows
   Trace* trace = nullptr;
   ProgressCallback progress;
 };

@@ -230,8 +230,7 @@ Status Session::denoise_action(const ChunkPlan& plan, std::vector<float>* x, Tim
   const std::int64_t count = frames * per_frame, per_row = dim * count;
   const float scale = plan.guided ? job_.action_guidance_scale : 1.0f;
   // The second guidance row of a denoising pass is read only when actions are guided; a trace shows it all the same.
-  const std::int64_t all = cache_->shape().guidance_rows,
-                     rows = scale > 1 || plan.trace != nullptr ? all : 1;
+  const std::int64_t all = cache_->shape().guidance_rows, rows = scale > 1 || plan.trace != nullptr ? all : 1;
   const std::vector<std::int64_t> shape{1, dim, frames, per_frame, 1};
   std::vector<float> wanted(static_cast<std::size_t>(plan.inpaint != nullptr ? per_row : 0));
   if (plan.inpaint != nullptr) scaler_->normalise(plan.inpaint->actions, count, rounds(), wanted.data());

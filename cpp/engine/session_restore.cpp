@@ -7,8 +7,7 @@
 namespace premotor::engine {
 
 Status Session::encoder_state(const std::string& tag, std::vector<std::uint8_t>* out) const {
-  if (!episode_)
-    return Status::error("NO_EPISODE", "encoderState needs an episode: call reset with a prompt first.");
+  if (!episode_) return Status::error("NO_EPISODE", "encoderState needs an episode: call reset with a prompt first.");
   if (frame_index_ == 0)
     return Status::error("OBS_REQUIRED", "The video encoder has a state worth keeping only after the first commit.");
   *out = pack_streams(streams_, tag);
