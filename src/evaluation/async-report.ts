@@ -276,7 +276,7 @@ export function asyncMarkdown(report: AsyncReport, { chart, imagined }: ReportPi
     ...TASK_NAMES.flatMap((task) => [taskSection(report, task), '']),
     '## A robot slower than its demonstrations',
     '',
-    'The joints may move at a share of their speed, so what is executed is not what was predicted; delay 100 %.',
+    'The joints may move at a share of their speed, so what is executed is not what was predicted, and a forecast made before is wrong; delay 100 %.',
     '',
     comparison(report, 'slow'),
     '',
