@@ -33,6 +33,8 @@ t.test('the shortest file: defaults are filled in and listed, paths start from t
     cameras: { frame_rate_hz: 12.5, frame_age_max_ms: 100, dark_below: 4, frozen_after_rad: 0.1, frame_skew_max_ms: 50 },
     control: {
       mode: 'sync',
+      budget: 'fixed',
+      uncertified: false,
       action_rate_hz: 25,
       action_outside_max_rad: 1,
       action_jump_max_rad: 1.2,
@@ -64,7 +66,10 @@ policy:
   seed: 9
 cameras: {frame_rate_hz: 25, frame_age_max_ms: 40.5, dark_below: 0, frozen_after_rad: 0, frame_skew_max_ms: 1}
 control:
-  mode: sync
+  mode: rtc
+  thinking_ms: 100
+  budget: ladder
+  uncertified: true
   action_rate_hz: 50
   chunks_max: 3
   action_outside_max_rad: 0.5
@@ -97,7 +102,9 @@ t.test('unknown keys, at every depth, with the name that was probably meant', as
   t.same(shown(`${minimal}contrl:\n  hold_ms: 1\n`), [
     '5:1 contrl: one of robot, task, policy, cameras, control, recording | an unknown key: did you mean control?',
   ]);
-  const keys = 'mode, action_rate_hz, chunks_max, action_outside_max_rad, action_jump_max_rad, start_pose, stop_category, hold_ms, limits';
+  const keys =
+    'mode, thinking_ms, budget, uncertified, action_rate_hz, chunks_max, action_outside_max_rad, action_jump_max_rad, start_pose, ' +
+    'stop_category, hold_ms, limits';
   t.same(shown(`${minimal}control:\n  action_rate: 25\n  actionRateHz: 25\n`), [
     `6:3 control.action_rate: one of ${keys} | an unknown key: did you mean action_rate_hz?`,
     `7:3 control.actionRateHz: one of ${keys} | an unknown key: did you mean action_rate_hz?`,

@@ -1,6 +1,6 @@
 /** One episode through the real control cycle with the scripted expert as policy: verdicts, times, presses, pictures, disturbances, memory off. */
 import t from 'tap';
-import { type Configuration, chunksOf, configuredJob, describeConfiguration } from '../../src/evaluation/configuration.js';
+import { type Configuration, chunksOf, configuredJob, describeConfiguration, thinkingMsOf } from '../../src/evaluation/configuration.js';
 import { runEpisode } from '../../src/evaluation/episode.js';
 import { EvaluationSession } from '../../src/evaluation/session.js';
 import { SIM_JOB } from '../../src/sim/job.js';
@@ -147,5 +147,16 @@ t.test('configurations in words and as a job', async (t) => {
   );
   t.equal(describeConfiguration(PLAIN), 'job steps, f32');
   t.equal(configuredJob(SIM_JOB, full).video_exec_step, 2);
-  t.equal(configuredJob(SIM_JOB, PLAIN), SIM_JOB);
+  t.same(configuredJob(SIM_JOB, PLAIN), SIM_JOB);
+  const later = { ...PLAIN, mode: 'async-grounded', delayChunks: 1, speedShare: 0.4, imagineSteps: 3 } as const;
+  t.equal(describeConfiguration(later), 'async-grounded, delay 100 %, job steps, 3 imagine steps, f32, 40 % of the speed');
+  t.equal(describeConfiguration({ ...PLAIN, mode: 'rtc' }), 'rtc, delay 50 %, job steps, f32');
+  t.equal(describeConfiguration({ ...PLAIN, commits: 'measured' }), 'job steps, f32, commits what was measured');
+  t.equal(configuredJob(SIM_JOB, later).imagine_steps, 3);
+  // A chunk of the simulated arm moves for K H / 25 s.
+  const chunkMs = (SIM_JOB.frame_chunk_size * SIM_JOB.action_per_frame * 1000) / 25;
+  t.same(
+    [PLAIN, { ...PLAIN, mode: 'rtc' } as const, later, { ...later, pace: 'real' } as const].map((one) => thinkingMsOf(one, SIM_JOB)),
+    [0, chunkMs / 2, chunkMs, undefined],
+  );
 });
