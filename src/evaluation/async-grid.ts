@@ -28,9 +28,9 @@ export interface AsyncEntry {
   readonly share: number;
 }
 
-/** Robots that may move at a share of the arm's speed; the demonstrations use all of it. */
-const SLOW_SHARES = [0.4, 0.25] as const;
-/** The one of them at which commits are compared. */
+/** Robots that may move at such a share of the arm's speed; the demonstrations use all of it. */
+const SLOW_SHARES = [0.25] as const;
+/** The share of the speed at which commits are compared. */
 const CLAMPED_SHARE = 0.4;
 const LAG_MS = 60;
 
