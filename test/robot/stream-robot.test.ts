@@ -77,9 +77,9 @@ t.test('an episode in real time, a policy that hangs, and the next supervisor', 
   t.same([report.outcome, policy.commits.length], ['finished', 2]);
   const committed = policy.commits[1]?.actions ?? new Float32Array();
   const asked = policy.chunks[1]?.actions ?? new Float32Array();
-  // The stream's cycles are not those of the knots: between two of them it interpolates.
+  // The stream's cycles are not those of the knots: between two of them it interpolates. Where the system let one wait, the limiter closes a difference.
   const worst = Math.max(...committed.map((value, index) => (index % 16 < 2 ? 0 : Math.abs(value - (asked[index] ?? 0)))));
-  t.ok(worst < 1e-3, `committed and asked differ by ${worst} rad`);
+  t.ok(worst < 5e-3, `committed and asked differ by ${worst} rad`);
   const { positionRad } = await rig.bridge.report();
   const { setpointRad } = first.process.client.status();
   positionRad.forEach((angle, joint) => void t.ok(Math.abs(angle - (setpointRad[joint] ?? 0)) < 0.02, `joint ${joint} is at ${angle}`));
