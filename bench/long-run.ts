@@ -135,9 +135,12 @@ export async function benchLongRun(checkpoint: string, options: LongRunOptions, 
 export function longRunMarkdown(run: LongRun): string {
   const { options, filledAfter, capacity, windows, p99Ratio, cpuP99Ratio, rssGrowthMiB, checksum, backend } = run;
   const { cycles, videoSteps, actionSteps, imagineSteps, threads, size } = options;
+  const machine = `${cpus()[0]?.model.trim()}, ${cpus().length} cores, load ${loadavg()[0]?.toFixed(1)} at the end`;
+  const steps = `${videoSteps} video, ${actionSteps} action, ${imagineSteps} imagining steps`;
+  const growth = `${rssGrowthMiB >= 0 ? '+' : ''}${rssGrowthMiB.toFixed(1)} MiB`;
   return [
-    `${cycles} grounded cycles on a full cache (${capacity} entries, full after ${filledAfter} cycles); ${videoSteps} video, ${actionSteps} action, ${imagineSteps} imagining steps,`,
-    `pictures of ${size} x ${size}, ${threads} thread, ${backend}; ${cpus()[0]?.model.trim()}, ${cpus().length} cores, load ${loadavg()[0]?.toFixed(1)} at the end; cache checksum ${checksum}.`,
+    `${cycles} grounded cycles on a full cache (${capacity} entries, full after ${filledAfter} cycles); ${steps},`,
+    `pictures of ${size} x ${size}, ${threads} thread, ${backend}; ${machine}; cache checksum ${checksum}.`,
     '',
     '| from cycle | p50 ms | p99 ms | CPU p99 ms | RSS MiB |',
     '|---:|---:|---:|---:|---:|',
@@ -146,7 +149,7 @@ export function longRunMarkdown(run: LongRun): string {
         `| ${fromCycle} | ${p50Ms.toFixed(2)} | ${p99Ms.toFixed(2)} | ${cpuP99Ms.toFixed(2)} | ${rssMiB.toFixed(1)} |`,
     ),
     '',
-    `Last tenth to first: p99 ${p99Ratio.toFixed(3)}, CPU p99 ${cpuP99Ratio.toFixed(3)}; RSS ${rssGrowthMiB >= 0 ? '+' : ''}${rssGrowthMiB.toFixed(1)} MiB.`,
+    `Last tenth to first: p99 ${p99Ratio.toFixed(3)}, CPU p99 ${cpuP99Ratio.toFixed(3)}; RSS ${growth}.`,
     '',
   ].join('\n');
 }

@@ -77,7 +77,7 @@ t.test('an episode in real time, a policy that hangs, and the next supervisor', 
   t.same([report.outcome, policy.commits.length], ['finished', 2]);
   const committed = policy.commits[1]?.actions ?? new Float32Array();
   const asked = policy.chunks[1]?.actions ?? new Float32Array();
-  // The stream's cycles are not those of the knots: between two of them it interpolates. Where the system let one wait, the limiter closes a difference.
+  // The stream's cycles are not those of the knots: between two of them it interpolates. Where one came late, the limiter closes a gap.
   const worst = Math.max(...committed.map((value, index) => (index % 16 < 2 ? 0 : Math.abs(value - (asked[index] ?? 0)))));
   t.ok(worst < 5e-3, `committed and asked differ by ${worst} rad`);
   const { positionRad } = await rig.bridge.report();
