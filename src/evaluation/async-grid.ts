@@ -41,8 +41,8 @@ export interface AsyncGridOptions {
   readonly imagineSteps: number;
 }
 
-export function asyncGrid(options: AsyncGridOptions): AsyncEntry[] {
-  const plain = { ...options, memory: 'episode', disturbances: {}, pace: 'virtual' } as const;
+export function asyncGrid({ precision, videoSteps, actionSteps, imagineSteps }: AsyncGridOptions): AsyncEntry[] {
+  const plain = { precision, videoSteps, actionSteps, imagineSteps, memory: 'episode', disturbances: {}, pace: 'virtual' } as const;
   const delays = DELAYS.flatMap((delayChunks) =>
     MODE_NAMES.map((mode): AsyncEntry => {
       const percent = 100 * delayChunks;

@@ -66,6 +66,7 @@ t.test('the grid has every mode at every delay once, compared with sync at the s
     t.same(own.map(({ configuration }) => configuration.mode ?? 'sync').sort(), ['async-grounded', 'async-naive', 'ensemble', 'rtc', 'sync']);
     t.same([...new Set(own.map(({ base }) => base))], [`sync-${100 * delay}`]);
   }
+  t.same(asyncGrid({ ...OPTIONS, out: 'x', only: ['y'] } as typeof OPTIONS), grid, 'what else the command was given is no configuration');
   t.ok(grid.every(({ base }) => grid.some(({ name }) => name === base)));
   t.same(
     inRunningOrder(grid)
