@@ -2,6 +2,7 @@
  * Temporal ensembling (Zhao et al., "Learning Fine-Grained Bimanual Manipulation with Low-Cost Hardware", arXiv 2304.13705): predicts from the
  * present as often as it can, and executes the mean of all predictions of an action, weighted w_i = exp(-m i), i = 0 for the oldest.
  */
+import { actionAt, stackActions } from '../channels.js';
 import type { Strategy } from './pipeline.js';
 
 /** The paper's m: the smaller, the more the new predictions count. */
@@ -28,17 +29,15 @@ export function ensemble(): Strategy {
     ask: ({ executing }) => ({ executing }),
     place(first, actions, channels) {
       const count = actions.length / channels;
-      const blended = new Float32Array(actions.length);
+      const blended: Float32Array[] = [];
       for (const number of known.keys()) if (number < first) known.delete(number);
       for (let index = 0; index < count; index++) {
-        const one = Float32Array.from({ length: channels }, (_, channel) => actions[channel * count + index] ?? 0);
+        const one = actionAt(actions, channels, index);
         const all = [...(known.get(first + index) ?? []), one].slice(-PREDICTIONS_MAX);
         known.set(first + index, all);
-        blend(all).forEach((value, channel) => {
-          blended[channel * count + index] = value;
-        });
+        blended.push(blend(all));
       }
-      return blended;
+      return stackActions(blended, channels);
     },
   };
 }

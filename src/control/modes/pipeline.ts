@@ -1,20 +1,20 @@
 /**
  * The order of every asynchronous mode: the next chunk is computed while the plan is executed. Actions are numbered through the episode; the pipeline
- * decides at every latent frame whether to think, gives the policy what was seen and executed, and puts the chunk on the timeline where it belongs
- * when it lands. A chunk that is late finds the arm decelerating or holding, and goes on from there. What distinguishes the modes is a Strategy.
+ * decides at every latent frame whether to think, gives the policy what was seen and executed, and has the timeline place the chunk when it lands. A
+ * chunk that is late finds the arm decelerating or holding, and goes on from there. What distinguishes the modes is a Strategy.
  */
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import { checkMotion, wayOf } from '../../cameras/health.js';
 import { PremotorError } from '../../errors.js';
 import type { Chunk, PredictNextOptions, Tensor } from '../../policy/contract.js';
 import { framesOf, splitFrames } from '../../policy/tensor.js';
-import type { Plan } from '../../robot/robot.js';
 import type { Choice, Think } from '../budget/types.js';
+import { joinActions, sliceActions } from '../channels.js';
 import type { Observation, Outcome } from '../events.js';
-import { type ExecutedAction, Ledger, type PlannedAction } from '../ledger.js';
-import { limitChunk } from '../limits.js';
+import type { ExecutedAction } from '../ledger.js';
 import type { EpisodeRun } from '../run.js';
 import { Thinking } from '../thinking.js';
+import { Timeline } from '../timeline.js';
 import { notExecuted } from './sync.js';
 import { isTimeToFollow } from './timing.js';
 
@@ -43,10 +43,6 @@ export interface Strategy {
   place?(first: number, actions: Float32Array, channels: number): Float32Array;
 }
 
-/** Knots of the old plan that a new one repeats, so that the path through the splice is the same as inside a plan. */
-const LEAD_KNOTS = 2;
-/** The stream computes so far ahead; what is nearer cannot be replaced any more. */
-const AHEAD_NS = 6_000_000n;
 /** On the robot's own clock: how often a robot that has nothing to do is looked after. */
 const IDLE_POLL_NS = 20_000_000n;
 
@@ -64,14 +60,12 @@ interface Flight {
 export class Pipeline {
   readonly #run: EpisodeRun;
   readonly #strategy: Strategy;
-  readonly #ledger = new Ledger();
+  readonly #timeline: Timeline;
   readonly #frames: number;
   readonly #perFrame: number;
   readonly #channels: number;
   /** Latent frame of action 0: an episode's frame 0 is the observation itself. */
   readonly #origin: number;
-  /** Action `number` has its time one knot after `baseNs`. Undefined before anything moved. */
-  #anchor: { number: number; baseNs: bigint } | undefined;
   /** Moments of executed frames that the policy does not remember yet. */
   #seen: Observation[][] = [];
   /** Latent frames that the policy remembers. */
@@ -82,8 +76,6 @@ export class Pipeline {
   #at = 0;
   #flight: Flight | undefined;
   #landed: number;
-  /** A plan that waits for its time, so that nothing moves before. */
-  #waiting: { readonly plan: Plan; readonly first: number; readonly atNs: bigint } | undefined;
   /** Frames as the newest prediction foresaw them, [C, plane] each. */
   readonly #foreseen = new Map<number, Float32Array>();
   #latentShape: readonly number[] = [];
@@ -97,6 +89,7 @@ export class Pipeline {
     const { frame_chunk_size, action_per_frame, used_action_channel_ids } = policy.job;
     this.#run = run;
     this.#strategy = strategy;
+    this.#timeline = new Timeline(run);
     this.#frames = frame_chunk_size;
     this.#perFrame = action_per_frame;
     this.#channels = used_action_channel_ids.length;
@@ -126,22 +119,12 @@ export class Pipeline {
   }
 
   get #framesLeft(): number {
-    return (this.#ledger.end - this.#at) / this.#perFrame;
-  }
-
-  get #knotNs(): bigint {
-    return this.#run.settings.knotNs;
-  }
-
-  /** When an action is reached. */
-  #timeOf(number: number): bigint {
-    const { number: anchor, baseNs } = this.#anchor ?? { number: 0, baseNs: 0n };
-    return baseNs + BigInt(number - anchor + 1) * this.#knotNs;
+    return (this.#timeline.end - this.#at) / this.#perFrame;
   }
 
   /** Begins a prediction when it is time to, or when there is nothing else to do. */
   async #consider(first: Observation, total: number): Promise<void> {
-    if (this.#flight || this.#ledger.end >= total) return;
+    if (this.#flight || this.#timeline.end >= total) return;
     if (this.#landed === 0 && this.#committed === 0) return this.#think(first);
     const framesLeft = this.#framesLeft;
     if (this.#strategy.overlaps) {
@@ -152,7 +135,7 @@ export class Pipeline {
   }
 
   get #frameMs(): number {
-    return (Number(this.#knotNs) * this.#perFrame) / 1e6;
+    return (Number(this.#run.settings.knotNs) * this.#perFrame) / 1e6;
   }
 
   #thinkOf(executingFrames: number): Think {
@@ -177,7 +160,7 @@ export class Pipeline {
     const choice = budget?.choose(think, first ? Number.POSITIVE_INFINITY : this.#framesLeft * this.#frameMs);
     const asked = { ...run.asked(chunk), ...rungOf(choice) };
     const startNs = await this.#beginningNs();
-    const { done } = this.#ledger;
+    const { done } = this.#timeline;
     let call: (signal: AbortSignal) => Promise<Chunk>;
     let [commitFrames, forecast]: [number, Tensor | undefined] = [0, undefined];
     if (first) call = (signal) => policy.predict({ ...asked, obs: first, signal });
@@ -195,9 +178,9 @@ export class Pipeline {
   /** A prediction that begins at a frame's end began there, whatever the clock says a few milliseconds later. */
   async #beginningNs(): Promise<bigint> {
     const nowNs = await this.#run.now();
-    if (!this.#anchor) return nowNs;
-    const endNs = this.#timeOf(this.#at - 1);
-    return nowNs > endNs && nowNs - endNs < this.#knotNs / 2n ? endNs : nowNs;
+    if (!this.#timeline.hasBegun) return nowNs;
+    const endNs = this.#timeline.timeOf(this.#at - 1);
+    return nowNs > endNs && nowNs - endNs < this.#run.settings.knotNs / 2n ? endNs : nowNs;
   }
 
   /** What was seen and executed since the last commit; it is the policy's from now on. */
@@ -209,69 +192,24 @@ export class Pipeline {
     if (frames === 0) return { frames, options: {} };
     this.#seen = [];
     const frameIndex = this.#committed;
-    const to = this.#at;
-    const from = to - moments.length * this.#run.settings.knotsPerMoment;
-    const done = this.#ledger.executed(from, to);
-    const own = this.#channelsOf(
-      done.map(({ executedRad }) => executedRad),
-      done,
-    );
-    const executed = isFirst ? this.#joined(this.#padding ?? new Float32Array(0), own) : own;
-    const clampedKnots = done.filter(({ isClamped }) => isClamped).length;
-    this.#ledger.forget(to);
+    const from = this.#at - moments.length * this.#run.settings.knotsPerMoment;
+    const { actions, clamped: clampedKnots } = this.#timeline.take(from, this.#at);
+    const executed = isFirst ? joinActions(this.#padding ?? new Float32Array(0), actions, this.#channels) : actions;
     listeners.emit({ type: 'executed', chunk, frameIndex, actions: executed, moments, clampedKnots });
     return { frames, options: { obs: moments, executed } };
   }
 
   #situation(framesLeft: number): Situation {
     const at = this.#at;
-    const planned = (to: number): Float32Array => {
-      const actions = Array.from({ length: to - at }, (_, index) => this.#ledger.planned(at + index) as PlannedAction);
-      return this.#channelsOf(
-        actions.map(({ plannedRad }) => plannedRad),
-        actions,
-      );
-    };
     const knotMs = this.#frameMs / this.#perFrame;
     return {
-      executing: planned(at + framesLeft * this.#perFrame),
+      executing: this.#timeline.planned(at, at + framesLeft * this.#perFrame),
       forecast: () => this.#forecast(this.#origin + at / this.#perFrame, framesLeft),
-      ahead: () => planned(this.#ledger.end),
+      ahead: () => this.#timeline.planned(at, this.#timeline.end),
       delayActions: Math.ceil(Math.min(this.#expectedMs(0) / knotMs, this.#frames * this.#perFrame)),
       chunkActions: this.#frames * this.#perFrame,
       channels: this.#channels,
     };
-  }
-
-  /** Positions of the joints as the policy's channels, [channels, n]. */
-  #channelsOf(positions: readonly Float64Array[], actions: readonly PlannedAction[] | readonly ExecutedAction[]): Float32Array {
-    const { actions: map, robot } = this.#run.settings;
-    const count = positions.length;
-    const joints = new Float32Array(robot.joints.length * count);
-    positions.forEach((position, index) => {
-      position.forEach((angle, joint) => {
-        joints[joint * count + index] = angle;
-      });
-    });
-    if (!map || count === 0) return joints;
-    const asked = new Float32Array(this.#channels * count);
-    actions.forEach((action, index) => {
-      action.asked.forEach((value, channel) => {
-        asked[channel * count + index] = value;
-      });
-    });
-    return map.toActions(joints, asked, [this.#channels, 1, count], 0);
-  }
-
-  /** Two stretches of actions [channels, n] as one. */
-  #joined(a: Float32Array, b: Float32Array): Float32Array {
-    const [one, two] = [a.length / this.#channels, b.length / this.#channels];
-    const joined = new Float32Array(a.length + b.length);
-    for (let channel = 0; channel < this.#channels; channel++) {
-      joined.set(a.subarray(channel * one, (channel + 1) * one), channel * (one + two));
-      joined.set(b.subarray(channel * two, (channel + 1) * two), channel * (one + two) + one);
-    }
-    return joined;
   }
 
   #forecast(frame: number, count: number): Tensor | undefined {
@@ -327,7 +265,7 @@ export class Pipeline {
       frameIndex,
       knots: run.knots - knots,
       clampedKnots: run.clampedKnots - clampedKnots,
-      delayKnots: this.#ledger.done - done,
+      delayKnots: this.#timeline.done - done,
       assumedFrames: think.executingFrames,
       rung: choice ? { index: choice.index, fits: choice.fits } : null,
       predictMs: Math.max(0, thinking.wallMs - commitMs),
@@ -346,109 +284,29 @@ export class Pipeline {
     });
   }
 
-  /** Puts what is still to come of a chunk on the timeline. */
   async #place(chunk: Chunk): Promise<void> {
-    const run = this.#run;
     const first = (chunk.frameIndex - this.#origin) * this.#perFrame;
-    const count = this.#frames * this.#perFrame;
-    if (first < 0) this.#padding = this.#slice(chunk.actions, count, 0, -first);
+    if (first < 0) this.#padding = sliceActions(chunk.actions, this.#channels, 0, -first);
     const actions = this.#strategy.place?.(first, chunk.actions, this.#channels) ?? chunk.actions;
-    this.#ledger.note(run.settings.robot.executed());
-    let nowNs = await run.now();
-    const isMoving = this.#anchor !== undefined && nowNs <= this.#timeOf(this.#ledger.end - 1) + this.#knotNs / 2n;
-    const from = Math.max(first, 0, this.#firstFree(nowNs, isMoving));
-    if (from >= first + count) return;
-    const isLate = this.#anchor !== undefined && !isMoving;
-    if (isLate) {
-      // Too late to go on from the plan: the arm decelerates, and the new plan begins where it comes to rest.
-      await run.settings.robot.rest();
-      nowNs = await run.now();
-    }
-    if (!isMoving) this.#anchor = { number: from, baseNs: run.nextMoment(nowNs + this.#patienceNs()) };
-    this.#ledger.plan(from, await this.#limited(this.#slice(actions, count, from - first, count), from, isMoving, isLate));
-    await this.#push(from, nowNs, isMoving);
-  }
-
-  /** The first action that a new plan may still change. */
-  #firstFree(nowNs: bigint, isMoving: boolean): number {
-    const { done, end } = this.#ledger;
-    if (!isMoving) return end;
-    let number = done;
-    while (number < end && this.#timeOf(number) < nowNs + AHEAD_NS) number++;
-    return number;
+    await this.#timeline.place(actions, first, this.#patienceNs());
   }
 
   /** The first chunk waits, so that the second lands when it ends: the robot never stops after it has begun. */
   #patienceNs(): bigint {
-    if (this.#anchor || this.#strategy.overlaps || this.#origin !== 1) return 0n;
+    if (this.#timeline.hasBegun || this.#strategy.overlaps || this.#origin !== 1) return 0n;
     const ms = this.#expectedMs(this.#frames - 1) - (this.#frames - 1) * this.#frameMs;
     return ms > 0 && Number.isFinite(ms) ? BigInt(Math.ceil(ms * 1e6)) : 0n;
-  }
-
-  /** Actions [channels, from .. to) of [channels, count]. */
-  #slice(actions: Float32Array, count: number, from: number, to: number): Float32Array {
-    const part = new Float32Array(this.#channels * (to - from));
-    for (let channel = 0; channel < this.#channels; channel++)
-      part.set(actions.subarray(channel * count + from, channel * count + to), channel * (to - from));
-    return part;
-  }
-
-  /** Actions [channels, n] as what the robot may do, from the plan's end or from where it is. */
-  async #limited(asked: Float32Array, from: number, isMoving: boolean, ramps: boolean): Promise<PlannedAction[]> {
-    const { robot, actions: map, knotNs, tolerance } = this.#run.settings;
-    const count = asked.length / this.#channels;
-    const before = isMoving ? this.#ledger.planned(from - 1)?.plannedRad : undefined;
-    const start = before ?? (await robot.getState()).positionsRad;
-    const mapped = map?.toJoints(asked, [this.#channels, 1, count], start, 0);
-    const limited = limitChunk({
-      actions: mapped?.actions ?? asked,
-      shape: [robot.joints.length, 1, count],
-      padding: 0,
-      from: start,
-      joints: robot.joints,
-      knotS: Number(knotNs) / 1e9,
-      tolerance,
-      ramps,
-    });
-    return limited.knots.map((plannedRad, index) => ({
-      asked: Float32Array.from({ length: this.#channels }, (_, channel) => asked[channel * count + index] ?? 0),
-      plannedRad,
-      isLimited: limited.clamped[index] === true || mapped?.clamped[index] === true,
-    }));
-  }
-
-  /** Hands the plan from an action on to the stream. It begins with knots of the old plan where these are still to come. */
-  async #push(from: number, nowNs: bigint, isMoving: boolean): Promise<void> {
-    await this.#pushWaiting();
-    let lead = 0;
-    while (isMoving && lead < LEAD_KNOTS && this.#ledger.planned(from - lead - 1) && this.#timeOf(from - lead - 1) > nowNs + AHEAD_NS) lead++;
-    const start = from - lead;
-    const knots = Array.from({ length: this.#ledger.end - start }, (_, index) => (this.#ledger.planned(start + index) as PlannedAction).plannedRad);
-    const startNs = this.#timeOf(start);
-    const plan: Plan = { startNs, knotNs: this.#knotNs, knots, ...(lead > 0 ? { spliceNs: startNs } : {}) };
-    const atNs = startNs - this.#knotNs;
-    this.#waiting = { plan, first: start, atNs };
-    if (isMoving || atNs <= nowNs) await this.#pushWaiting();
-  }
-
-  async #pushWaiting(): Promise<void> {
-    if (!this.#waiting) return;
-    const { plan, first, atNs } = this.#waiting;
-    this.#waiting = undefined;
-    // Only a plan that begins from rest waits; one that goes on from another is due at once.
-    if (this.#anchor?.number === first && this.#at === first) await this.#run.idleUntil(atNs);
-    this.#ledger.placed(await this.#run.settings.robot.push(plan), first);
   }
 
   /** Waits until one latent frame is executed, and looks at every (H/4)-th action. */
   async #executeFrame(): Promise<void> {
     const run = this.#run;
     const { robot, knotsPerMoment } = run.settings;
-    await this.#pushWaiting();
+    await this.#timeline.handOver();
     const start = this.#at;
     const moments: Observation[] = [];
     for (let knot = 1; knot <= this.#perFrame; knot++) {
-      await robot.waitUntil(this.#timeOf(start + knot - 1));
+      await robot.waitUntil(this.#timeline.timeOf(start + knot - 1));
       run.throwIfStopped();
       run.knots++;
       if (knot % knotsPerMoment === 0) {
@@ -459,11 +317,12 @@ export class Pipeline {
       }
       if (knot < this.#perFrame) await this.#takeLanded();
     }
-    this.#ledger.note(robot.executed());
-    if (this.#ledger.done < start + this.#perFrame) throw notExecuted(this.#perFrame, this.#ledger.done - start);
+    this.#timeline.note();
+    const { done } = this.#timeline;
+    if (done < start + this.#perFrame) throw notExecuted(this.#perFrame, done - start);
     this.#at = start + this.#perFrame;
     this.#seen.push(moments);
-    this.#watch(moments, this.#ledger.executed(start, this.#at));
+    this.#watch(moments, this.#timeline.executed(start, this.#at));
   }
 
   #watch(moments: Observation[], done: readonly ExecutedAction[]): void {

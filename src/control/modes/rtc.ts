@@ -3,6 +3,7 @@
  * and paints the new chunk in around the actions that will have been executed when it lands, with a soft mask over the rest of the plan. It needs no
  * training and imagines nothing.
  */
+import { actionAt, stackActions } from '../channels.js';
 import type { Strategy } from './pipeline.js';
 import { softMask } from './timing.js';
 
@@ -17,12 +18,12 @@ export function rtc(): Strategy {
       const plan = ahead();
       const overlap = plan.length / channels;
       if (overlap === 0) return { executing };
-      const actions = new Float32Array(channels * chunkActions);
-      for (let channel = 0; channel < channels; channel++) {
-        for (let index = 0; index < chunkActions; index++) {
-          actions[channel * chunkActions + index] = plan[channel * overlap + Math.min(index, overlap - 1)] ?? 0;
-        }
-      }
+      // What lies beyond the plan has no weight; it only has to be there.
+      const known = (index: number): Float32Array => actionAt(plan, channels, Math.min(index, overlap - 1));
+      const actions = stackActions(
+        Array.from({ length: chunkActions }, (_, index) => known(index)),
+        channels,
+      );
       return { executing, inpaint: { actions, weights: softMask(chunkActions, delayActions, overlap), betaMax: BETA_MAX } };
     },
   };
