@@ -7,6 +7,7 @@ import { readFileSync } from 'node:fs';
 import { availableParallelism, cpus } from 'node:os';
 import { parseArgs } from 'node:util';
 import { loadPolicy } from '../src/index.js';
+import { ROBOTWIN_JOB } from './robotwin-job.js';
 
 const { values, positionals } = parseArgs({
   allowPositionals: true,
@@ -22,28 +23,8 @@ function memoryBytes(key: string): number {
 const gib = (bytes: number): string => `${(bytes / 2 ** 30).toFixed(2)} GiB`;
 const seconds = (ms: number): string => `${(ms / 1000).toFixed(1)} s`;
 
-// The public RoboTwin job (docs/MODEL.md section 1), one denoising pass each.
-const cameras = ['cam_high', 'cam_left_wrist', 'cam_right_wrist'].map((name) => `observation.images.${name}`);
-const used = [0, 1, 2, 3, 4, 5, 6, 28, 7, 8, 9, 10, 11, 12, 13, 29];
-const job = {
-  env_type: 'robotwin_tshape',
-  param_dtype: 'bfloat16',
-  obs_cam_keys: cameras,
-  guidance_scale: Number(values.guidance),
-  action_guidance_scale: 1,
-  num_inference_steps: 1,
-  video_exec_step: 1,
-  action_num_inference_steps: 1,
-  snr_shift: 5,
-  action_snr_shift: 1,
-  used_action_channel_ids: used,
-  norm_stat: { q01: Array<number>(30).fill(-1), q99: Array<number>(30).fill(1) },
-  attn_window: 72,
-  height: 256,
-  width: 320,
-  frame_chunk_size: 2,
-  action_per_frame: 16,
-};
+const job = { ...ROBOTWIN_JOB, guidance_scale: Number(values.guidance) };
+const cameras = job.obs_cam_keys;
 
 const started = performance.now();
 const threads = values.threads === undefined ? availableParallelism() : Number(values.threads);

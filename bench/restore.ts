@@ -11,34 +11,13 @@ import { pathToFileURL } from 'node:url';
 import { parseArgs } from 'node:util';
 import { writeUntrainedCheckpoint } from '../src/checkpoint/untrained.js';
 import { loadPolicy, type PastCommit, type Policy } from '../src/index.js';
+import { ROBOTWIN_JOB } from './robotwin-job.js';
 
 /** Latent frames of one commit. */
 const SIZES = [1, 2, 4, 8];
 const RELEASED_WIDTH = { num_attention_heads: 24, attention_head_dim: 128, ffn_dim: 14336 };
 
-/** The public RoboTwin job (docs/MODEL.md section 1), one denoising pass each. */
-function jobOf(tiny: boolean): Record<string, unknown> {
-  const used = [0, 1, 2, 3, 4, 5, 6, 28, 7, 8, 9, 10, 11, 12, 13, 29];
-  return {
-    env_type: 'robotwin_tshape',
-    param_dtype: 'bfloat16',
-    obs_cam_keys: ['cam_high', 'cam_left_wrist', 'cam_right_wrist'],
-    guidance_scale: 1,
-    action_guidance_scale: 1,
-    num_inference_steps: 1,
-    video_exec_step: 1,
-    action_num_inference_steps: 1,
-    snr_shift: 5,
-    action_snr_shift: 1,
-    used_action_channel_ids: used,
-    norm_stat: { q01: Array<number>(30).fill(-1), q99: Array<number>(30).fill(1) },
-    attn_window: 72,
-    height: tiny ? 64 : 256,
-    width: tiny ? 64 : 320,
-    frame_chunk_size: 2,
-    action_per_frame: 16,
-  };
-}
+const jobOf = (tiny: boolean): typeof ROBOTWIN_JOB => (tiny ? { ...ROBOTWIN_JOB, height: 64, width: 64 } : ROBOTWIN_JOB);
 
 /** Values of a sine: finite, of no meaning, the same in every run. */
 const wave = (count: number): Float32Array => Float32Array.from({ length: count }, (_, at) => Math.sin(at));

@@ -12,7 +12,7 @@ import { type AsyncReport, type AsyncResult, asyncMarkdown, buildAsyncReport } f
 import { type CompactEvaluation, compacted, formatCompact } from '../evaluation/compact.js';
 import { type Subject, thinkingMsOf } from '../evaluation/configuration.js';
 import { composeSheet } from '../evaluation/contact-sheet.js';
-import { evaluate, jobHash } from '../evaluation/evaluation.js';
+import { jobHash } from '../evaluation/evaluation.js';
 import { AssumedFilm } from '../evaluation/imagined.js';
 import { WorkerPool } from '../evaluation/workers.js';
 import { loadPolicy } from '../policy/load.js';
@@ -25,6 +25,7 @@ import { checkpointHash } from '../text/checkpoint-hash.js';
 import { type CliContext, printResult } from './context.js';
 import { writeText } from './eval-kept.js';
 import { SHIPPED_CHECKPOINT, subjectOf, WORKERS_MAX, workersFor } from './eval-options.js';
+import { evaluateShown } from './eval-run.js';
 import { SEED_MAX, whole } from './numbers.js';
 import { ProgressBar } from './progress.js';
 
@@ -71,6 +72,8 @@ async function runCells(
   signal: AbortSignal,
 ): Promise<AsyncResult[]> {
   const hash = await checkpointHash(subject.checkpoint);
+  const { seed, workers } = options;
+  const shared = { pool, subject, seed, workers, signal, bar };
   const grid = asyncGrid(options);
   const wanted = inRunningOrder(grid);
   const found = new Map<string, CompactEvaluation>();
@@ -85,20 +88,8 @@ async function runCells(
       continue;
     }
     if (options.only !== undefined && !options.only.some((one) => entry.name.startsWith(one))) continue;
-    const total = TASK_NAMES.length * count;
     bar.prefix(name);
-    bar.update('running episodes', 0, total);
-    const { evaluation } = await evaluate({
-      pool,
-      subject,
-      configuration: entry.configuration,
-      tasks: TASK_NAMES,
-      workers: workersFor(options.workers, false),
-      firstSeed: options.seed,
-      episodes: count,
-      signal,
-      onEpisode: (_, done) => bar.update('running episodes', done, total),
-    });
+    const { evaluation } = await evaluateShown({ ...shared, configuration: entry.configuration, tasks: TASK_NAMES, episodes: count });
     const cell = compacted(evaluation);
     await writeText(path, formatCompact(cell));
     found.set(entry.name, cell);

@@ -11,7 +11,7 @@ import { MODE_NAMES, type ModeName } from '../control/modes/mode.js';
 import { PremotorError } from '../errors.js';
 import { certifyRungs, type RungResult, rungConfiguration } from '../evaluation/certify.js';
 import type { Configuration, Subject } from '../evaluation/configuration.js';
-import { type Evaluation, evaluate, formatEvaluation } from '../evaluation/evaluation.js';
+import { type Evaluation, formatEvaluation } from '../evaluation/evaluation.js';
 import { WorkerPool } from '../evaluation/workers.js';
 import type { LadderRung } from '../policy/contract.js';
 import { TASK_NAMES, type TaskName } from '../sim/tasks/task.js';
@@ -19,6 +19,7 @@ import { checkpointHash } from '../text/checkpoint-hash.js';
 import { type CliContext, formatTable, printResult, UsageError } from './context.js';
 import { keptEvaluation, writeText } from './eval-kept.js';
 import { delay, SHIPPED_CHECKPOINT, subjectOf, WORKERS_MAX, workersFor } from './eval-options.js';
+import { evaluateShown } from './eval-run.js';
 import { replaceMember } from './json-member.js';
 import { SEED_MAX, whole } from './numbers.js';
 import { ProgressBar } from './progress.js';
@@ -59,6 +60,8 @@ async function runRungs(
 ): Promise<Evaluation[]> {
   const tasks = options.task === 'all' ? TASK_NAMES : [options.task];
   const ladder = subject.job.ladder ?? [];
+  const { seed, episodes, workers } = options;
+  const shared = { pool, subject, seed, episodes, workers, signal, bar };
   const evaluations: Evaluation[] = [];
   for (const [index, rung] of ladder.entries()) {
     const configuration: Configuration = {
@@ -74,20 +77,8 @@ async function runRungs(
       evaluations.push(kept);
       continue;
     }
-    const total = tasks.length * options.episodes;
     bar.prefix(name);
-    bar.update('running episodes', 0, total);
-    const { evaluation } = await evaluate({
-      pool,
-      subject,
-      configuration,
-      tasks,
-      workers: workersFor(options.workers, false),
-      firstSeed: options.seed,
-      episodes: options.episodes,
-      signal,
-      onEpisode: (_, done) => bar.update('running episodes', done, total),
-    });
+    const { evaluation } = await evaluateShown({ ...shared, configuration, tasks });
     if (path !== undefined) await writeText(path, formatEvaluation(evaluation));
     evaluations.push(evaluation);
   }

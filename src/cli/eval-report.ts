@@ -6,7 +6,7 @@ import { join, resolve } from 'node:path';
 import { type Command, Option } from 'commander';
 import { drawChart } from '../evaluation/chart.js';
 import { composeSheet, sheetRows } from '../evaluation/contact-sheet.js';
-import { evaluate, formatEvaluation } from '../evaluation/evaluation.js';
+import { formatEvaluation } from '../evaluation/evaluation.js';
 import { BASE_NAME, reportGrid } from '../evaluation/grid.js';
 import { buildReport, type Report, type ReportEntry, reportMarkdown } from '../evaluation/report.js';
 import { WorkerPool } from '../evaluation/workers.js';
@@ -15,6 +15,7 @@ import { checkpointHash } from '../text/checkpoint-hash.js';
 import { type CliContext, printResult } from './context.js';
 import { keptEvaluation, writeText } from './eval-kept.js';
 import { SHIPPED_CHECKPOINT, subjectOf, WORKERS_MAX, workersFor } from './eval-options.js';
+import { evaluateShown } from './eval-run.js';
 import { SEED_MAX, whole } from './numbers.js';
 import { ProgressBar } from './progress.js';
 
@@ -39,6 +40,8 @@ async function runGrid(options: ReportOptions, pool: WorkerPool, bar: ProgressBa
   const hash = await checkpointHash(subject.checkpoint);
   const folder = join(resolve(options.out), 'evaluation');
   const grid = reportGrid(subject.job).filter(({ name }) => name === BASE_NAME || options.only === undefined || options.only.includes(name));
+  const { seed, episodes, workers } = options;
+  const shared = { pool, subject, seed, episodes, workers, signal, bar };
   const entries: ReportEntry[] = [];
   for (const [index, entry] of grid.entries()) {
     const path = join(folder, `${entry.name}.json`);
@@ -49,21 +52,9 @@ async function runGrid(options: ReportOptions, pool: WorkerPool, bar: ProgressBa
       entries.push({ ...entry, evaluation: found });
       continue;
     }
-    const total = entry.tasks.length * options.episodes;
     bar.prefix(name);
-    bar.update('running episodes', 0, total);
     const { configuration, tasks } = entry;
-    const { evaluation, failures } = await evaluate({
-      pool,
-      subject,
-      configuration,
-      tasks,
-      workers: workersFor(options.workers, false),
-      firstSeed: options.seed,
-      episodes: options.episodes,
-      signal,
-      onEpisode: (_, done) => bar.update('running episodes', done, total),
-    });
+    const { evaluation, failures } = await evaluateShown({ ...shared, configuration, tasks });
     await writeText(path, formatEvaluation(evaluation));
     if (entry.name === BASE_NAME) {
       const sheet = await composeSheet(sheetRows(evaluation.episodes, failures));

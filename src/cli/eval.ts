@@ -11,7 +11,7 @@ import { PremotorError } from '../errors.js';
 import type { Configuration, EpisodePictures } from '../evaluation/configuration.js';
 import { describeConfiguration } from '../evaluation/configuration.js';
 import { composeSheet, SHEET_ROWS_MAX, sheetRows } from '../evaluation/contact-sheet.js';
-import { type Evaluation, evaluate, formatEvaluation, type TaskSummary } from '../evaluation/evaluation.js';
+import { type Evaluation, formatEvaluation, type TaskSummary } from '../evaluation/evaluation.js';
 import { WorkerPool } from '../evaluation/workers.js';
 import { writePng } from '../recording/animation.js';
 import { type Disturbances, parseDisturbances } from '../sim/disturbances.js';
@@ -21,6 +21,7 @@ import { registerAsyncReport } from './eval-async.js';
 import { registerCertify } from './eval-certify.js';
 import { delay, SHIPPED_CHECKPOINT, subjectOf, WORKERS_MAX, workersFor } from './eval-options.js';
 import { registerReport } from './eval-report.js';
+import { evaluateShown } from './eval-run.js';
 import { SEED_MAX, whole } from './numbers.js';
 import { ProgressBar } from './progress.js';
 
@@ -149,21 +150,10 @@ export async function runEval(
   const tasks = options.task === 'all' ? TASK_NAMES : [options.task];
   const subject = await subjectOf(options);
   const configuration = configurationOf(options);
+  const { seed, episodes, workers } = options;
   const bar = new ProgressBar(context.err);
-  const total = tasks.length * options.episodes;
   try {
-    bar.update('running episodes', 0, total);
-    const { evaluation, failures } = await evaluate({
-      pool,
-      subject,
-      configuration,
-      tasks,
-      workers: workersFor(options.workers, options.realTime),
-      firstSeed: options.seed,
-      episodes: options.episodes,
-      signal,
-      onEpisode: (_, done) => bar.update('running episodes', done, total),
-    });
+    const { evaluation, failures } = await evaluateShown({ pool, subject, configuration, tasks, seed, episodes, workers, signal, bar });
     bar.clear();
     const files = options.out === undefined ? [] : await writeOutputs(resolve(options.out), evaluation, failures);
     for (const file of files) bar.line(`Written: ${file}`);

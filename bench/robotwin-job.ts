@@ -1,0 +1,20 @@
+/** The public RoboTwin job (docs/MODEL.md section 1) with one denoising pass each, for benches at the released size. Data only. */
+export const ROBOTWIN_JOB = {
+  env_type: 'robotwin_tshape',
+  param_dtype: 'bfloat16',
+  obs_cam_keys: ['cam_high', 'cam_left_wrist', 'cam_right_wrist'].map((name) => `observation.images.${name}`),
+  guidance_scale: 1,
+  action_guidance_scale: 1,
+  num_inference_steps: 1,
+  video_exec_step: 1,
+  action_num_inference_steps: 1,
+  snr_shift: 5,
+  action_snr_shift: 1,
+  used_action_channel_ids: [0, 1, 2, 3, 4, 5, 6, 28, 7, 8, 9, 10, 11, 12, 13, 29],
+  norm_stat: { q01: Array<number>(30).fill(-1), q99: Array<number>(30).fill(1) },
+  attn_window: 72,
+  height: 256,
+  width: 320,
+  frame_chunk_size: 2,
+  action_per_frame: 16,
+};
