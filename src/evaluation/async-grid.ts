@@ -15,12 +15,14 @@ const MAIN_MODES: readonly ModeName[] = ['sync', 'async-naive', 'async-grounded'
 const OTHERS_SHARE = 0.125;
 const SLOW_EPISODES_SHARE = 0.25;
 const COMMIT_EPISODES_SHARE = 0.125;
+/** Real time takes its time. */
+const REAL_EPISODES_SHARE = 0.1;
 
 export interface AsyncEntry {
   /** Names the kept file. */
   readonly name: string;
   readonly title: string;
-  readonly group: 'delay' | 'slow' | 'commit';
+  readonly group: 'delay' | 'slow' | 'commit' | 'real';
   /** What it is compared with, by name; its own name: nothing. */
   readonly base: string;
   readonly configuration: Configuration;
@@ -84,13 +86,24 @@ export function asyncGrid({ precision, videoSteps, actionSteps, imagineSteps }: 
       }),
     ),
   );
-  return [...delays, ...slow, ...commits];
+  const real = MAIN_MODES.map(
+    (mode): AsyncEntry => ({
+      name: `real-${mode}`,
+      title: `${mode}, real time`,
+      group: 'real',
+      base: `real-${BASE_MODE}`,
+      configuration: { ...plain, pace: 'real', ...(mode === 'sync' ? {} : { mode }) },
+      share: REAL_EPISODES_SHARE,
+    }),
+  );
+  return [...delays, ...slow, ...commits, ...real];
 }
 
 /** Delays first that decide most, so that an interrupted run has them. */
 export function inRunningOrder(entries: readonly AsyncEntry[]): AsyncEntry[] {
   const order: readonly (number | undefined)[] = [1, 0.5, 0];
   const rank = ({ group, configuration, share }: AsyncEntry): number => {
+    if (group === 'real') return order.length + 3;
     if (group !== 'delay') return order.length;
     if (share < 1) return order.length + 2;
     const place = order.indexOf(configuration.delayChunks);

@@ -23,6 +23,8 @@ export interface AsyncCell {
   readonly completionS: number | null;
   readonly movingS: number | null;
   readonly idleS: number | null;
+  /** Wall-clock time of predict and commit together, median. */
+  readonly chunkMs: number | null;
   readonly peakJerkRadPerS3: { readonly p50: number | null; readonly max: number | null };
   readonly errors: number;
   /** Frames that were assumed, and the root mean square of their error, and of taking the last known frame instead. */
@@ -107,6 +109,7 @@ function cellOf({ entry, evaluation }: AsyncResult, task: TaskName, base: readon
     completionS: median((row) => row[2]),
     movingS: median((row) => (row[2] === null || row[3] === null ? null : row[2] - row[3])),
     idleS: median((row) => row[4]),
+    chunkMs: evaluation.tasks.find((one) => one.task === task)?.chunkMs.p50 ?? null,
     peakJerkRadPerS3: { p50: percentile(jerks, 0.5), max: percentile(jerks, 1) },
     errors: rows.filter(([, verdict]) => verdict === 'error').length,
     assumed: assumedOf(rows),
@@ -201,29 +204,46 @@ function taskSection(report: AsyncReport, task: TaskName): string {
   ].join('\n');
 }
 
-function comparison(report: AsyncReport, group: AsyncEntry['group']): string {
-  const titles = [...new Set(report.cells.filter((cell) => cell.group === group).map(({ title }) => title))];
-  const cell = (title: string, task: TaskName): AsyncCell | undefined => report.cells.find((one) => one.title === title && one.task === task);
-  const rows = (show: (cell: AsyncCell) => string): string[][] =>
-    titles.map((title) => [title, ...TASK_NAMES.map((task) => ((found) => (found ? show(found) : '-'))(cell(title, task)))]);
-  return [table(['success, percent', ...TASK_NAMES], rows(successOf)), '', table(['paired difference, points', ...TASK_NAMES], rows(pairedOf))].join(
-    '\n',
+/** Titles down, tasks across; a dash where there is nothing. */
+function byTitle(cells: readonly AsyncCell[], header: string, show: (cell: AsyncCell) => string): string {
+  const titles = [...new Set(cells.map(({ title }) => title))];
+  const shown = (title: string, task: TaskName): string => {
+    const found = cells.find((one) => one.title === title && one.task === task);
+    return found ? show(found) : '-';
+  };
+  return table(
+    [header, ...TASK_NAMES],
+    titles.map((title) => [title, ...TASK_NAMES.map((task) => shown(title, task))]),
   );
+}
+
+function comparison(report: AsyncReport, group: AsyncEntry['group']): string {
+  const cells = report.cells.filter((cell) => cell.group === group);
+  return [byTitle(cells, 'success, percent', successOf), '', byTitle(cells, 'paired difference, points', pairedOf)].join('\n');
 }
 
 function assumptions(report: AsyncReport): string {
   const cells = report.cells.filter(({ assumed, group, delayChunks }) => assumed && group !== 'commit' && delayChunks >= 0.5);
-  const titles = [...new Set(cells.map(({ title }) => title))];
-  return table(
-    ['error of assumed frames', ...TASK_NAMES],
-    titles.map((title) => [
-      title,
-      ...TASK_NAMES.map((task) => {
-        const found = cells.find((one) => one.title === title && one.task === task)?.assumed;
-        return found ? `${found.errorRms.toFixed(2)} (${found.stillErrorRms.toFixed(2)})` : '-';
-      }),
-    ]),
+  return byTitle(cells, 'error of assumed frames', ({ assumed }) =>
+    assumed ? `${assumed.errorRms.toFixed(2)} (${assumed.stillErrorRms.toFixed(2)})` : '-',
   );
+}
+
+/** The world goes on while the policy thinks; a prediction takes what it takes. */
+function realTime(report: AsyncReport): string {
+  const cells = report.cells.filter(({ group }) => group === 'real');
+  return [
+    '## Real time',
+    '',
+    `${cells[0]?.episodes ?? 0} scenes of each task, one worker; a prediction with its commit takes what it takes on this machine: medians of ` +
+      `${[...new Set(cells.map(({ chunkMs }) => orDash(chunkMs, 0)))].join(', ')} ms.`,
+    '',
+    byTitle(cells, 'success, percent', successOf),
+    '',
+    byTitle(cells, 'time until done, s', (cell) => orDash(cell.completionS, 2)),
+    '',
+    byTitle(cells, 'standing still, s', (cell) => orDash(cell.idleS, 2)),
+  ].join('\n');
 }
 
 /** What the report found against what was hoped for, in numbers; the sentences about it are in docs/ASYNC.md. */
@@ -295,6 +315,7 @@ export function asyncMarkdown(report: AsyncReport, { chart, imagined }: ReportPi
           'Columns are moments of one episode; the middle row was imagined while the actions were being executed.',
           '',
         ]),
+    ...(report.cells.some(({ group }) => group === 'real') ? [realTime(report), ''] : []),
     '## What is committed',
     '',
     'Mode `sync` at no delay: the commit is told what the stream put out, what the policy had predicted, or where the joints were measured.',

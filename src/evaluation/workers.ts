@@ -19,6 +19,8 @@ export interface EpisodeName {
 }
 
 export interface RunOptions {
+  /** The most workers that run at a time. Default: all of the pool. */
+  readonly workers?: number;
   readonly signal?: AbortSignal;
   /** Called after every episode, in the order in which they end. */
   readonly onEpisode?: (outcome: EpisodeOutcome, done: number) => void;
@@ -78,7 +80,7 @@ export class WorkerPool {
     subject: Subject,
     configuration: Configuration,
     episodes: readonly EpisodeName[],
-    { signal, onEpisode }: RunOptions = {},
+    { workers = this.#workers.length, signal, onEpisode }: RunOptions = {},
   ): Promise<{ readonly info: PolicyInfo; readonly outcomes: readonly EpisodeOutcome[] }> {
     const outcomes = new Array<EpisodeOutcome>(episodes.length);
     let [next, done] = [0, 0];
@@ -100,7 +102,7 @@ export class WorkerPool {
     signal?.addEventListener('abort', kill, { once: true });
     try {
       signal?.throwIfAborted();
-      await Promise.all(this.#workers.slice(0, Math.max(1, episodes.length)).map(drive));
+      await Promise.all(this.#workers.slice(0, Math.max(1, Math.min(workers, episodes.length))).map(drive));
     } catch (error) {
       signal?.throwIfAborted();
       throw error;

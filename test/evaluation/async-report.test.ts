@@ -102,7 +102,10 @@ t.test('cells are compared seed by seed, and times on the seeds that both succee
   t.match(text, /\| touch \| 1\.125 \| 2\.00 \(2\.00 \.\. 2\.00\) \| 1\.80/);
   t.match(text, /-40\.0 \(.*\+0 -8, p 0\.008\)/);
   t.match(text, /async-grounded \(20\) \| - \| - \| - \| - \| 90 \(/);
-  t.notMatch(text, /undefined|NaN/);
+  t.notMatch(text, /undefined|NaN|Real time/);
+  const real = buildAsyncReport([result('real-sync', 4, 9), result('real-async-naive', 4, 5)], 0, 20, 'steps');
+  const { chart, imagined } = { chart: 'a.png', imagined: undefined };
+  t.match(asyncMarkdown(real, { chart, imagined }), /## Real time[\s\S]*medians of 2 ms\.[\s\S]*\| async-naive, real time \| 5\.00 \|/);
   const svg = asyncChartSvg(report, true);
   t.equal(svg.match(/<circle/g)?.length, 3 * 2 * TASK_NAMES.length, 'a dot per cell and quantity');
   t.notMatch(svg, /undefined|NaN/);
