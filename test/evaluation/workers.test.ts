@@ -48,6 +48,18 @@ t.test('a pool runs one configuration after another and reports progress', async
   t.same(done, [1, 1]);
 });
 
+t.test('a run may use fewer workers than the pool has: then a short episode waits for a long one', async (t) => {
+  const pool = new WorkerPool(2, FAKE);
+  t.teardown(() => pool.close());
+  const ended: string[] = [];
+  const episodes = [
+    { task: 'press-n', seed: 0 },
+    { task: 'touch', seed: 0 },
+  ] as const;
+  await pool.run(subject, configuration, episodes, { workers: 1, onEpisode: ({ result }) => ended.push(result.task) });
+  t.same(ended, ['press-n', 'touch']);
+});
+
 t.test('what opening reports is the error', async (t) => {
   const pool = new WorkerPool(2, FAKE);
   t.teardown(() => pool.close());
