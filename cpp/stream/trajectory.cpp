@@ -52,21 +52,34 @@ MotionState knot_state(const Chunk& chunk, int knot, int joint) {
   return {q(knot), (q(knot + 1) - q(knot - 1)) / (2 * h), (q(knot + 1) - 2 * q(knot) + q(knot - 1)) / (h * h)};
 }
 
-enum class Fit : std::uint8_t { none, but_for_jerk, all };
+// How a quintic keeps the limits, or at least does not go beyond what its ends already ask for.
+enum class Fit : std::uint8_t {
+  none,  // it leaves the range, or is faster in the mean than the joint can be
+  but_for_motion,
+  but_for_jerk,
+  all,
+};
 
-// Does the quintic keep the limits, or at least not go beyond what its ends already ask for?
-Fit fit(const Quintic& path, const MotionState& from, const MotionState& to, const JointLimits& limits) {
+struct Judged {
+  Fit fit = Fit::none;
+  double excess = 1;  // of the peak velocity or acceleration over its limit, whichever is more
+};
+
+Judged judge(const Quintic& path, const MotionState& from, const MotionState& to, const JointLimits& limits) {
   constexpr int samples = 16;
+  constexpr double rounding = 1 + 1e-9;
   const double v = std::max({limits.velocity_max, std::abs(from.velocity), std::abs(to.velocity)});
   const double a = std::max({limits.acceleration_max, std::abs(from.acceleration), std::abs(to.acceleration)});
-  Fit result = Fit::all;
+  const bool is_in_reach = std::abs(to.position - from.position) <= limits.velocity_max * path.duration_s;
+  Judged result{Fit::all};
   for (int i = 0; i <= samples; ++i) {
     const double t = path.duration_s * i / samples;
     const MotionState s = path.at(t);
-    if (std::abs(s.velocity) > v * (1 + 1e-9) || std::abs(s.acceleration) > a * (1 + 1e-9)) return Fit::none;
-    if (s.position < limits.position_min || s.position > limits.position_max) return Fit::none;
-    if (std::abs(path.jerk_at(t)) > limits.jerk_max) result = Fit::but_for_jerk;
+    if (s.position < limits.position_min || s.position > limits.position_max) return {};
+    result.excess = std::max({result.excess, std::abs(s.velocity) / v, std::abs(s.acceleration) / a});
+    if (std::abs(path.jerk_at(t)) > limits.jerk_max) result.fit = Fit::but_for_jerk;
   }
+  if (result.excess > rounding) result.fit = is_in_reach ? Fit::but_for_motion : Fit::none;
   return result;
 }
 
@@ -79,19 +92,22 @@ void Trajectory::open(const JointLimits* limits, int joints) {
   clear();
 }
 
-// The first knot that a quintic reaches within all limits; else the first that it reaches with too much jerk, which
-// the limiter smooths; else -1.
+// The first knot that a quintic reaches within all limits; else the first that it reaches with too much jerk; else the
+// one it reaches with the least excess of speed or acceleration; else -1. The limiter holds back what is too much: a
+// chunk that comes as its predecessor ends finds the joint braking, and at full speed nothing can make up for that.
 int Trajectory::join_of(const Path& path, int joint, int first) const {
   const auto j = static_cast<std::size_t>(joint);
-  int second_best = -1;
+  int best = -1;
+  Judged found;
   for (int knot = first; knot < path.chunk.header.knot_count; ++knot) {
     const double duration_s = static_cast<double>(time_of(path.chunk.header, knot) - path.splice_ns) * kSecondsPerNs;
     const MotionState to = knot_state(path.chunk, knot, joint);
-    const Fit found = fit(Quintic(path.from[j], to, duration_s), path.from[j], to, limits_[j]);
-    if (found == Fit::all) return knot;
-    if (found == Fit::but_for_jerk && second_best < 0) second_best = knot;
+    const Judged judged = judge(Quintic(path.from[j], to, duration_s), path.from[j], to, limits_[j]);
+    if (judged.fit == Fit::all) return knot;
+    const bool is_closer = judged.fit == Fit::but_for_motion && judged.excess < found.excess;
+    if (judged.fit > found.fit || (judged.fit == found.fit && is_closer)) best = knot, found = judged;
   }
-  return second_best;
+  return best;
 }
 
 Splice Trajectory::splice(const Chunk& chunk, std::int64_t splice_ns, const MotionState* from) {

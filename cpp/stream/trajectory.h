@@ -17,7 +17,7 @@ namespace premotor::stream {
 enum class Splice : std::uint8_t {
   done,
   stale,  // the chunk ends before it could be joined
-  jump,   // from here no knot of the chunk can be reached within velocity and acceleration
+  jump,   // from here no knot of the chunk is in reach, or only outside the range
   full,   // kPathsMax chunks wait for their splice already
 };
 

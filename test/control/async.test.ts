@@ -9,7 +9,8 @@ import { blend } from '../../src/control/modes/ensemble.js';
 import { MODE_NAMES } from '../../src/control/modes/mode.js';
 import { isTimeToFollow, softMask } from '../../src/control/modes/timing.js';
 import type { Chunk, Job, PredictNextOptions } from '../../src/policy/contract.js';
-import { type ActionAt, FakeCameras, FakePolicy, FakeRobot } from './fakes.js';
+import type { Joint } from '../../src/robot/robot.js';
+import { type ActionAt, FAKE_JOINTS, FakeCameras, FakePolicy, FakeRobot } from './fakes.js';
 
 /** K = 2, H = 8: a chunk is 320 ms at 50 actions per second. */
 const JOB: Partial<Job> = { frame_chunk_size: 2, action_per_frame: 8 };
@@ -26,13 +27,20 @@ interface Played {
   readonly cycle: ControlCycle;
 }
 
+interface Scene {
+  readonly actionAt?: ActionAt;
+  readonly job?: Partial<Job>;
+  readonly joints?: readonly Joint[];
+  readonly prepare?: (parts: Omit<Played, 'report'>) => void;
+}
+
 async function play(
   options: Partial<CycleOptions> & { actions?: never },
   episode: Partial<EpisodeOptions> = {},
-  { actionAt = swing, job = JOB, prepare }: { actionAt?: ActionAt; job?: Partial<Job>; prepare?: (parts: Omit<Played, 'report'>) => void } = {},
+  { actionAt = swing, job = JOB, joints, prepare }: Scene = {},
 ): Promise<Played> {
   const policy = new FakePolicy(actionAt, job);
-  const robot = new FakeRobot();
+  const robot = new FakeRobot([0, 0, 0, 0], joints);
   const cycle = new ControlCycle({ policy, robot, cameras: new FakeCameras(robot), mode: 'async-grounded', thinkingMs: CHUNK_MS, ...options });
   const events: CycleEvent[] = [];
   cycle.on((event) => events.push(event));
@@ -170,6 +178,22 @@ t.test('a chunk that is late finds the arm at rest, and goes on smoothly from th
     const { velocity, acceleration } = robot.peaks;
     t.ok(velocity < 3.001 && acceleration < 101, `${mode}: ${velocity} rad/s, ${acceleration} rad/s^2`);
     t.ok(policy.nexts.every(({ executed, executing }) => (executed?.length ?? 0) % 32 === 0 && executing.length % 32 === 0));
+  }
+});
+
+t.test('at full pace too: a chunk that lands as its plan ends is taken on, within the limits', async (t) => {
+  // Every action asks for more than the joints' speed, there and back, so that the plan goes as fast as it may.
+  const wide: ActionAt = (channel, knot) => Math.fround(0.35 * Math.sin((knot + 1) / 9 + channel) - 0.35 * Math.sin(channel));
+  const joints = FAKE_JOINTS.map((joint) => ({ ...joint, lowerRad: -2, upperRad: 2, velocityMaxRadPerS: 1 }));
+  for (const mode of MODE_NAMES) {
+    for (const delay of [0.5, 1, 1.02]) {
+      const { robot, report } = await play({ mode, thinkingMs: delay * CHUNK_MS }, { chunks: 8 }, { actionAt: wide, joints });
+      t.equal(report.outcome, 'finished', `${mode} at ${delay}: ${report.error?.message}`);
+      t.equal(report.knots, (8 * 2 - 1) * 8);
+      t.ok(report.clampedKnots > report.knots / 2, `${report.clampedKnots} clamped`);
+      const { velocity, acceleration } = robot.peaks;
+      t.ok(velocity < 1.001 && acceleration < 101, `${mode} at ${delay}: ${velocity} rad/s, ${acceleration} rad/s^2`);
+    }
   }
 });
 

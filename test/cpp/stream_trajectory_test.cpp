@@ -157,11 +157,33 @@ void test_refusals() {
   tap::ok(trajectory->splice(*chunk, 30 * kMs, from) == Splice::done, "but an earlier splice replaces later ones");
 }
 
+// A chunk that comes as its predecessor ends finds the joint braking. At the pace of a plan that uses two thirds of the
+// speed nothing within the limits makes up for that, so the joint takes what exceeds them least. Numbers of a real case.
+void test_braking() {
+  constexpr JointLimits limits{-1.8, 1.8, 1, 100, 20000};
+  const JointLimits all[kJoints] = {limits, limits};
+  const auto trajectory = std::make_unique<Trajectory>();
+  trajectory->open(all, kJoints);
+  const MotionState braking{0.47777, 0.212967, -41.4878};
+  const MotionState from[kJoints] = {braking, braking};
+  constexpr std::int64_t knot_ns = 40 * kMs, splice_ns = 3 * kMs;
+  auto chunk = chunk_of(knot_ns, 8, 0);
+  chunk->header.knot_period_ns = knot_ns;
+  for (int k = 0; k < 8; ++k) chunk->knots[static_cast<std::size_t>(k)].fill(0.503631 + k * 0.026667);
+  tap::ok(trajectory->splice(*chunk, splice_ns, from) == Splice::done, "a plan at full pace is joined while braking");
+  double fastest = 0;
+  for (std::int64_t t = splice_ns; t <= 8 * knot_ns; t += kMs) see(std::abs(trajectory->at(t, 0).velocity), &fastest);
+  tap::ok(fastest > 1.001 && fastest < 1.04, "with little too much speed, which the limiter holds back: " + text(fastest));
+  const MotionState joined = trajectory->at(knot_ns, 0);
+  tap::is_near(joined.position, 0.503631, 1e-12, "at the knot where it is least, the first");
+}
+
 }  // namespace
 
 int main() {
   Random random = seeded(20250104);
   test_parabola();
+  test_braking();
   test_refusals();
   test_splices(random);
   return tap::finish();
