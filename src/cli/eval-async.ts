@@ -20,7 +20,6 @@ import { writePng } from '../recording/animation.js';
 import { ACTION_RATE_HZ } from '../sim/job.js';
 import { Simulation } from '../sim/simulation.js';
 import { TASKS } from '../sim/tasks/index.js';
-import { TASK_NAMES } from '../sim/tasks/task.js';
 import { checkpointHash } from '../text/checkpoint-hash.js';
 import { type CliContext, printResult } from './context.js';
 import { writeText } from './eval-kept.js';
@@ -56,7 +55,7 @@ async function keptCell(path: string, entry: AsyncEntry, subject: Subject, hash:
       found.checkpoint.hash === hash &&
       found.job.hash === jobHash(subject.job) &&
       JSON.stringify(found.configuration) === JSON.stringify(entry.configuration) &&
-      TASK_NAMES.every((task) => found.rows[task]?.length === seeds.count && found.rows[task]?.[0]?.[0] === seeds.first);
+      entry.tasks.every((task) => found.rows[task]?.length === seeds.count && found.rows[task]?.[0]?.[0] === seeds.first);
     return isSame ? found : undefined;
   } catch {
     return undefined; // absent or cut off: it is made again
@@ -89,7 +88,7 @@ async function runCells(
     }
     if (options.only !== undefined && !options.only.some((one) => entry.name.startsWith(one))) continue;
     bar.prefix(name);
-    const { evaluation } = await evaluateShown({ ...shared, configuration: entry.configuration, tasks: TASK_NAMES, episodes: count });
+    const { evaluation } = await evaluateShown({ ...shared, configuration: entry.configuration, tasks: entry.tasks, episodes: count });
     const cell = compacted(evaluation);
     await writeText(path, formatCompact(cell));
     found.set(entry.name, cell);

@@ -4,6 +4,7 @@
  */
 import { MODE_NAMES, type ModeName } from '../control/modes/mode.js';
 import { COMMITS } from '../control/run.js';
+import { TASK_NAMES, type TaskName } from '../sim/tasks/task.js';
 import type { Configuration } from './configuration.js';
 
 /** Of a chunk's motion. */
@@ -22,9 +23,10 @@ export interface AsyncEntry {
   /** Names the kept file. */
   readonly name: string;
   readonly title: string;
-  readonly group: 'delay' | 'slow' | 'commit' | 'real';
+  readonly group: 'delay' | 'slow' | 'moved' | 'commit' | 'real';
   /** What it is compared with, by name; its own name: nothing. */
   readonly base: string;
+  readonly tasks: readonly TaskName[];
   readonly configuration: Configuration;
   /** Of the report's episodes per task. */
   readonly share: number;
@@ -32,6 +34,9 @@ export interface AsyncEntry {
 
 /** Robots that may move at such a share of the arm's speed; the demonstrations use all of it. */
 const SLOW_SHARES = [0.25] as const;
+/** How far the board with the buttons is knocked; a button's radius is 3 cm. */
+const MOVED_M = 0.05;
+const BUTTON_TASKS: readonly TaskName[] = ['touch', 'press-n', 'sequence'];
 /** The share of the speed at which commits are compared. */
 const CLAMPED_SHARE = 0.4;
 const LAG_MS = 60;
@@ -53,6 +58,7 @@ export function asyncGrid({ precision, videoSteps, actionSteps, imagineSteps }: 
         title: `${mode}, ${percent} %`,
         group: 'delay',
         base: `${BASE_MODE}-${percent}`,
+        tasks: TASK_NAMES,
         configuration: { ...plain, ...(mode === 'sync' ? {} : { mode }), delayChunks },
         share: MAIN_MODES.includes(mode) ? 1 : OTHERS_SHARE,
       };
@@ -66,9 +72,22 @@ export function asyncGrid({ precision, videoSteps, actionSteps, imagineSteps }: 
         title: `${mode}, ${100 * speedShare} % of the speed`,
         group: 'slow',
         base: `${name}-${BASE_MODE}`,
+        tasks: TASK_NAMES,
         configuration: { ...plain, ...(mode === 'sync' ? {} : { mode }), delayChunks: 1, speedShare },
         share: SLOW_EPISODES_SHARE,
       };
+    }),
+  );
+  const moved = MAIN_MODES.map(
+    (mode): AsyncEntry => ({
+      name: `moved-${mode}`,
+      title: `${mode}, board moved ${100 * MOVED_M} cm`,
+      group: 'moved',
+      // What grounding is worth is the question here.
+      base: 'moved-async-naive',
+      tasks: BUTTON_TASKS,
+      configuration: { ...plain, disturbances: { boardShiftM: MOVED_M }, ...(mode === 'sync' ? {} : { mode }), delayChunks: 1 },
+      share: 1,
     }),
   );
   const commits = [
@@ -81,6 +100,7 @@ export function asyncGrid({ precision, videoSteps, actionSteps, imagineSteps }: 
         title: `${title}: commits what was ${committed}`,
         group: 'commit',
         base: `commit-${name}-executed`,
+        tasks: TASK_NAMES,
         configuration: { ...plain, ...change, ...(committed === 'executed' ? {} : { commits: committed }) },
         share: COMMIT_EPISODES_SHARE,
       }),
@@ -92,11 +112,12 @@ export function asyncGrid({ precision, videoSteps, actionSteps, imagineSteps }: 
       title: `${mode}, real time`,
       group: 'real',
       base: `real-${BASE_MODE}`,
+      tasks: TASK_NAMES,
       configuration: { ...plain, pace: 'real', ...(mode === 'sync' ? {} : { mode }) },
       share: REAL_EPISODES_SHARE,
     }),
   );
-  return [...delays, ...slow, ...commits, ...real];
+  return [...delays, ...slow, ...moved, ...commits, ...real];
 }
 
 /** Delays first that decide most, so that an interrupted run has them. */

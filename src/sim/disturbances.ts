@@ -1,6 +1,6 @@
 /**
- * Disturbances for evaluation: cameras that deliver late, an actuator that lags, a block that is knocked aside while it is pushed. Numbers with
- * units, their form on the command line, and the arithmetic of each; src/sim/simulation.ts applies them. Everything that is drawn is drawn from the
+ * Disturbances for evaluation: cameras that deliver late, an actuator that lags, a block that is knocked aside while it is pushed, buttons
+ * that slide about. Numbers with units, their form on the command line, and the arithmetic of each; src/sim/simulation.ts applies them. Everything that is drawn is drawn from the
  * episode's seed.
  */
 import { PremotorError } from '../errors.js';
@@ -14,6 +14,8 @@ export interface Disturbances {
   readonly actuatorLagMs?: number;
   /** Speed that the block is knocked aside with, once, while it is being pushed. Default: 0, never. */
   readonly blockNudgeMPerS?: number;
+  /** The buttons slide so far, all together, once. Default: 0, never. */
+  readonly boardShiftM?: number;
 }
 
 /** Name on the command line -> field, unit, largest value. */
@@ -21,9 +23,10 @@ const KINDS = {
   'camera-delay': { field: 'cameraDelayMs', unit: 'ms', max: 2000 },
   'actuator-lag': { field: 'actuatorLagMs', unit: 'ms', max: 2000 },
   nudge: { field: 'blockNudgeMPerS', unit: 'm/s', max: 2 },
+  shift: { field: 'boardShiftM', unit: 'm', max: 0.2 },
 } as const;
 
-/** Reads "camera-delay=80ms,actuator-lag=60ms,nudge=0.25m/s"; an empty text is no disturbance. Errors: SIM_DISTURBANCE. */
+/** Reads "camera-delay=80ms,actuator-lag=60ms,nudge=0.25m/s,shift=0.04m"; an empty text is no disturbance. Errors: SIM_DISTURBANCE. */
 export function parseDisturbances(text: string): Disturbances {
   const found: Partial<Record<keyof Disturbances, number>> = {};
   for (const part of text.split(',').filter((piece) => piece.trim() !== '')) {
@@ -128,5 +131,44 @@ export class Nudge {
       this.#world.nudgeBlock(this.#speedMPerS * Math.cos(across), this.#speedMPerS * Math.sin(across));
       this.#isDone = true;
     }
+  }
+}
+
+/** The board with the buttons is knocked so long after the start, and slides for so long. */
+const SHIFT_WAIT_MIN_S = 0.6;
+const SHIFT_WAIT_MAX_S = 2;
+const SHIFT_SLIDE_S = 0.2;
+const SHIFT_STREAM = 0x5b1f_7000;
+
+/** A board of buttons that is knocked once and slides along the table. */
+export class Shift {
+  readonly #world: World;
+  readonly #distanceM: number;
+  #startS: number | undefined;
+  #angleRad = 0;
+  /** How far it has slid. */
+  #slidM = 0;
+
+  constructor(world: World, distanceM: number) {
+    this.#world = world;
+    this.#distanceM = distanceM;
+  }
+
+  /** `seed` draws when and in which direction; undefined: never. Time begins anew. */
+  restart(seed: number | undefined): void {
+    const random = seed === undefined || this.#distanceM === 0 ? undefined : new Random((seed ^ SHIFT_STREAM) >>> 0);
+    this.#angleRad = random?.uniform(0, 2 * Math.PI) ?? 0;
+    this.#startS = random?.uniform(SHIFT_WAIT_MIN_S, SHIFT_WAIT_MAX_S);
+    this.#slidM = 0;
+  }
+
+  /** Called after every physics step. */
+  tick(): void {
+    if (this.#startS === undefined || this.#slidM === this.#distanceM) return;
+    const share = Math.min(1, (Number(this.#world.timeNs) / 1e9 - this.#startS) / SHIFT_SLIDE_S);
+    if (share <= 0) return;
+    const stepM = share * this.#distanceM - this.#slidM;
+    this.#world.slideButtons(stepM * Math.cos(this.#angleRad), stepM * Math.sin(this.#angleRad));
+    this.#slidM = share * this.#distanceM;
   }
 }

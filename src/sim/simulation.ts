@@ -9,7 +9,7 @@ import { PremotorError } from '../errors.js';
 import { MotionRobot } from '../robot/motion-robot.js';
 import type { Joint, Robot } from '../robot/robot.js';
 import { JOINTS } from './arm.js';
-import { type Disturbances, Lag, Nudge } from './disturbances.js';
+import { type Disturbances, Lag, Nudge, Shift } from './disturbances.js';
 import { PICTURE_SIZE, VIDEO_RATE_HZ } from './job.js';
 import { SimulatedMotors } from './motors.js';
 import { CAMERAS, type CameraName, type SceneKind, STEP_NS } from './scene.js';
@@ -51,6 +51,7 @@ export class Simulation {
   readonly #sampled: SimulatedCameras;
   readonly #lag: Lag;
   readonly #nudge: Nudge;
+  readonly #shift: Shift;
   readonly #isReal: boolean;
   readonly #watchers = new Set<(setpointRad: Float64Array) => void>();
   #motors: SimulatedMotors;
@@ -78,6 +79,7 @@ export class Simulation {
     this.cameras = this.#sampled;
     this.#lag = new Lag(disturbances.actuatorLagMs ?? 0, STEP_MS, JOINTS.length);
     this.#nudge = new Nudge(world, disturbances.blockNudgeMPerS ?? 0);
+    this.#shift = new Shift(world, disturbances.boardShiftM ?? 0);
     this.#motors = new SimulatedMotors(world, this.#joints, this.#boots);
     this.robot = this.#makeRobot();
   }
@@ -130,6 +132,7 @@ export class Simulation {
   reset(layout: TableLayout, seed = 0): void {
     this.world.reset(layout);
     this.#nudge.restart(seed, layout.kind === 'block' ? layout : undefined);
+    this.#shift.restart(seed);
     this.#heldRad = undefined;
     this.#boot();
   }
@@ -148,6 +151,7 @@ export class Simulation {
   restore({ world, heldRad }: SimulationSnapshot): void {
     this.world.restore(world);
     this.#nudge.restart(0, undefined);
+    this.#shift.restart(undefined);
     this.#heldRad = heldRad;
     this.#boot();
   }
@@ -194,6 +198,7 @@ export class Simulation {
       this.world.pause();
     } else this.world.step(this.#motors.step(this.world, (positions) => this.#lag.step(positions)));
     this.#nudge.tick();
+    this.#shift.tick();
     this.#sampled.tick();
     for (const watcher of this.#watchers) watcher(this.#motors.setpointRad);
   }

@@ -211,6 +211,15 @@ export class World {
     if (this.#block) this.mujoco.velocities.set([velocityXMPerS, velocityYMPerS], this.#block.velocity);
   }
 
+  /** Moves all buttons along the table. Does nothing in a scene without them. */
+  slideButtons(xM: number, yM: number): void {
+    const { mocapPositions } = this.mujoco;
+    for (const { mocap } of this.#buttons.values()) {
+      mocapPositions[mocap * 3] = (mocapPositions[mocap * 3] ?? 0) + xM;
+      mocapPositions[mocap * 3 + 1] = (mocapPositions[mocap * 3 + 1] ?? 0) + yM;
+    }
+  }
+
   /** How far a button is pushed in, metres. */
   travel(colour: ButtonColour): number {
     return -(this.mujoco.positions[this.#buttons.get(colour)?.position ?? -1] ?? 0);
