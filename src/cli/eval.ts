@@ -202,7 +202,7 @@ export function registerEval(program: Command, context: CliContext): void {
     .option('--seed <n>', 'seed of the first episode; the next ones count up', whole(0, SEED_MAX), 0)
     .option('--workers <n>', 'processes that run episodes (default: one per core; in real time one)', whole(1, WORKERS_MAX))
     .option('--real-time', 'the world follows the wall clock instead of waiting for the policy', false)
-    .option('--disturb <list>', 'camera-delay=80ms,actuator-lag=60ms,nudge=0.25m/s', disturbances, {})
+    .option('--disturb <list>', 'camera-delay=80ms,actuator-lag=60ms,nudge=0.25m/s,shift=0.05m', disturbances, {})
     .option('--out <dir>', 'folder for evaluation.json and failures.png, a contact sheet')
     .option('--json', 'print the result as JSON', false)
     .addHelpText('after', examples)

@@ -26,7 +26,7 @@ const KINDS = {
   shift: { field: 'boardShiftM', unit: 'm', max: 0.2 },
 } as const;
 
-/** Reads "camera-delay=80ms,actuator-lag=60ms,nudge=0.25m/s,shift=0.04m"; an empty text is no disturbance. Errors: SIM_DISTURBANCE. */
+/** Reads "camera-delay=80ms,actuator-lag=60ms,nudge=0.25m/s,shift=0.05m"; an empty text is no disturbance. Errors: SIM_DISTURBANCE. */
 export function parseDisturbances(text: string): Disturbances {
   const found: Partial<Record<keyof Disturbances, number>> = {};
   for (const part of text.split(',').filter((piece) => piece.trim() !== '')) {

@@ -47,18 +47,37 @@ async function arm(client: NativeStreamClient, liveness: bigint): Promise<void> 
   await until('armed', () => client.status().stream === 'holding' && client.status().link === 'armed');
 }
 
-/** Sets the robot in motion, for two seconds unless told otherwise; it is well on its way then. */
+/**
+ * Sets the robot in motion, for two seconds unless told otherwise; it is well on its way then. A host that stalls for longer than the bridge waits
+ * makes both sides stop, as it should; such a start does not count.
+ */
 async function move(client: NativeStreamClient, sequence: bigint, liveness: bigint, knots = 100): Promise<void> {
-  const from = client.status().setpointRad;
-  const plan = wave(from, { nowNs: client.nowNs(), sequence, liveness, knots });
-  if (!client.push(plan)) throw new Error('the timeline is full');
-  const way = (): number => Math.abs((client.status().setpointRad[0] as number) - (from[0] as number));
-  await until('following', () => isFollowing(client.status()) && way() > 0.05);
+  for (let starts = 1; ; starts++) {
+    const from = client.status().setpointRad;
+    const plan = wave(from, { nowNs: client.nowNs(), sequence, liveness, knots });
+    if (!client.push(plan)) throw new Error('the timeline is full');
+    const isOnItsWay = (): boolean =>
+      isFollowing(client.status()) && Math.abs((client.status().setpointRad[0] as number) - (from[0] as number)) > 0.05;
+    const isLatched = (): boolean => client.status().faultCode !== '' || client.status().linkFault !== null;
+    await until('following', () => isOnItsWay() || isLatched()).catch((error: Error) => {
+      const shown = JSON.stringify(client.status(), (_, value) => (typeof value === 'bigint' ? String(value) : value));
+      throw new Error(`${error.message}; status: ${shown}`);
+    });
+    if (isOnItsWay()) return;
+    if (starts === 3) throw new Error(`latched at every start: ${client.status().faultCode} ${client.status().linkFault?.message}`);
+    await arm(client, liveness);
+  }
 }
 
 /** A control cycle that decides to go on as planned, ten times a second: without it the bridge latches "token stale" after one. */
 function goOnDeciding(t: Test, client: NativeStreamClient): void {
-  const timer = setInterval(() => client.beat(client.nowNs() + 1000n * ms), 100);
+  const timer = setInterval(() => {
+    try {
+      client.beat(client.nowNs() + 1000n * ms);
+    } catch {
+      clearInterval(timer); // the test is over and has detached
+    }
+  }, 100);
   t.teardown(() => clearInterval(timer));
 }
 

@@ -1,13 +1,14 @@
 /** Disturbances: their text form, the lag's formula, and the knock by the seed. */
 import t from 'tap';
-import { formatDisturbances, Lag, Nudge, parseDisturbances } from '../../src/sim/disturbances.js';
+import { formatDisturbances, Lag, Nudge, parseDisturbances, Shift } from '../../src/sim/disturbances.js';
 import { type PushScene, push } from '../../src/sim/tasks/push.js';
+import { touch } from '../../src/sim/tasks/touch.js';
 import { World } from '../../src/sim/world.js';
 
 t.test('the text form, there and back', async (t) => {
-  const all = { cameraDelayMs: 80, actuatorLagMs: 60, blockNudgeMPerS: 0.25 };
-  t.same(parseDisturbances('camera-delay=80ms,actuator-lag=60ms,nudge=0.25m/s'), all);
-  t.equal(formatDisturbances(all), 'camera-delay=80ms,actuator-lag=60ms,nudge=0.25m/s');
+  const all = { cameraDelayMs: 80, actuatorLagMs: 60, blockNudgeMPerS: 0.25, boardShiftM: 0.05 };
+  t.same(parseDisturbances('camera-delay=80ms,actuator-lag=60ms,nudge=0.25m/s,shift=0.05m'), all);
+  t.equal(formatDisturbances(all), 'camera-delay=80ms,actuator-lag=60ms,nudge=0.25m/s,shift=0.05m');
   t.same(parseDisturbances(' nudge=1m/s , camera-delay=2.5ms'), { blockNudgeMPerS: 1, cameraDelayMs: 2.5 });
   t.same(parseDisturbances(''), {});
   t.equal(formatDisturbances({ cameraDelayMs: 0 }), '');
@@ -20,6 +21,8 @@ t.test('what cannot be read', async (t) => {
     'camera-delay=80s',
     'camera-delay=-1ms',
     'nudge=3m/s',
+    'shift=0.05mm',
+    'shift=0.3m',
     'wind=1m/s',
     'nudge=1..2m/s',
     'toString=1ms',
@@ -70,4 +73,44 @@ t.test('the knock', async (t) => {
   t.not(run(2, 0.25, true).at, first.at, 'another seed, another time');
   t.equal(run(1, 0.25, false).at, undefined, 'a block that nobody pushes is left alone');
   t.equal(run(1, 0, true).at, undefined);
+});
+
+t.test('the board that slides', async (t) => {
+  const world = await World.open('buttons');
+  t.teardown(() => world.close());
+  const scene = touch.scene(7);
+  /** Where a button's mount is after every tenth of a second. */
+  const run = (seed: number | undefined, distanceM: number): { x: number; y: number }[] => {
+    world.reset(scene.layout);
+    const shift = new Shift(world, distanceM);
+    shift.restart(seed);
+    const home = world.state().positionsRad;
+    const mount = world.mujoco.mocapIndex(world.mujoco.id('body', 'mount_green')) * 3;
+    return Array.from({ length: 25 }, () => {
+      for (let step = 0; step < 50; step++) {
+        world.step(home);
+        shift.tick();
+      }
+      const [x = 0, y = 0] = world.mujoco.mocapPositions.subarray(mount, mount + 2);
+      return { x, y };
+    });
+  };
+  const still = run(1, 0)[0] as { x: number; y: number };
+  const way = (places: readonly { x: number; y: number }[]): number[] => places.map(({ x, y }) => Math.hypot(x - still.x, y - still.y));
+  const first = run(1, 0.05);
+  t.ok(
+    way(first).every((distance, index) => distance >= (way(first)[index - 1] ?? 0) - 1e-12),
+    'it slides one way, once',
+  );
+  t.ok(Math.abs((way(first).at(-1) ?? 0) - 0.05) < 1e-12, 'so far in the end');
+  t.ok(way(first).filter((distance) => distance > 1e-9 && distance < 0.05 - 1e-9).length <= 3, 'within 0.2 s');
+  const begun = way(first).findIndex((distance) => distance > 0) / 10;
+  t.ok(begun >= 0.5 && begun <= 2, `at ${begun} s`);
+  t.equal(world.pressLog.length, 0, 'and nothing is pressed by it');
+  t.same(run(1, 0.05), first, 'the same seed, the same slide');
+  t.notSame(run(2, 0.05), first);
+  t.ok(
+    way(run(undefined, 0.05)).every((distance) => distance === 0),
+    'a restored world slides no more',
+  );
 });
