@@ -128,15 +128,21 @@ Status Session::check_frames(std::int64_t frames) const {
   return Status::good();
 }
 
-// History as a commit leaves it: the video in one pass at t = 0, then the actions in another, which see it. Every
-// guidance row is written.
+// History as a commit leaves it: the video at t = 0, then the actions, which see it. One pass of both modalities where
+// they share their blocks, else two. Every guidance row is written.
 Status Session::write_clean(const float* video, const float* action, std::int64_t frames, std::int64_t frame_start,
                             WriteKind kind, const ProgressCallback& progress) {
   const std::vector<float> clean = frame_timesteps(frames, 0.0f, false);
   const std::int64_t rows = cache_->shape().guidance_rows;
-  PREMOTOR_TRY(video_pass(video, frames, frame_start, clean, kind, rows, nullptr));
-  if (progress) progress("commit", 1, 2);
-  PREMOTOR_TRY(action_pass(action, frames, frame_start, clean, kind, rows, nullptr));
+  Pass parts[2] = {video_part(video, frames, frame_start, clean, rows, nullptr),
+                   action_part(action, frames, frame_start, clean, rows, nullptr)};
+  if (!transformer_->can_pack()) {
+    PREMOTOR_TRY(run_passes({&parts[0], 1}, kind));
+    if (progress) progress("commit", 1, 2);
+    PREMOTOR_TRY(run_passes({&parts[1], 1}, kind));
+  } else {
+    PREMOTOR_TRY(run_passes(parts, kind));
+  }
   if (progress) progress("commit", 2, 2);
   return Status::good();
 }

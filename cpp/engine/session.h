@@ -184,10 +184,14 @@ class Session {
   // The last action pass of a closed-loop chunk only writes cache entries that the next commit drops; it runs when
   // something reads them.
   struct PendingPass {
-    std::vector<float> tokens;  // [frames * H, action_dim]
+    std::vector<float> tokens;  // [action_dim, frames * H]
     std::vector<float> frame_timesteps;
     std::int64_t frame_start = 0;
     std::vector<std::int32_t> write_rows, attended_rows;
+  };
+  struct PassInput {
+    std::vector<float> tokens;  // [tokens, features]
+    RopeTable rope;
   };
   enum class LastAction : std::uint8_t { run, defer, skip };
   // One chunk's denoising.
@@ -231,7 +235,13 @@ class Session {
                     const std::vector<float>& frame_timesteps, WriteKind kind, std::int64_t guidance_rows, float* out);
   Status action_pass(const float* x, std::int64_t frames, std::int64_t frame_start,
                      const std::vector<float>& frame_timesteps, WriteKind kind, std::int64_t guidance_rows, float* out);
-  Status run_pass(Pass& pass, WriteKind kind);
+  Pass video_part(const float* x, std::int64_t frames, std::int64_t frame_start,
+                  const std::vector<float>& frame_timesteps, std::int64_t guidance_rows, float* out);
+  Pass action_part(const float* x, std::int64_t frames, std::int64_t frame_start,
+                   const std::vector<float>& frame_timesteps, std::int64_t guidance_rows, float* out);
+  Pass part(Modality modality, std::int64_t frames, std::int64_t tokens_per_frame,
+            const std::vector<float>& frame_timesteps, std::int64_t guidance_rows, float* out) const;
+  Status run_passes(std::span<Pass> parts, WriteKind kind);
   void guide(const std::vector<float>& out, float scale, std::int64_t per_row, std::vector<float>* guided) const;
   void draw_towards(const InpaintArgs& inpaint, const std::vector<float>& wanted, const std::vector<float>& x,
                     float sigma, float step_size, std::int64_t first, std::vector<float>* velocity) const;
@@ -277,8 +287,7 @@ class Session {
   std::vector<VaeStreamState> streams_;  // one per camera
   std::vector<TextKeysValues> text_;     // one per guidance row
   std::optional<PendingPass> pending_;
-  RopeTable rope_table_;
-  std::vector<float> tokens_;                                   // [tokens, features] of the pass that runs
+  PassInput inputs_[2];  // of the passes that run, by modality
   std::vector<std::pair<std::int32_t, std::int32_t>> written_;  // (slot, row) of this call's lasting writes, for traces
 };
 

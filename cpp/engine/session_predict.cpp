@@ -1,6 +1,7 @@
 // Prediction: denoising loops for video and actions over the KV cache, guidance, partial denoising (docs/MODEL.md
 // sections 4 and 5). The grounded asynchronous step is in session_next.cpp.
 #include <algorithm>
+#include <cassert>
 
 #include "base/half.h"
 #include "base/philox.h"
@@ -16,32 +17,38 @@ std::vector<float> Session::frame_timesteps(std::int64_t frames, float timestep,
   return timesteps;
 }
 
-// Runs one pass between begin_write and end_write of the cache.
-Status Session::run_pass(Pass& pass, WriteKind kind) {
-  PREMOTOR_TRY(cache_->begin_write(pass.frames * pass.tokens_per_frame, kind));
-  pass.text = &text_;
-  pass.cache = cache_.get();
-  pass.rope = &rope_table_;
-  pass.write_rows = &cache_->write_rows();
-  pass.attended_rows = &cache_->attended_rows();
-  pass.cancel = kind == WriteKind::committed ? nullptr : &cancel_;  // half a commit would lose the episode
-  const Status status = transformer_->forward(pass);
-  if (status.ok() && kind != WriteKind::temporary)
-    for (std::size_t i = 0; i < cache_->write_rows().size(); ++i)
-      written_.emplace_back(cache_->write_slots()[i], cache_->write_rows()[i]);
+// Runs passes that follow one another, each between its begin_write and end_write of the cache, as one.
+Status Session::run_passes(std::span<Pass> parts, WriteKind kind) {
+  std::vector<std::int32_t> write_rows[2], attended_rows[2];
+  assert(!parts.empty() && parts.size() <= 2);
+  for (std::size_t i = 0; i < parts.size(); ++i) {
+    if (i > 0) cache_->end_write();
+    PREMOTOR_TRY(cache_->begin_write(parts[i].frames * parts[i].tokens_per_frame, kind));
+    write_rows[i] = cache_->write_rows();
+    attended_rows[i] = cache_->attended_rows();
+    parts[i].text = &text_;
+    parts[i].cache = cache_.get();
+    parts[i].write_rows = &write_rows[i];
+    parts[i].attended_rows = &attended_rows[i];
+    parts[i].cancel = kind == WriteKind::committed ? nullptr : &cancel_;  // half a commit would lose the episode
+    if (kind == WriteKind::temporary) continue;
+    for (std::size_t token = 0; token < write_rows[i].size(); ++token)
+      written_.emplace_back(cache_->write_slots()[token], write_rows[i][token]);
+  }
+  const Status status = transformer_->forward(parts);
   cache_->end_write();
   return status;
 }
 
 // x: [C, frames, h, w] -> tokens [frames * patches, C * ph * pw], features in (c, ph, pw) order. out: [rows, tokens, C
 // * ph * pw] in (ph, pw, c) order.
-Status Session::video_pass(const float* x, std::int64_t frames, std::int64_t frame_start,
-                           const std::vector<float>& frame_timesteps, WriteKind kind, std::int64_t guidance_rows,
-                           float* out) {
+Pass Session::video_part(const float* x, std::int64_t frames, std::int64_t frame_start,
+                         const std::vector<float>& frame_timesteps, std::int64_t guidance_rows, float* out) {
   const std::int64_t channels = transformer_->config().in_channels, ph = geometry_.patch_h, pw = geometry_.patch_w;
   const std::int64_t grid_h = latent_.height / ph, grid_w = latent_.width / pw, plane = latent_plane();
-  tokens_.resize(static_cast<std::size_t>(channels * frames * plane));
-  float* to = tokens_.data();
+  PassInput& input = inputs_[static_cast<int>(Modality::video)];
+  input.tokens.resize(static_cast<std::size_t>(channels * frames * plane));
+  float* to = input.tokens.data();
   for (std::int64_t f = 0; f < frames; ++f)
     for (std::int64_t gy = 0; gy < grid_h; ++gy)
       for (std::int64_t gx = 0; gx < grid_w; ++gx)
@@ -50,36 +57,49 @@ Status Session::video_pass(const float* x, std::int64_t frames, std::int64_t fra
             const float* from = x + (c * frames + f) * plane + (gy * ph + py) * latent_.width + gx * pw;
             to = std::copy_n(from, pw, to);
           }
-  transformer_->rope().video(frame_start, frames, grid_h, grid_w, &rope_table_);
-  Pass pass;
-  pass.modality = Modality::video;
-  pass.x = tokens_.data();
-  pass.frames = frames;
-  pass.tokens_per_frame = grid_h * grid_w;
-  pass.frame_timesteps = frame_timesteps.data();
-  pass.guidance_rows = guidance_rows;
-  pass.out = out;
-  return run_pass(pass, kind);
+  transformer_->rope().video(frame_start, frames, grid_h, grid_w, &input.rope);
+  return part(Modality::video, frames, grid_h * grid_w, frame_timesteps, guidance_rows, out);
 }
 
 // x: [action_dim, frames, H] -> tokens [frames * H, action_dim]. out: [rows, tokens, action_dim].
+Pass Session::action_part(const float* x, std::int64_t frames, std::int64_t frame_start,
+                          const std::vector<float>& frame_timesteps, std::int64_t guidance_rows, float* out) {
+  const std::int64_t dim = transformer_->config().action_dim, count = frames * job_.action_per_frame;
+  PassInput& input = inputs_[static_cast<int>(Modality::action)];
+  input.tokens.resize(static_cast<std::size_t>(dim * count));
+  for (std::int64_t i = 0; i < count; ++i)
+    for (std::int64_t c = 0; c < dim; ++c) input.tokens[static_cast<std::size_t>(i * dim + c)] = x[c * count + i];
+  transformer_->rope().action(frame_start, frames, job_.action_per_frame, rounds() && job_.input_cast, &input.rope);
+  return part(Modality::action, frames, job_.action_per_frame, frame_timesteps, guidance_rows, out);
+}
+
+Pass Session::part(Modality modality, std::int64_t frames, std::int64_t tokens_per_frame,
+                   const std::vector<float>& frame_timesteps, std::int64_t guidance_rows, float* out) const {
+  const PassInput& input = inputs_[static_cast<int>(modality)];
+  Pass pass;
+  pass.modality = modality;
+  pass.x = input.tokens.data();
+  pass.frames = frames;
+  pass.tokens_per_frame = tokens_per_frame;
+  pass.frame_timesteps = frame_timesteps.data();
+  pass.rope = &input.rope;
+  pass.guidance_rows = guidance_rows;
+  pass.out = out;
+  return pass;
+}
+
+Status Session::video_pass(const float* x, std::int64_t frames, std::int64_t frame_start,
+                           const std::vector<float>& frame_timesteps, WriteKind kind, std::int64_t guidance_rows,
+                           float* out) {
+  Pass pass = video_part(x, frames, frame_start, frame_timesteps, guidance_rows, out);
+  return run_passes({&pass, 1}, kind);
+}
+
 Status Session::action_pass(const float* x, std::int64_t frames, std::int64_t frame_start,
                             const std::vector<float>& frame_timesteps, WriteKind kind, std::int64_t guidance_rows,
                             float* out) {
-  const std::int64_t dim = transformer_->config().action_dim, count = frames * job_.action_per_frame;
-  tokens_.resize(static_cast<std::size_t>(dim * count));
-  for (std::int64_t i = 0; i < count; ++i)
-    for (std::int64_t c = 0; c < dim; ++c) tokens_[static_cast<std::size_t>(i * dim + c)] = x[c * count + i];
-  transformer_->rope().action(frame_start, frames, job_.action_per_frame, rounds() && job_.input_cast, &rope_table_);
-  Pass pass;
-  pass.modality = Modality::action;
-  pass.x = tokens_.data();
-  pass.frames = frames;
-  pass.tokens_per_frame = job_.action_per_frame;
-  pass.frame_timesteps = frame_timesteps.data();
-  pass.guidance_rows = guidance_rows;
-  pass.out = out;
-  return run_pass(pass, kind);
+  Pass pass = action_part(x, frames, frame_start, frame_timesteps, guidance_rows, out);
+  return run_passes({&pass, 1}, kind);
 }
 
 // guided = negative + scale * (positive - negative), or the positive row alone when scale <= 1. out: [rows, per_row].
@@ -271,23 +291,10 @@ Status Session::denoise_action(const ChunkPlan& plan, std::vector<float>* x, Tim
 Status Session::run_pending() {
   if (!pending_) return Status::good();
   const PendingPass& waiting = *pending_;
-  transformer_->rope().action(waiting.frame_start, job_.frame_chunk_size, job_.action_per_frame,
-                              rounds() && job_.input_cast, &rope_table_);
-  const std::int64_t dim = transformer_->config().action_dim, count = job_.frame_chunk_size * job_.action_per_frame;
-  tokens_.resize(static_cast<std::size_t>(dim * count));
-  for (std::int64_t i = 0; i < count; ++i)
-    for (std::int64_t c = 0; c < dim; ++c)
-      tokens_[static_cast<std::size_t>(i * dim + c)] = waiting.tokens[static_cast<std::size_t>(c * count + i)];
-  Pass pass;
-  pass.modality = Modality::action;
-  pass.x = tokens_.data();
-  pass.frames = job_.frame_chunk_size;
-  pass.tokens_per_frame = job_.action_per_frame;
-  pass.frame_timesteps = waiting.frame_timesteps.data();
-  pass.guidance_rows = cache_->shape().guidance_rows;
+  Pass pass = action_part(waiting.tokens.data(), job_.frame_chunk_size, waiting.frame_start, waiting.frame_timesteps,
+                          cache_->shape().guidance_rows, nullptr);
   pass.text = &text_;
   pass.cache = cache_.get();
-  pass.rope = &rope_table_;
   pass.write_rows = &waiting.write_rows;
   pass.attended_rows = &waiting.attended_rows;
   pass.cancel = &cancel_;

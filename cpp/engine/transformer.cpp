@@ -113,17 +113,26 @@ const Transformer::Conditioning& Transformer::condition(Modality modality, float
   return known.back();
 }
 
-// Maps every token row of the pass to its frame's timestep among the distinct ones.
-void Transformer::build_row_map(const Pass& pass, std::vector<float>* distinct) {
+std::int64_t Transformer::rows_of(std::span<const Pass> parts) {
+  std::int64_t rows = 0;
+  for (const Pass& pass : parts) rows += rows_of(pass);
+  return rows;
+}
+
+// Maps every token row of the pass to the conditioning of its frame's timestep; new ones are added. to: [rows].
+void Transformer::map_rows(const Pass& pass, std::int32_t* to, std::vector<const Conditioning*>* conditions) {
   const std::int64_t tokens = pass.frames * pass.tokens_per_frame;
-  scratch_.row_map.resize(static_cast<std::size_t>(pass.guidance_rows * tokens));
+  const auto first = static_cast<std::int32_t>(conditions->size());
+  std::vector<float> distinct;
   for (std::int64_t f = 0; f < pass.frames; ++f) {
-    auto at = std::find(distinct->begin(), distinct->end(), pass.frame_timesteps[f]);
-    if (at == distinct->end()) at = distinct->insert(at, pass.frame_timesteps[f]);
-    const auto index = static_cast<std::int32_t>(at - distinct->begin());
+    auto at = std::find(distinct.begin(), distinct.end(), pass.frame_timesteps[f]);
+    if (at == distinct.end()) at = distinct.insert(at, pass.frame_timesteps[f]);
+    const auto index = first + static_cast<std::int32_t>(at - distinct.begin());
     for (std::int64_t row = 0; row < pass.guidance_rows; ++row)
-      std::fill_n(scratch_.row_map.begin() + row * tokens + f * pass.tokens_per_frame, pass.tokens_per_frame, index);
+      std::fill_n(to + row * tokens + f * pass.tokens_per_frame, pass.tokens_per_frame, index);
   }
+  for (const float timestep : distinct) condition(pass.modality, timestep);
+  for (const float timestep : distinct) conditions->push_back(&condition(pass.modality, timestep));
 }
 
 // scale_shift_table + projection for each distinct timestep: [distinct, 6, width], float32 even in a bfloat16
@@ -137,44 +146,49 @@ void Transformer::block_modulation(const BlockWeights& block, const std::vector<
   }
 }
 
-void Transformer::embed(const Pass& pass, const StreamWeights& stream, std::int64_t rows) {
-  const std::int64_t tokens = rows / pass.guidance_rows;
-  linear(stream.embed, pass.x, tokens, ops::Activation::none, scratch_.hidden.data());
+// to: [guidance rows, tokens, width]
+void Transformer::embed(const Pass& pass, float* to) {
+  const StreamWeights& stream = streams_[static_cast<int>(pass.modality)];
+  const std::int64_t tokens = pass.frames * pass.tokens_per_frame;
+  linear(stream.embed, pass.x, tokens, ops::Activation::none, to);
   for (std::int64_t row = 1; row < pass.guidance_rows; ++row)
-    std::copy_n(scratch_.hidden.data(), tokens * stream.width, scratch_.hidden.data() + row * tokens * stream.width);
+    std::copy_n(to, tokens * stream.width, to + row * tokens * stream.width);
 }
 
-Status Transformer::forward(const Pass& pass) {
-  const StreamWeights& stream = streams_[static_cast<int>(pass.modality)];
-  const std::int64_t tokens = pass.frames * pass.tokens_per_frame, rows = pass.guidance_rows * tokens;
-  assert(std::ssize(*pass.write_rows) == tokens &&
-         std::ssize(pass.rope->cos) == tokens * (config_.attention_head_dim / 2));
+Status Transformer::forward(std::span<const Pass> parts) {
+  const Pass& lead = parts.front();
+  const StreamWeights& stream = streams_[static_cast<int>(lead.modality)];
+  const std::int64_t rows = rows_of(parts);
   scratch_.fit(rows, stream.width, config_.inner_dim(), stream.ffn_dim);
-  std::vector<float> distinct;
-  build_row_map(pass, &distinct);
+  scratch_.row_map.resize(static_cast<std::size_t>(rows));
   std::vector<const Conditioning*> conditions;
-  for (const float timestep : distinct) condition(pass.modality, timestep);
-  for (const float timestep : distinct) conditions.push_back(&condition(pass.modality, timestep));
-  embed(pass, stream, rows);
+  std::int64_t first = 0;
+  for (const Pass& pass : parts) {
+    assert(parts.size() == 1 || (can_pack() && pass.out == nullptr && pass.guidance_rows == lead.guidance_rows));
+    assert(std::ssize(*pass.write_rows) == pass.frames * pass.tokens_per_frame &&
+           std::ssize(pass.rope->cos) == std::ssize(*pass.write_rows) * (config_.attention_head_dim / 2));
+    map_rows(pass, scratch_.row_map.data() + first, &conditions);
+    embed(pass, scratch_.hidden.data() + first * stream.width);
+    first += rows_of(pass);
+  }
   for (std::int64_t layer = 0; layer < config_.num_layers; ++layer) {
-    if (cancelled(pass.cancel)) return aborted();
+    if (cancelled(lead.cancel)) return aborted();
     const BlockWeights& block = (*stream.blocks)[static_cast<std::size_t>(layer)];
     block_modulation(block, conditions, stream.width);
-    self_attention(pass, stream, block, layer);
     // The last layer's output has no reader when only the cache is wanted.
-    if (pass.out == nullptr && layer + 1 == config_.num_layers) break;
-    cross_attention(pass, stream, block, layer);
+    const bool wanted = lead.out != nullptr || layer + 1 < config_.num_layers;
+    self_attention(parts, block, layer, wanted);
+    if (!wanted) break;
+    cross_attention(parts, block, layer);
     feed_forward(stream, block, rows);
   }
-  if (pass.out != nullptr) finish(pass, stream, conditions, rows);
+  if (lead.out != nullptr) finish(lead, stream, conditions, rows);
   return Status::good();
 }
 
-void Transformer::self_attention(const Pass& pass, const StreamWeights& stream, const BlockWeights& block,
-                                 std::int64_t layer) {
-  const std::int64_t tokens = pass.frames * pass.tokens_per_frame, rows = pass.guidance_rows * tokens;
-  const std::int64_t width = stream.width, inner = config_.inner_dim(), heads = config_.num_attention_heads,
-                     head_dim = config_.attention_head_dim;
+void Transformer::self_attention(std::span<const Pass> parts, const BlockWeights& block, std::int64_t layer,
+                                 bool wanted) {
+  const std::int64_t rows = rows_of(parts), width = block.self.q.weight.cols, inner = config_.inner_dim();
   const float* modulation = scratch_.modulation.data();  // shift, scale, gate of attention first
   ops_.layer_norm({scratch_.hidden.data(), rows, width, config_.eps, nullptr, nullptr, modulation + width, modulation,
                    6 * width, scratch_.row_map.data(), rounding_, scratch_.normed.data()});
@@ -183,24 +197,10 @@ void Transformer::self_attention(const Pass& pass, const StreamWeights& stream, 
   linear(block.self.v, scratch_.normed.data(), rows, ops::Activation::none, scratch_.v.data());
   ops_.rms_norm(scratch_.q.data(), rows, inner, inner, config_.eps, block.self.norm_q.data(), rounding_);
   ops_.rms_norm(scratch_.k.data(), rows, inner, inner, config_.eps, block.self.norm_k.data(), rounding_);
-  KvCache& cache = *pass.cache;
-  const float scale = 1.0f / std::sqrt(static_cast<float>(head_dim));
-  const bool wanted = pass.out != nullptr || layer + 1 < config_.num_layers;
-  for (std::int64_t row = 0; row < pass.guidance_rows; ++row) {
-    float* q = scratch_.q.data() + row * tokens * inner;
-    float* k = scratch_.k.data() + row * tokens * inner;
-    const float* v = scratch_.v.data() + row * tokens * inner;
-    ops_.rope(q, tokens, heads, head_dim, inner, pass.rope->cos.data(), pass.rope->sin.data(), rounding_);
-    ops_.rope(k, tokens, heads, head_dim, inner, pass.rope->cos.data(), pass.rope->sin.data(), rounding_);
-    const ops::Dtype dtype = cache.shape().dtype;
-    ops_.store_kv(k, tokens, heads, head_dim, inner, cache.keys(layer, row), dtype, cache.rows(),
-                  pass.write_rows->data());
-    ops_.store_kv(v, tokens, heads, head_dim, inner, cache.values(layer, row), dtype, cache.rows(),
-                  pass.write_rows->data());
-    if (!wanted) continue;
-    const ops::KeyValueView view{cache.keys(layer, row),     cache.values(layer, row),        dtype, cache.rows(),
-                                 pass.attended_rows->data(), std::ssize(*pass.attended_rows), 1.0f};
-    ops_.attention(q, tokens, heads, head_dim, inner, view, scale, rounding_, q, inner);
+  std::int64_t first = 0;
+  for (const Pass& pass : parts) {
+    attend_cache(pass, first, layer, wanted);
+    first += rows_of(pass);
   }
   if (!wanted) return;
   linear(block.self.out, scratch_.q.data(), rows, ops::Activation::none, scratch_.attended.data());
@@ -208,11 +208,34 @@ void Transformer::self_attention(const Pass& pass, const StreamWeights& stream, 
                  scratch_.row_map.data(), rounding_);
 }
 
-void Transformer::cross_attention(const Pass& pass, const StreamWeights& stream, const BlockWeights& block,
-                                  std::int64_t layer) {
-  const std::int64_t tokens = pass.frames * pass.tokens_per_frame, rows = pass.guidance_rows * tokens;
-  const std::int64_t width = stream.width, inner = config_.inner_dim(), heads = config_.num_attention_heads,
+// One part's keys and values into the cache, then its queries over it. A part after it may overwrite what this one
+// attended to: it was evicted in between.
+void Transformer::attend_cache(const Pass& pass, std::int64_t first, std::int64_t layer, bool wanted) {
+  const std::int64_t tokens = pass.frames * pass.tokens_per_frame;
+  const std::int64_t inner = config_.inner_dim(), heads = config_.num_attention_heads,
                      head_dim = config_.attention_head_dim;
+  KvCache& cache = *pass.cache;
+  const float scale = 1.0f / std::sqrt(static_cast<float>(head_dim));
+  const ops::Dtype dtype = cache.shape().dtype;
+  for (std::int64_t row = 0; row < pass.guidance_rows; ++row) {
+    const std::int64_t at = (first + row * tokens) * inner;
+    float* q = scratch_.q.data() + at;
+    float* k = scratch_.k.data() + at;
+    ops_.rope(q, tokens, heads, head_dim, inner, pass.rope->cos.data(), pass.rope->sin.data(), rounding_);
+    ops_.rope(k, tokens, heads, head_dim, inner, pass.rope->cos.data(), pass.rope->sin.data(), rounding_);
+    ops_.store_kv(k, tokens, heads, head_dim, inner, cache.keys(layer, row), dtype, cache.rows(),
+                  pass.write_rows->data());
+    ops_.store_kv(scratch_.v.data() + at, tokens, heads, head_dim, inner, cache.values(layer, row), dtype,
+                  cache.rows(), pass.write_rows->data());
+    if (!wanted) continue;
+    const ops::KeyValueView view{cache.keys(layer, row),     cache.values(layer, row),        dtype, cache.rows(),
+                                 pass.attended_rows->data(), std::ssize(*pass.attended_rows), 1.0f};
+    ops_.attention(q, tokens, heads, head_dim, inner, view, scale, rounding_, q, inner);
+  }
+}
+
+void Transformer::cross_attention(std::span<const Pass> parts, const BlockWeights& block, std::int64_t layer) {
+  const std::int64_t rows = rows_of(parts), width = block.cross.q.weight.cols, inner = config_.inner_dim();
   const float* input = scratch_.hidden.data();
   if (!block.norm2_weight.empty()) {
     ops_.layer_norm({input, rows, width, config_.eps, block.norm2_weight.data(), block.norm2_bias.data(), nullptr,
@@ -221,18 +244,29 @@ void Transformer::cross_attention(const Pass& pass, const StreamWeights& stream,
   }
   linear(block.cross.q, input, rows, ops::Activation::none, scratch_.q.data());
   ops_.rms_norm(scratch_.q.data(), rows, inner, inner, config_.eps, block.cross.norm_q.data(), rounding_);
+  std::int64_t first = 0;
+  for (const Pass& pass : parts) {
+    attend_text(pass, first, layer);
+    first += rows_of(pass);
+  }
+  linear(block.cross.out, scratch_.q.data(), rows, ops::Activation::none, scratch_.attended.data());
+  ops_.add_gated(scratch_.hidden.data(), scratch_.attended.data(), rows, width, nullptr, 0, nullptr, rounding_);
+}
+
+void Transformer::attend_text(const Pass& pass, std::int64_t first, std::int64_t layer) {
+  const std::int64_t tokens = pass.frames * pass.tokens_per_frame;
+  const std::int64_t inner = config_.inner_dim(), heads = config_.num_attention_heads,
+                     head_dim = config_.attention_head_dim;
   const float scale = 1.0f / std::sqrt(static_cast<float>(head_dim));
   for (std::int64_t row = 0; row < pass.guidance_rows; ++row) {
     const TextKeysValues& text = (*pass.text)[static_cast<std::size_t>(row)];
     const std::int64_t plane = text.rows * inner * ops::bytes_of(text.dtype);
     const std::int64_t text_stream = text.streams == 2 ? static_cast<std::int64_t>(pass.modality) : 0;
     const std::byte* k = text.data.data() + (text_stream * config_.num_layers + layer) * 2 * plane;
-    float* q = scratch_.q.data() + row * tokens * inner;
+    float* q = scratch_.q.data() + (first + row * tokens) * inner;
     const ops::KeyValueView view{k, k + plane, text.dtype, text.rows, nullptr, text.rows, text.last_weight};
     ops_.attention(q, tokens, heads, head_dim, inner, view, scale, rounding_, q, inner);
   }
-  linear(block.cross.out, scratch_.q.data(), rows, ops::Activation::none, scratch_.attended.data());
-  ops_.add_gated(scratch_.hidden.data(), scratch_.attended.data(), rows, width, nullptr, 0, nullptr, rounding_);
 }
 
 void Transformer::feed_forward(const StreamWeights& stream, const BlockWeights& block, std::int64_t rows) {

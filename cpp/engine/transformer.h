@@ -9,6 +9,7 @@
 #include <atomic>
 #include <cstdint>
 #include <memory>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -102,7 +103,14 @@ class Transformer {
                       const std::atomic<bool>* cancel, TextKeysValues* out);
 
   // Errors: ABORTED (cancel was set; the cache's written rows are then undefined).
-  Status forward(const Pass& pass);
+  Status forward(const Pass& pass) { return forward(std::span(&pass, 1)); }
+  // The same for passes that follow one another, in one go: the weights are read once for all. A later part attends to
+  // what an earlier one wrote, never the other way round. Several parts have the same guidance rows, the same blocks
+  // (can_pack) and no output.
+  Status forward(std::span<const Pass> parts);
+  // Whether video and action passes may be parts of one: in the mixture-of-transformers form they have blocks of their
+  // own.
+  [[nodiscard]] bool can_pack() const { return streams_[0].blocks == streams_[1].blocks; }
 
  private:
   friend class TransformerProbe;  // test/cpp/units_test.cpp drives single blocks
@@ -134,12 +142,17 @@ class Transformer {
   void linear(const Linear& layer, const float* x, std::int64_t rows, ops::Activation act, float* y);
   void project_text_layer(const BlockWeights& block, const std::vector<float>& rows, std::byte* k, TextKeysValues* out);
   const Conditioning& condition(Modality modality, float timestep);
-  void embed(const Pass& pass, const StreamWeights& stream, std::int64_t rows);
-  void build_row_map(const Pass& pass, std::vector<float>* distinct);
+  // Rows of activations: for each part its guidance rows one after another, [part][guidance row][token].
+  static std::int64_t rows_of(const Pass& pass) { return pass.guidance_rows * pass.frames * pass.tokens_per_frame; }
+  static std::int64_t rows_of(std::span<const Pass> parts);
+  void embed(const Pass& pass, float* to);
+  void map_rows(const Pass& pass, std::int32_t* to, std::vector<const Conditioning*>* conditions);
   void block_modulation(const BlockWeights& block, const std::vector<const Conditioning*>& conditions,
                         std::int64_t width);
-  void self_attention(const Pass& pass, const StreamWeights& stream, const BlockWeights& block, std::int64_t layer);
-  void cross_attention(const Pass& pass, const StreamWeights& stream, const BlockWeights& block, std::int64_t layer);
+  void self_attention(std::span<const Pass> parts, const BlockWeights& block, std::int64_t layer, bool wanted);
+  void attend_cache(const Pass& pass, std::int64_t first, std::int64_t layer, bool wanted);
+  void cross_attention(std::span<const Pass> parts, const BlockWeights& block, std::int64_t layer);
+  void attend_text(const Pass& pass, std::int64_t first, std::int64_t layer);
   void feed_forward(const StreamWeights& stream, const BlockWeights& block, std::int64_t rows);
   void finish(const Pass& pass, const StreamWeights& stream, const std::vector<const Conditioning*>& conditions,
               std::int64_t rows);

@@ -107,9 +107,9 @@ class TransformerProbe {
     const auto attended = [&] {
       return std::vector<float>(scratch.attended.begin(), scratch.attended.begin() + rows * width);
     };
-    transformer_->self_attention(pass, stream, block_, 0);
+    transformer_->self_attention({&pass, 1}, block_, 0, true);
     result.self = attended();
-    transformer_->cross_attention(pass, stream, block_, 0);
+    transformer_->cross_attention({&pass, 1}, block_, 0);
     result.cross = attended();
     transformer_->feed_forward(stream, block_, rows);
     result.ffn = attended();
