@@ -110,7 +110,10 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--dtype", choices=list(DTYPES), default="bf16", help="of transformer and autoencoder")
     parser.add_argument("--last", action="store_true", help="the last weights instead of their average")
     options = parser.parse_args(arguments)
-    state = torch.load(options.run / f"{options.stage}.pt", weights_only=True, map_location="cpu")
+    file = options.run / f"{options.stage}.pt"
+    if not file.exists():
+        raise SystemExit(f"expected {file}, the result of stage {options.stage}; run it, or name another one with --stage")
+    state = torch.load(file, weights_only=True, map_location="cpu")
     config = TransformerConfig(**state["config"])
     tensors = {name: dict(state[name]) for name in ("model", "encoder")}
     if not options.last:

@@ -69,7 +69,7 @@ class TrainPolicyTest(unittest.TestCase):
         budget = ["--stage", stage, "--minutes", "5", "--steps", str(steps)]
         with contextlib.redirect_stdout(io.StringIO()):
             train_policy.main([str(self.out), *map(str, self.files), *sizes, *budget, *more])
-        return torch.load(self.out / f"{stage}.pt", weights_only=True)
+        return torch.load(self.out / f"{stage}.pt", map_location="cpu", weights_only=True)
 
     def test_all_stages_and_export(self):
         with self.assertRaisesRegex(SystemExit, "ground.pt, the result of the stage before"):
