@@ -231,10 +231,12 @@ function assumptions(report: AsyncReport): string {
 
 /** What a forecast from before cannot know. */
 function moved(report: AsyncReport): string {
+  const cells = report.cells.filter(({ group }) => group === 'moved');
   return [
     '## A board that is knocked',
     '',
-    'The buttons slide along the table together, once, 0.6 to 2 s after the start; delay 100 %. Differences are from `async-naive` here.',
+    `The buttons slide along the table together, once, 0.6 to 2 s after the start; delay 100 %, ${cells[0]?.episodes ?? 0} scenes of each task. ` +
+      'Differences are from `async-naive` here.',
     '',
     comparison(report, 'moved'),
   ].join('\n');
@@ -293,7 +295,7 @@ export function asyncMarkdown(report: AsyncReport, { chart, imagined }: ReportPi
     '',
     `- checkpoint: ${checkpoint.name}, SHA-256 ${checkpoint.hash}`,
     `- ${steps}; backend ${checkpoint.backend}`,
-    `- episodes: up to ${episodes} per task and cell, seeds from ${firstSeed}, the same for all; virtual time, every prediction takes the delay`,
+    `- episodes: ${episodes} per task and cell unless it says otherwise, seeds from ${firstSeed}, the same for all; virtual time, every prediction takes the delay`,
     `- machine: ${machine.cpu}, ${machine.cores} cores, Node ${machine.node}, ${machine.platform}`,
     `- commits: ${commits.join(', ') || 'unknown'}`,
     `- dates: ${dates.join(' to ')}; ${(wallS / 3600).toFixed(1)} hours of running`,
