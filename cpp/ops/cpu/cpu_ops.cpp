@@ -23,7 +23,9 @@ constexpr std::int64_t kRowGrain = 8;
 const Kernels& choose_kernels() {
 #if defined(PREMOTOR_X86_64)
   const char* forced = std::getenv("PREMOTOR_ISA");
-  const bool allow_512 = forced == nullptr || std::strcmp(forced, "avx512") == 0;
+  // avx512_dot is a level of the packed products alone (packed_kernels.h).
+  const bool allow_512 =
+      forced == nullptr || std::strcmp(forced, "avx512") == 0 || std::strcmp(forced, "avx512_dot") == 0;
   const bool allow_2 = allow_512 || std::strcmp(forced, "avx2") == 0;
   __builtin_cpu_init();
   if (allow_512 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
