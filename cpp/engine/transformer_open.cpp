@@ -24,6 +24,7 @@ Status Transformer::read(const std::string& folder, WeightPrecision precision) {
   PREMOTOR_TRY(TensorStore::open_folder(folder, stems, &store_));
   for (const StoredTensor& tensor : store_.tensors()) parameters_ += tensor.elements();
   WeightReader reader(store_, precision);
+  reader.prepare_with(ops_, rounding_);
   for (const Modality modality : {Modality::video, Modality::action})
     PREMOTOR_TRY(read_stream(reader, modality, &streams_[static_cast<int>(modality)]));
   PREMOTOR_TRY(read_text_embedder(reader));

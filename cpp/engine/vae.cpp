@@ -74,6 +74,7 @@ Status Vae::open(const std::string& folder, WeightPrecision precision, ops::Roun
   PREMOTOR_TRY(read_vae_config(folder, &impl->config));
   PREMOTOR_TRY(TensorStore::open_folder(folder, diffusers_stems, &impl->store));
   WeightReader reader(impl->store, precision);
+  reader.prepare_with(ops, rounding);
   PREMOTOR_TRY(vae::read_weights(reader, impl->config, &impl->weights));
   impl->unread = reader.unread();
   impl->weight_bytes = reader.weight_bytes();

@@ -13,6 +13,9 @@ namespace premotor::engine {
 
 namespace {
 
+// Largest model, in parameters, that is kept a second time in the backend's form.
+constexpr std::int64_t kPreparedElementsMax = 500'000'000;
+
 constexpr std::size_t alignment_bytes = 64;  // a cache line, and the widest vector register
 
 bool is_float(StoredDtype dtype) {
@@ -95,10 +98,26 @@ Status WeightReader::allocate(const StoredTensor& tensor, std::int64_t elements,
   return Status::good();
 }
 
+void WeightReader::prepare_with(ops::Ops& ops, ops::Rounding rounding) {
+  std::int64_t elements = 0;
+  for (const StoredTensor& tensor : store_.tensors()) elements += tensor.elements();
+  if (elements > kPreparedElementsMax) return;
+  preparer_ = &ops;
+  rounding_ = rounding;
+}
+
 Status WeightReader::matrix(const std::string& name, std::int64_t rows, std::int64_t cols, ops::Matrix* out,
                             const std::vector<std::int64_t>& stored_shape) {
+  const std::vector<std::int64_t> plain{rows, cols};
+  PREMOTOR_TRY(read_matrix(name, rows, cols, stored_shape.empty() ? plain : stored_shape, out));
+  if (preparer_ != nullptr) preparer_->prepare(out, rounding_);
+  return Status::good();
+}
+
+Status WeightReader::read_matrix(const std::string& name, std::int64_t rows, std::int64_t cols,
+                                 const std::vector<std::int64_t>& stored_shape, ops::Matrix* out) {
   const StoredTensor* tensor = nullptr;
-  PREMOTOR_TRY(fetch(name, stored_shape.empty() ? std::vector<std::int64_t>{rows, cols} : stored_shape, &tensor));
+  PREMOTOR_TRY(fetch(name, stored_shape, &tensor));
   assert(tensor->elements() == rows * cols);
   const ops::Dtype dtype = target(*tensor);
   *out = {tensor->data, dtype, rows, cols};
@@ -163,6 +182,7 @@ Status WeightReader::convolution(const std::string& name, const std::vector<std:
   }
   store_.release_pages(*tensor);
   *out = {copy, dtype, rows, taps * inputs};
+  if (preparer_ != nullptr) preparer_->prepare(out, rounding_);
   return Status::good();
 }
 

@@ -23,6 +23,10 @@ class WeightReader {
  public:
   WeightReader(const TensorStore& store, WeightPrecision precision) : store_(store), precision_(precision) {}
 
+  // From here on the backend may keep a form of its own of every matrix (Ops::prepare), unless the store is so large that
+  // a second copy of it would not be welcome.
+  void prepare_with(ops::Ops& ops, ops::Rounding rounding);
+
   // A matrix [rows, cols]. It is stored as [rows, cols], or as `stored_shape` when that is given (same product).
   // `out->data` points into the map or into memory owned by this reader's buffers (see take_buffers); copies are
   // 64-byte aligned. Errors: CHECKPOINT_MISSING_TENSOR, CHECKPOINT_SHAPE, CHECKPOINT_DTYPE, OUT_OF_MEMORY.
@@ -52,6 +56,8 @@ class WeightReader {
   [[nodiscard]] std::int64_t weight_bytes() const { return weight_bytes_; }
 
  private:
+  Status read_matrix(const std::string& name, std::int64_t rows, std::int64_t cols,
+                     const std::vector<std::int64_t>& stored_shape, ops::Matrix* out);
   Status fetch(const std::string& name, const std::vector<std::int64_t>& shape, const StoredTensor** out);
   // The element type that a stored tensor is computed from under this reader's precision.
   [[nodiscard]] ops::Dtype target(const StoredTensor& tensor) const;
@@ -59,6 +65,8 @@ class WeightReader {
 
   const TensorStore& store_;
   WeightPrecision precision_;
+  ops::Ops* preparer_ = nullptr;
+  ops::Rounding rounding_ = ops::Rounding::none;
   std::vector<std::string> read_;
   std::vector<std::unique_ptr<std::byte[]>> buffers_;
   std::int64_t converted_bytes_ = 0;

@@ -28,6 +28,7 @@ struct Matrix {
   Dtype dtype = Dtype::f32;
   std::int64_t rows = 0;
   std::int64_t cols = 0;
+  const void* prepared = nullptr;  // what Ops::prepare made of it, the backend's own; null: nothing
 };
 
 // A read-only view of cached keys and values for one guidance row of one layer.
@@ -62,6 +63,11 @@ class Ops {
 
   [[nodiscard]] virtual const char* name() const = 0;  // "cpu-avx512", ...
   [[nodiscard]] virtual ThreadPool& pool() = 0;        // for host-side loops of the engine
+
+  // Lets the backend keep a weight in the form that its kernels read, until the backend's end; `data` stays what it is.
+  // linear and conv3d take either form. Called while a model is opened, and the only call that allocates. Rounding::bf16
+  // promises that the weight only ever meets activations that are bfloat16 values.
+  virtual void prepare(Matrix* w, Rounding rounding) = 0;
 
   // y[m, n] = act(round(x[m, k] w[n, k]^T + bias[n])), rounded again after the activation. bias may be null. ldx, ldy:
   // row strides in elements.

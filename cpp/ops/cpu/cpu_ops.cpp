@@ -9,6 +9,7 @@
 #include "base/half.h"
 #include "ops/cpu/attention.h"
 #include "ops/cpu/conv.h"
+#include "ops/cpu/packed_linear.h"
 
 namespace premotor::ops {
 namespace {
@@ -17,13 +18,17 @@ namespace {
 // cache.
 constexpr std::int64_t kBlockRows = 48;
 constexpr std::int64_t kBlockColumns = 96;
+constexpr std::size_t kAlignment = 64;
+constexpr std::int64_t kWidenedElementsMax = 1 << 18;
 // Rows handed to a thread at once by the row-wise operations.
 constexpr std::int64_t kRowGrain = 8;
 
 const Kernels& choose_kernels() {
 #if defined(PREMOTOR_X86_64)
   const char* forced = std::getenv("PREMOTOR_ISA");
-  const bool allow_512 = forced == nullptr || std::strcmp(forced, "avx512") == 0;
+  // avx512_dot is a level of the packed products alone (packed_kernels.h).
+  const bool allow_512 =
+      forced == nullptr || std::strcmp(forced, "avx512") == 0 || std::strcmp(forced, "avx512_dot") == 0;
   const bool allow_2 = allow_512 || std::strcmp(forced, "avx2") == 0;
   __builtin_cpu_init();
   if (allow_512 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
@@ -41,11 +46,62 @@ const Kernels& cpu_kernels() {
   return best;
 }
 
-CpuOps::CpuOps(int threads, const Kernels& kernels) : pool_(std::max(threads, 1)), kernels_(kernels) {}
+CpuOps::CpuOps(int threads, const Kernels& kernels, const PackedKernels& packed)
+    : pool_(std::max(threads, 1)), kernels_(kernels), packed_kernels_(packed) {}
+CpuOps::~CpuOps() = default;
+
+// A weight in panels, and which product it is for.
+struct CpuOps::Prepared {
+  PackedMatrix matrix;
+  Product product;
+  std::unique_ptr<void, Free> memory;
+};
+
+void CpuOps::prepare(Matrix* w, Rounding rounding) {
+  assert(w->dtype != Dtype::f16 && w->prepared == nullptr);
+  if (w->rows < 1 || w->cols < 1) return;
+  Product product = Product::f32;
+  // A small weight stays in a cache, where widening it costs more than the second half of its bytes.
+  const bool is_small = w->rows * w->cols <= kWidenedElementsMax;
+  if (w->dtype == Dtype::bf16 && rounding == Rounding::bf16)
+    product = Product::bf16_dot;
+  else if (w->dtype == Dtype::bf16 && !is_small)
+    product = Product::bf16;
+  const PackedPrecision precision = packed_precision(product);
+  const auto bytes = static_cast<std::size_t>(packed_bytes(precision, w->rows, w->cols));
+  std::unique_ptr<void, Free> memory(std::aligned_alloc(kAlignment, bytes));
+  if (memory == nullptr) return;
+  pack(*w, precision, memory.get());
+  const PackedMatrix matrix{memory.get(), precision, w->rows, w->cols};
+  prepared_.push_back(std::make_unique<Prepared>(Prepared{matrix, product, std::move(memory)}));
+  w->prepared = prepared_.back().get();
+}
+
+void CpuOps::packed(const Prepared& w, const float* x, std::int64_t m, std::int64_t ldx, PackedProduct args) {
+  const std::int64_t bytes = packed_scratch_bytes(packed_kernels_, w.product, m, w.matrix.k);
+  if (bytes > scratch_bytes_) {
+    scratch_.reset(std::aligned_alloc(kAlignment, static_cast<std::size_t>(bytes)));
+    scratch_bytes_ = bytes;
+  }
+  args.product = w.product;
+  args.m = m;
+  args.w = w.matrix;
+  packed_linear(pool_, packed_kernels_, x, ldx, scratch_.get(), args);
+}
 
 void CpuOps::linear(const float* x, std::int64_t m, std::int64_t ldx, const Matrix& w, const float* bias,
                     Activation act, Rounding rounding, float* y, std::int64_t ldy) {
   assert(w.dtype != Dtype::f16);
+  if (w.prepared != nullptr && m > 0) {
+    PackedProduct args;
+    args.bias = bias;
+    args.act = act;
+    args.rounding = rounding;
+    args.y = y;
+    args.ldy = ldy;
+    packed(*static_cast<const Prepared*>(w.prepared), x, m, ldx, args);
+    return;
+  }
   const std::int64_t n = w.rows, k = w.cols;
   const std::int64_t row_blocks = (m + kBlockRows - 1) / kBlockRows;
   const std::int64_t column_blocks = (n + kBlockColumns - 1) / kBlockColumns;

@@ -2,10 +2,13 @@
 // loops use the pool.
 #pragma once
 
+#include <cstdlib>
 #include <memory>
+#include <vector>
 
 #include "base/thread_pool.h"
 #include "ops/cpu/kernels.h"
+#include "ops/cpu/packed_linear.h"
 #include "ops/ops.h"
 
 namespace premotor::ops {
@@ -13,11 +16,14 @@ namespace premotor::ops {
 class CpuOps final : public Ops {
  public:
   // threads >= 1. `kernels` defaults to the best table for this processor; tests pass each in turn.
-  explicit CpuOps(int threads, const Kernels& kernels = cpu_kernels());
+  explicit CpuOps(int threads, const Kernels& kernels = cpu_kernels(),
+                  const PackedKernels& packed = cpu_packed_kernels());
+  ~CpuOps() override;
 
   [[nodiscard]] const char* name() const override { return kernels_.name; }
   [[nodiscard]] ThreadPool& pool() override { return pool_; }
 
+  void prepare(Matrix* w, Rounding rounding) override;
   void linear(const float* x, std::int64_t m, std::int64_t ldx, const Matrix& w, const float* bias, Activation act,
               Rounding rounding, float* y, std::int64_t ldy) override;
   void layer_norm(const LayerNorm& args) override;
@@ -36,6 +42,16 @@ class CpuOps final : public Ops {
  private:
   ThreadPool pool_;
   const Kernels& kernels_;
+  const PackedKernels& packed_kernels_;
+  struct Prepared;
+  void packed(const Prepared& w, const float* x, std::int64_t m, std::int64_t ldx, PackedProduct args);
+  std::vector<std::unique_ptr<Prepared>> prepared_;
+  // Activations of a packed product, as large as the largest one so far.
+  struct Free {
+    void operator()(void* memory) const { std::free(memory); }
+  };
+  std::unique_ptr<void, Free> scratch_;
+  std::int64_t scratch_bytes_ = 0;
 };
 
 }  // namespace premotor::ops

@@ -1,53 +1,20 @@
 // Portable vector kernels (GCC/Clang vector extensions), compiled once per instruction set with PREMOTOR_ISA and
-// PREMOTOR_VECTOR_WIDTH set by the build. Includes no header with inline functions, so that no code compiled for one
-// instruction set is shared with another.
+// PREMOTOR_VECTOR_WIDTH set by the build. Includes no header with inline functions but vectors.h, whose functions are
+// this file's own, so that no code compiled for one instruction set is shared with another.
 #include "ops/cpu/kernels.h"
 
-#ifndef PREMOTOR_ISA
-#define PREMOTOR_ISA baseline
-#endif
-#ifndef PREMOTOR_VECTOR_WIDTH
-#define PREMOTOR_VECTOR_WIDTH 4
-#endif
+#include "ops/cpu/vectors.h"
+
 #define PREMOTOR_TEXT_(x) #x
 #define PREMOTOR_TEXT(x) PREMOTOR_TEXT_(x)
 
 namespace premotor::ops::PREMOTOR_ISA {
 namespace {
 
-constexpr int W = PREMOTOR_VECTOR_WIDTH;  // float lanes of one vector
 // Rows of x and rows of w in one register tile: accumulators + operands fit the register file (32 registers with
 // AVX-512, 16 below).
 constexpr int MR = W >= 16 ? 4 : 3;
 constexpr int NR = W >= 16 ? 6 : (W >= 8 ? 4 : 3);
-
-typedef float F __attribute__((vector_size(W * 4)));
-typedef std::int32_t I __attribute__((vector_size(W * 4)));
-typedef std::uint32_t U __attribute__((vector_size(W * 4)));
-typedef std::uint16_t H __attribute__((vector_size(W * 2)));
-
-inline F load(const float* p) {
-  F v;
-  __builtin_memcpy(&v, p, sizeof v);
-  return v;
-}
-inline F load(const std::uint16_t* p) {
-  H h;
-  __builtin_memcpy(&h, p, sizeof h);
-  const U wide = __builtin_convertvector(h, U) << 16;
-  F v;
-  __builtin_memcpy(&v, &wide, sizeof v);
-  return v;
-}
-inline void store(float* p, F v) { __builtin_memcpy(p, &v, sizeof v); }
-inline float widen(float x) { return x; }
-inline float widen(std::uint16_t bits) {
-  const std::uint32_t wide = static_cast<std::uint32_t>(bits) << 16;
-  float v;
-  __builtin_memcpy(&v, &wide, sizeof v);
-  return v;
-}
-inline F splat(float x) { return x - F{}; }
 
 // Sums the lanes in a fixed tree.
 inline float lane_sum(F v) {
@@ -151,29 +118,6 @@ void weighted_sum(const float* p, std::int64_t ldp, std::int64_t m, const T* v, 
   for (; i < m; ++i) weighted_rows<1>(p + i * ldp, ldp, v, n, d, o + i * ldo, ldo);
 }
 
-// exp(x) by range reduction x = n ln2 + r, |r| <= ln2/2, and a degree-6 polynomial; relative error below 2e-7. Inputs
-// are clamped to the range where the result is a normal float. Cody-Waite split of ln2 as in Cephes' expf (S. Moshier).
-inline F exp_vector(F x) {
-  x = x < -87.0f ? splat(-87.0f) : x;
-  x = x > 88.0f ? splat(88.0f) : x;
-  const F scaled = x * 1.44269504088896341f;
-  const F shifted = scaled + 12582912.0f;  // 1.5 * 2^23: rounds to the nearest integer
-  const F n = shifted - 12582912.0f;
-  F r = x - n * 0.693359375f;
-  r = r + n * 2.12194440e-4f;
-  F p = splat(1.9875691500e-4f);
-  p = p * r + 1.3981999507e-3f;
-  p = p * r + 8.3334519073e-3f;
-  p = p * r + 4.1665795894e-2f;
-  p = p * r + 1.6666665459e-1f;
-  p = p * r + 5.0000001201e-1f;
-  p = p * r * r + r + 1.0f;
-  const I exponent = (__builtin_convertvector(n, I) + 127) << 23;
-  F power;
-  __builtin_memcpy(&power, &exponent, sizeof power);
-  return p * power;
-}
-
 // Applies a vector function to n floats in place; the tail goes through a padded vector, so every element sees the same
 // arithmetic.
 template <typename Function>
@@ -217,28 +161,9 @@ float max_row(const float* s, std::int64_t n) {
   return best;
 }
 
-// gelu(x) = 0.5 x (1 + tanh(u)) = x / (1 + exp(-2u)), u = sqrt(2/pi) (x + 0.044715 x^3).
-void gelu_tanh(float* x, std::int64_t n) {
-  map_in_place(x, n, [](F v) {
-    const F u = (v + v * v * v * 0.044715f) * 0.7978845608028654f;
-    return v / (exp_vector(u * -2.0f) + 1.0f);
-  });
-}
-
-void silu(float* x, std::int64_t n) {
-  map_in_place(x, n, [](F v) { return v / (exp_vector(-v) + 1.0f); });
-}
-
-void round_bf16(float* x, std::int64_t n) {
-  map_in_place(x, n, [](F v) {
-    U bits;
-    __builtin_memcpy(&bits, &v, sizeof bits);
-    const U rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) & 0xffff0000u;
-    F y;
-    __builtin_memcpy(&y, &rounded, sizeof y);
-    return v == v ? y : v;
-  });
-}
+void gelu_tanh(float* x, std::int64_t n) { map_in_place(x, n, gelu_vector); }
+void silu(float* x, std::int64_t n) { map_in_place(x, n, silu_vector); }
+void round_bf16(float* x, std::int64_t n) { map_in_place(x, n, round_vector); }
 
 }  // namespace
 

@@ -33,7 +33,7 @@ struct Kernels {
 };
 
 // The best table for this processor. `premotor_isa` (environment PREMOTOR_ISA = baseline | avx2 | avx512) forces a
-// lower one.
+// lower one; avx512_dot counts as avx512 here.
 const Kernels& cpu_kernels();
 
 namespace baseline {

@@ -1,0 +1,72 @@
+// The inner loops over packed weights, one table per instruction set (packed_kernels.cpp is compiled once for each).
+// Raw pointers, no framework, no allocation.
+#pragma once
+
+#include <cstdint>
+
+#include "ops/cpu/packed.h"
+
+namespace premotor::ops {
+
+// sum[r, c] = sum over u of x[u, r] . w[u, c], r < rows, c < 32, where "." is the product over one unit (packed.h).
+struct PackedTile {
+  const void* x;       // [units, rows] activation units as `convert` wrote them, 4-byte aligned
+  std::int64_t rows;   // 1 .. PackedKernels::rows
+  const void* w;       // [units, 32] units of one panel, 64-byte aligned
+  std::int64_t units;  // >= 1
+  void* sum;           // [rows, 32] f32, s32 of an int8 product; 64-byte aligned, written whole
+};
+
+// Adds a block's sums to what y carries and, behind the last block, makes y of it:
+//   y[r, c] = round(act(round(sum[r, c] + bias[c]))), an int8 sum first times x_scale[r] * w_scale[c].
+struct PackedFinish {
+  const void* sum;           // [rows, 32] as PackedTile::sum
+  std::int64_t rows;         // >= 1
+  std::int64_t columns;      // 1 .. 32: those of the panel that y has
+  bool is_first, is_last;    // of the blocks along k
+  const float* x_scale;      // [rows] f32; int8 only, as the next two
+  const float* w_scale;      // [32] f32
+  const std::int32_t* sums;  // [32] the weights' sums along k: takes out the offset of unsigned activations
+  const float* bias;         // [columns] or null
+  Activation act;
+  Rounding rounding;
+  float* y;  // [rows, columns], row stride ldy; between blocks it carries the sums, s32 bits of an int8 product
+  std::int64_t ldy;
+};
+
+struct PackedKernels {
+  const char* name;
+  std::int64_t rows;                   // most rows of a tile
+  std::int64_t unit_bytes[kProducts];  // of one unit of activations: 4, or 8 where kernels want them widened
+  bool is_native[kProducts];           // the product has instructions of its own here
+
+  // Row-major x [rows, k] f32, row stride ldx -> [units, rows] activation units; int8 also writes scales [rows].
+  void (*convert[kProducts])(const float* x, std::int64_t ldx, std::int64_t rows, std::int64_t k, void* to,
+                             float* scales);
+  void (*multiply[kProducts])(const PackedTile& tile);
+  void (*finish)(const PackedFinish& finish);       // of f32 sums
+  void (*finish_int8)(const PackedFinish& finish);  // of s32 sums
+};
+
+// The best table for this processor. Environment PREMOTOR_ISA = baseline | avx2 | avx512 | avx512_dot forces a lower
+// one.
+const PackedKernels& cpu_packed_kernels();
+
+// The tables that this processor can run, lowest first, at most kPackedTables; returns how many.
+constexpr int kPackedTables = 4;
+int cpu_packed_tables(const PackedKernels* tables[kPackedTables]);
+
+namespace baseline {
+const PackedKernels& packed_kernels();
+}
+namespace avx2 {
+const PackedKernels& packed_kernels();
+}
+namespace avx512 {
+const PackedKernels& packed_kernels();
+}
+namespace avx512_dot {
+const PackedKernels& packed_kernels();
+}
+
+}  // namespace premotor::ops

@@ -1,0 +1,186 @@
+// Cuts packed products into cache blocks and tasks; the choice of the kernels' table. See packed_linear.h.
+#include "ops/cpu/packed_linear.h"
+
+#include <algorithm>
+#include <cassert>
+#include <cstdlib>
+#include <cstring>
+
+namespace premotor::ops {
+namespace {
+
+// Rows of one task: their activations of one block of k stay in a second-level cache while panels pass.
+constexpr std::int64_t kTaskTiles = 24;
+constexpr std::int64_t kActivationBytes = 512 * 1024;
+// Below this much work a thread takes longer to wake than to do its share.
+constexpr std::int64_t kSerialMultiplies = 1 << 19;
+constexpr std::int64_t kSerialValues = 1 << 15;
+
+std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
+
+// The rows as tiles of as equal a height as can be: 16 rows are 8 + 8, not 12 + 4.
+struct Tiles {
+  std::int64_t count, least, taller;
+
+  Tiles(std::int64_t rows, std::int64_t most)
+      : count(ceil_div(rows, most)), least(rows / count), taller(rows % count) {}
+  [[nodiscard]] std::int64_t begin(std::int64_t tile) const { return tile * least + std::min(tile, taller); }
+  [[nodiscard]] std::int64_t rows(std::int64_t tile) const { return least + (tile < taller ? 1 : 0); }
+};
+
+// One product with what its tasks need.
+struct Job {
+  const PackedKernels& kernels;
+  const PackedProduct& args;
+  std::size_t product;
+  Tiles tiles;
+  std::int64_t units, unit_bytes;
+
+  Job(const PackedKernels& table, const PackedProduct& given)
+      : kernels(table),
+        args(given),
+        product(static_cast<std::size_t>(given.product)),
+        tiles(given.m, table.rows),
+        units(packed_units(given.w.precision, given.w.k)),
+        unit_bytes(table.unit_bytes[product]) {}
+
+  [[nodiscard]] const char* activations() const { return static_cast<const char*>(args.converted); }
+  [[nodiscard]] const float* x_scales() const;
+  void run_tile(std::int64_t panel, std::int64_t tile, std::int64_t first_unit, std::int64_t count) const;
+  void run_panels(std::int64_t tile_begin, std::int64_t tile_end, std::int64_t panel_begin,
+                  std::int64_t panel_end) const;
+};
+
+std::int64_t activation_bytes(std::int64_t m, std::int64_t units, std::int64_t unit_bytes) {
+  return ceil_div(m * units * unit_bytes, 64) * 64;
+}
+
+const float* Job::x_scales() const {
+  return reinterpret_cast<const float*>(activations() + activation_bytes(args.m, units, unit_bytes));
+}
+
+void Job::run_tile(std::int64_t panel, std::int64_t tile, std::int64_t first_unit, std::int64_t count) const {
+  constexpr std::int64_t kRowsMost = 16;
+  alignas(64) float sum[kRowsMost * kPanelColumns];
+  const std::int64_t row = tiles.begin(tile), rows = tiles.rows(tile), column = panel * kPanelColumns;
+  assert(rows <= kRowsMost);
+  const char* x = activations() + (row * units + first_unit * rows) * unit_bytes;
+  const char* w = static_cast<const char*>(args.w.data) + (panel * units + first_unit) * kPanelColumns * 4;
+  kernels.multiply[product]({x, rows, w, count, sum});
+
+  PackedFinish finish = {};
+  finish.sum = sum;
+  finish.rows = rows;
+  finish.columns = std::min(kPanelColumns, args.w.n - column);
+  finish.is_first = first_unit == 0;
+  finish.is_last = first_unit + count == units;
+  finish.bias = args.bias == nullptr ? nullptr : args.bias + column;
+  finish.act = args.act;
+  finish.rounding = args.rounding;
+  finish.y = args.y + row * args.ldy + column;
+  finish.ldy = args.ldy;
+  if (args.product != Product::int8) return kernels.finish(finish);
+  finish.x_scale = x_scales() + row;
+  finish.w_scale = packed_scales(args.w) + column;
+  finish.sums = packed_sums(args.w) + column;
+  kernels.finish_int8(finish);
+}
+
+// Panels pass over a stretch of k whose activations stay in the second-level cache; inside it, a block of one panel
+// stays in the first-level cache while the tiles of rows pass. With few rows the stretch is all of k, and the weights
+// are read front to back.
+void Job::run_panels(std::int64_t tile_begin, std::int64_t tile_end, std::int64_t panel_begin,
+                     std::int64_t panel_end) const {
+  const std::int64_t rows = tiles.begin(tile_end - 1) + tiles.rows(tile_end - 1) - tiles.begin(tile_begin);
+  const std::int64_t fitting = kActivationBytes / (rows * unit_bytes) / kPackedBlock * kPackedBlock;
+  const std::int64_t stretch = std::max(fitting, kPackedBlock);
+  for (std::int64_t begin = 0; begin < units; begin += stretch) {
+    const std::int64_t end = std::min(begin + stretch, units);
+    for (std::int64_t panel = panel_begin; panel < panel_end; ++panel)
+      for (std::int64_t unit = begin; unit < end; unit += kPackedBlock)
+        for (std::int64_t tile = tile_begin; tile < tile_end; ++tile)
+          run_tile(panel, tile, unit, std::min(kPackedBlock, end - unit));
+  }
+}
+
+}  // namespace
+
+std::int64_t packed_scratch_bytes(const PackedKernels& kernels, Product product, std::int64_t m, std::int64_t k) {
+  const auto at = static_cast<std::size_t>(product);
+  const std::int64_t units = packed_units(packed_precision(product), k);
+  const std::int64_t scales = product == Product::int8 ? ceil_div(m * 4, 64) * 64 : 0;
+  return activation_bytes(m, units, kernels.unit_bytes[at]) + scales;
+}
+
+void packed_convert(ThreadPool& pool, const PackedKernels& kernels, Product product, const float* x, std::int64_t m,
+                    std::int64_t k, std::int64_t ldx, void* converted) {
+  assert(m >= 1 && k >= 1 && ldx >= k);
+  assert(product != Product::int8 || k <= kPackedDepthMax);
+  const auto at = static_cast<std::size_t>(product);
+  const std::int64_t row_bytes = packed_units(packed_precision(product), k) * kernels.unit_bytes[at];
+  const Tiles tiles(m, kernels.rows);
+  char* to = static_cast<char*>(converted);
+  float* scales = reinterpret_cast<float*>(to + ceil_div(m * row_bytes, 64) * 64);
+  const std::int64_t grain = m * k < kSerialValues ? tiles.count : 1;
+  pool.parallel_for(tiles.count, grain, [&](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t tile = begin; tile < end; ++tile) {
+      const std::int64_t row = tiles.begin(tile);
+      kernels.convert[at](x + row * ldx, ldx, tiles.rows(tile), k, to + row * row_bytes, scales + row);
+    }
+  });
+}
+
+void packed_multiply(ThreadPool& pool, const PackedKernels& kernels, const PackedProduct& args) {
+  assert(args.m >= 1 && args.w.n >= 1 && args.w.k >= 1 && args.ldy >= args.w.n);
+  assert(args.w.precision == packed_precision(args.product));
+  const Job job(kernels, args);
+  const std::int64_t panels = packed_panels(args.w.n), chunks = ceil_div(job.tiles.count, kTaskTiles);
+  const std::int64_t grain = args.m * args.w.n * args.w.k < kSerialMultiplies ? panels * chunks : 1;
+  pool.parallel_for(panels * chunks, grain, [&](std::int64_t begin, std::int64_t end) {
+    while (begin < end) {
+      const std::int64_t chunk = begin / panels, panel = begin % panels;
+      const std::int64_t panel_end = std::min(panels, panel + end - begin);
+      job.run_panels(chunk * kTaskTiles, std::min((chunk + 1) * kTaskTiles, job.tiles.count), panel, panel_end);
+      begin += panel_end - panel;
+    }
+  });
+}
+
+void packed_linear(ThreadPool& pool, const PackedKernels& kernels, const float* x, std::int64_t ldx, void* scratch,
+                   PackedProduct args) {
+  packed_convert(pool, kernels, args.product, x, args.m, args.w.k, ldx, scratch);
+  args.converted = scratch;
+  packed_multiply(pool, kernels, args);
+}
+
+int cpu_packed_tables(const PackedKernels* tables[kPackedTables]) {
+  int count = 0;
+  tables[count++] = &baseline::packed_kernels();
+#if defined(PREMOTOR_X86_64)
+  __builtin_cpu_init();
+  if (!__builtin_cpu_supports("avx2") || !__builtin_cpu_supports("fma")) return count;
+  tables[count++] = &avx2::packed_kernels();
+  if (!__builtin_cpu_supports("avx512f") || !__builtin_cpu_supports("avx512bw") ||
+      !__builtin_cpu_supports("avx512vl") || !__builtin_cpu_supports("avx512dq"))
+    return count;
+  tables[count++] = &avx512::packed_kernels();
+  if (!__builtin_cpu_supports("avx512bf16") || !__builtin_cpu_supports("avx512vnni")) return count;
+  tables[count++] = &avx512_dot::packed_kernels();
+#endif
+  return count;
+}
+
+const PackedKernels& cpu_packed_kernels() {
+  static const PackedKernels& best = []() -> const PackedKernels& {
+    const PackedKernels* tables[kPackedTables];
+    const int count = cpu_packed_tables(tables);
+    const char* forced = std::getenv("PREMOTOR_ISA");
+    if (forced == nullptr) return *tables[count - 1];
+    for (int i = 0; i < count; ++i)
+      if (std::strcmp(tables[i]->name + std::strlen("cpu-"), forced) == 0) return *tables[i];
+    return *tables[0];
+  }();
+  return best;
+}
+
+}  // namespace premotor::ops
