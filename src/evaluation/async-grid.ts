@@ -17,7 +17,7 @@ const OTHERS_SHARE = 0.125;
 const SLOW_EPISODES_SHARE = 0.25;
 const COMMIT_EPISODES_SHARE = 0.125;
 /** Real time takes its time. */
-const REAL_EPISODES_SHARE = 0.1;
+const REAL_EPISODES_SHARE = 0.05;
 
 export interface AsyncEntry {
   /** Names the kept file. */
