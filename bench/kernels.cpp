@@ -189,7 +189,7 @@ Row measure(Case* one, const Options& options, const Ceilings& ceiling, double e
   const auto at = [&](double part) { return times_s[static_cast<std::size_t>(part * double(times_s.size() - 1))]; };
   const double operations = 2.0 * double(one->m) * double(one->shape.n) * double(one->shape.k);
   const double bytes = double(one->weights.each) + 4.0 * double(one->m) * double(one->shape.n + one->shape.k);
-  const double least_s = std::max(operations / (ceiling.of(one->kind) * 1e9), bytes / (ceiling.all.read * 1e9));
+  const double least_s = std::max(operations / (ceiling.of(one->kind) * 1e9), bytes / (ceiling.all.best() * 1e9));
   return {
       one->kind,         one->m,        one->shape.n,   one->shape.k, one->weights.count,         std::ssize(times_s),
       at(0) * 1e3,       at(0.5) * 1e3, at(0.99) * 1e3, at(1) * 1e3,  operations / at(0.5) / 1e9, bytes / at(0.5) / 1e9,
