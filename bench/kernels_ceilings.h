@@ -60,6 +60,7 @@ inline double best_s(int threads, int tries, const std::function<void(int)>& bod
 struct Bandwidth {
   double triad = 0;  // GB/s of a[i] = b[i] + s c[i], 12 bytes each (what is fetched to be overwritten is not counted)
   double read = 0;   // GB/s of summing: what a product that only reads its weights can hope for
+  [[nodiscard]] double best() const { return std::max(triad, read); }
 };
 
 inline Bandwidth bandwidth(int threads, std::int64_t bytes_each, int tries) {

