@@ -287,7 +287,7 @@ class Session {
   std::vector<VaeStreamState> streams_;  // one per camera
   std::vector<TextKeysValues> text_;     // one per guidance row
   std::optional<PendingPass> pending_;
-  PassInput inputs_[2];  // of the passes that run, by modality
+  PassInput inputs_[2];                                         // of the passes that run, by modality
   std::vector<std::pair<std::int32_t, std::int32_t>> written_;  // (slot, row) of this call's lasting writes, for traces
 };
 

@@ -225,8 +225,8 @@ void Transformer::attend_cache(const Pass& pass, std::int64_t first, std::int64_
     ops_.rope(k, tokens, heads, head_dim, inner, pass.rope->cos.data(), pass.rope->sin.data(), rounding_);
     ops_.store_kv(k, tokens, heads, head_dim, inner, cache.keys(layer, row), dtype, cache.rows(),
                   pass.write_rows->data());
-    ops_.store_kv(scratch_.v.data() + at, tokens, heads, head_dim, inner, cache.values(layer, row), dtype,
-                  cache.rows(), pass.write_rows->data());
+    ops_.store_kv(scratch_.v.data() + at, tokens, heads, head_dim, inner, cache.values(layer, row), dtype, cache.rows(),
+                  pass.write_rows->data());
     if (!wanted) continue;
     const ops::KeyValueView view{cache.keys(layer, row),     cache.values(layer, row),        dtype, cache.rows(),
                                  pass.attended_rows->data(), std::ssize(*pass.attended_rows), 1.0f};

@@ -23,8 +23,8 @@ class WeightReader {
  public:
   WeightReader(const TensorStore& store, WeightPrecision precision) : store_(store), precision_(precision) {}
 
-  // From here on the backend may keep a form of its own of every matrix (Ops::prepare), unless the store is so large that
-  // a second copy of it would not be welcome.
+  // From here on the backend may keep a form of its own of every matrix (Ops::prepare), unless the store is so large
+  // that a second copy of it would not be welcome.
   void prepare_with(ops::Ops& ops, ops::Rounding rounding);
 
   // A matrix [rows, cols]. It is stored as [rows, cols], or as `stored_shape` when that is given (same product).

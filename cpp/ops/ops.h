@@ -65,8 +65,8 @@ class Ops {
   [[nodiscard]] virtual ThreadPool& pool() = 0;        // for host-side loops of the engine
 
   // Lets the backend keep a weight in the form that its kernels read, until the backend's end; `data` stays what it is.
-  // linear and conv3d take either form. Called while a model is opened, and the only call that allocates. Rounding::bf16
-  // promises that the weight only ever meets activations that are bfloat16 values.
+  // linear and conv3d take either form. Called while a model is opened. Rounding::bf16 promises that the weight only
+  // ever meets activations that are bfloat16 values.
   virtual void prepare(Matrix* w, Rounding rounding) = 0;
 
   // y[m, n] = act(round(x[m, k] w[n, k]^T + bias[n])), rounded again after the activation. bias may be null. ldx, ldy:

@@ -37,7 +37,8 @@ const SLOW_SHARES = [0.25] as const;
 /** How far the board with the buttons is knocked; a button's radius is 3 cm. */
 const MOVED_M = 0.05;
 const MOVED_EPISODES_SHARE = 2;
-const BUTTON_TASKS: readonly TaskName[] = ['touch', 'press-n', 'sequence'];
+/** The long ones: a forecast has time to become wrong. */
+const MOVED_TASKS: readonly TaskName[] = ['press-n', 'sequence'];
 /** The share of the speed at which commits are compared. */
 const CLAMPED_SHARE = 0.4;
 const LAG_MS = 60;
@@ -49,9 +50,13 @@ export interface AsyncGridOptions {
   readonly imagineSteps: number;
 }
 
-export function asyncGrid({ precision, videoSteps, actionSteps, imagineSteps }: AsyncGridOptions): AsyncEntry[] {
-  const plain = { precision, videoSteps, actionSteps, imagineSteps, memory: 'episode', disturbances: {}, pace: 'virtual' } as const;
-  const delays = DELAYS.flatMap((delayChunks) =>
+/** What every cell has in common. */
+type Plain = Pick<Configuration, 'precision' | 'videoSteps' | 'actionSteps' | 'imagineSteps' | 'memory' | 'disturbances' | 'pace'>;
+
+const modeOf = (mode: ModeName): Pick<Configuration, 'mode'> => (mode === 'sync' ? {} : { mode });
+
+function delayCells(plain: Plain): AsyncEntry[] {
+  return DELAYS.flatMap((delayChunks) =>
     MODE_NAMES.map((mode): AsyncEntry => {
       const percent = 100 * delayChunks;
       return {
@@ -60,12 +65,15 @@ export function asyncGrid({ precision, videoSteps, actionSteps, imagineSteps }: 
         group: 'delay',
         base: `${BASE_MODE}-${percent}`,
         tasks: TASK_NAMES,
-        configuration: { ...plain, ...(mode === 'sync' ? {} : { mode }), delayChunks },
+        configuration: { ...plain, ...modeOf(mode), delayChunks },
         share: MAIN_MODES.includes(mode) ? 1 : OTHERS_SHARE,
       };
     }),
   );
-  const slow = SLOW_SHARES.flatMap((speedShare) =>
+}
+
+function slowCells(plain: Plain): AsyncEntry[] {
+  return SLOW_SHARES.flatMap((speedShare) =>
     MAIN_MODES.map((mode): AsyncEntry => {
       const name = `slow-${100 * speedShare}`;
       return {
@@ -74,24 +82,28 @@ export function asyncGrid({ precision, videoSteps, actionSteps, imagineSteps }: 
         group: 'slow',
         base: `${name}-${BASE_MODE}`,
         tasks: TASK_NAMES,
-        configuration: { ...plain, ...(mode === 'sync' ? {} : { mode }), delayChunks: 1, speedShare },
+        configuration: { ...plain, ...modeOf(mode), delayChunks: 1, speedShare },
         share: SLOW_EPISODES_SHARE,
       };
     }),
   );
-  const moved = MAIN_MODES.map(
-    (mode): AsyncEntry => ({
-      name: `moved-${mode}`,
-      title: `${mode}, board moved ${100 * MOVED_M} cm`,
-      group: 'moved',
-      // What grounding is worth is the question here, and the answer is a matter of some percent.
-      base: 'moved-async-naive',
-      tasks: BUTTON_TASKS,
-      configuration: { ...plain, disturbances: { boardShiftM: MOVED_M }, ...(mode === 'sync' ? {} : { mode }), delayChunks: 1 },
-      share: MOVED_EPISODES_SHARE,
-    }),
-  );
-  const commits = [
+}
+
+function movedCells(plain: Plain): AsyncEntry[] {
+  return MAIN_MODES.map((mode) => ({
+    name: `moved-${mode}`,
+    title: `${mode}, board moved ${100 * MOVED_M} cm`,
+    group: 'moved',
+    // What grounding is worth is the question here, and the answer is a matter of some percent.
+    base: 'moved-async-naive',
+    tasks: MOVED_TASKS,
+    configuration: { ...plain, disturbances: { boardShiftM: MOVED_M }, ...modeOf(mode), delayChunks: 1 },
+    share: MOVED_EPISODES_SHARE,
+  }));
+}
+
+function commitCells(plain: Plain): AsyncEntry[] {
+  return [
     { name: 'lag', title: `actuator lag ${LAG_MS} ms`, change: { disturbances: { actuatorLagMs: LAG_MS } } },
     { name: 'clamped', title: `${100 * CLAMPED_SHARE} % of the speed`, change: { speedShare: CLAMPED_SHARE } },
   ].flatMap(({ name, title, change }) =>
@@ -107,18 +119,23 @@ export function asyncGrid({ precision, videoSteps, actionSteps, imagineSteps }: 
       }),
     ),
   );
-  const real = MAIN_MODES.map(
-    (mode): AsyncEntry => ({
-      name: `real-${mode}`,
-      title: `${mode}, real time`,
-      group: 'real',
-      base: `real-${BASE_MODE}`,
-      tasks: TASK_NAMES,
-      configuration: { ...plain, pace: 'real', ...(mode === 'sync' ? {} : { mode }) },
-      share: REAL_EPISODES_SHARE,
-    }),
-  );
-  return [...delays, ...slow, ...moved, ...commits, ...real];
+}
+
+function realCells(plain: Plain): AsyncEntry[] {
+  return MAIN_MODES.map((mode) => ({
+    name: `real-${mode}`,
+    title: `${mode}, real time`,
+    group: 'real',
+    base: `real-${BASE_MODE}`,
+    tasks: TASK_NAMES,
+    configuration: { ...plain, pace: 'real', ...modeOf(mode) },
+    share: REAL_EPISODES_SHARE,
+  }));
+}
+
+export function asyncGrid({ precision, videoSteps, actionSteps, imagineSteps }: AsyncGridOptions): AsyncEntry[] {
+  const plain: Plain = { precision, videoSteps, actionSteps, imagineSteps, memory: 'episode', disturbances: {}, pace: 'virtual' };
+  return [delayCells, slowCells, movedCells, commitCells, realCells].flatMap((cells) => cells(plain));
 }
 
 /** Delays first that decide most, so that an interrupted run has them. */

@@ -295,7 +295,8 @@ export function asyncMarkdown(report: AsyncReport, { chart, imagined }: ReportPi
     '',
     `- checkpoint: ${checkpoint.name}, SHA-256 ${checkpoint.hash}`,
     `- ${steps}; backend ${checkpoint.backend}`,
-    `- episodes: ${episodes} per task and cell unless it says otherwise, seeds from ${firstSeed}, the same for all; virtual time, every prediction takes the delay`,
+    `- episodes: ${episodes} per task and cell unless it says otherwise, seeds from ${firstSeed}, the same for all; ` +
+      'virtual time, every prediction takes the delay',
     `- machine: ${machine.cpu}, ${machine.cores} cores, Node ${machine.node}, ${machine.platform}`,
     `- commits: ${commits.join(', ') || 'unknown'}`,
     `- dates: ${dates.join(' to ')}; ${(wallS / 3600).toFixed(1)} hours of running`,

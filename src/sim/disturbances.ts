@@ -1,7 +1,7 @@
 /**
- * Disturbances for evaluation: cameras that deliver late, an actuator that lags, a block that is knocked aside while it is pushed, buttons
- * that slide about. Numbers with units, their form on the command line, and the arithmetic of each; src/sim/simulation.ts applies them. Everything that is drawn is drawn from the
- * episode's seed.
+ * Disturbances for evaluation: cameras that deliver late, an actuator that lags, a block that is knocked aside while it is pushed, buttons that slide
+ * about. Numbers with units, their form on the command line, and the arithmetic of each; src/sim/simulation.ts applies them. Everything that is drawn
+ * is drawn from the episode's seed.
  */
 import { PremotorError } from '../errors.js';
 import { Random } from './random.js';

@@ -1,5 +1,5 @@
-// A pass of both modalities against two passes, one after the other: every key and value that stays in the cache, bit by
-// bit, while the cache fills and evicts. The mixture-of-transformers form, whose streams share no blocks, is not packed.
+// A pass of both modalities against two passes, one after the other: every key and value that stays in the cache, bit
+// by bit, while the cache fills and evicts. The mixture-of-transformers form shares no blocks and is not packed.
 #include <algorithm>
 #include <cstring>
 #include <memory>

@@ -158,7 +158,8 @@ void test_refusals() {
 }
 
 // A chunk that comes as its predecessor ends finds the joint braking. At the pace of a plan that uses two thirds of the
-// speed nothing within the limits makes up for that, so the joint takes what exceeds them least. Numbers of a real case.
+// speed nothing within the limits makes up for that, so the joint takes what exceeds them least. Numbers of a real
+// case.
 void test_braking() {
   constexpr JointLimits limits{-1.8, 1.8, 1, 100, 20000};
   const JointLimits all[kJoints] = {limits, limits};
@@ -173,7 +174,8 @@ void test_braking() {
   tap::ok(trajectory->splice(*chunk, splice_ns, from) == Splice::done, "a plan at full pace is joined while braking");
   double fastest = 0;
   for (std::int64_t t = splice_ns; t <= 8 * knot_ns; t += kMs) see(std::abs(trajectory->at(t, 0).velocity), &fastest);
-  tap::ok(fastest > 1.001 && fastest < 1.04, "with little too much speed, which the limiter holds back: " + text(fastest));
+  tap::ok(fastest > 1.001 && fastest < 1.04,
+          "with little too much speed, which the limiter holds back: " + text(fastest));
   const MotionState joined = trajectory->at(knot_ns, 0);
   tap::is_near(joined.position, 0.503631, 1e-12, "at the knot where it is least, the first");
 }
