@@ -105,24 +105,33 @@ double worst_difference(const std::vector<float>& found, const std::vector<doubl
   return worst;
 }
 
-void test_layer(const Layer& l, const Kernels& kernels) {
+// packed: the weight is prepared for these kernels; null: it is used as it is.
+void test_layer(const Layer& l, const Kernels& kernels, const PackedKernels* packed) {
   const Operands operands = make_operands(l);
   const std::vector<double> expected = expected_all(l, operands);
-  const std::string where = std::string(kernels.name) + ", " + l.name;
-  CpuOps one(1, kernels), three(3, kernels);
+  const std::string name = packed == nullptr ? kernels.name : std::string(packed->name) + " packed";
+  const std::string where = name + ", " + l.name;
+  const PackedKernels& table = packed == nullptr ? cpu_packed_kernels() : *packed;
+  CpuOps one(1, kernels, table), three(3, kernels, table);
   // A sum of n products in float32 is off by about sqrt(n) half-units in the last place of the largest partial sum.
   const double window = static_cast<double>(l.kernel_t * l.kernel_s * l.kernel_s * l.in);
   for (const Dtype dtype : {Dtype::f32, Dtype::bf16}) {
     std::vector<float> y(expected.size(), NAN), again(expected.size(), NAN);
-    one.conv3d(arguments(l, operands, dtype, y.data()), Rounding::none);
+    Conv3d first = arguments(l, operands, dtype, y.data()), second = arguments(l, operands, dtype, again.data());
+    if (packed != nullptr) {
+      one.prepare(&first.weight, Rounding::none);
+      three.prepare(&second.weight, Rounding::none);
+      tap::ok(first.weight.prepared != nullptr && second.weight.prepared != nullptr, where + ": prepared");
+    }
+    one.conv3d(first, Rounding::none);
     double largest = 0;
     const double worst = worst_difference(y, expected, &largest);
     tap::is_near(worst, 0, largest * std::sqrt(window) * 1.2e-7,
                  where + (dtype == Dtype::f32 ? ", f32 weight" : ", bf16 weight"));
-    three.conv3d(arguments(l, operands, dtype, again.data()), Rounding::none);
+    three.conv3d(second, Rounding::none);
     tap::ok(std::memcmp(y.data(), again.data(), y.size() * sizeof(float)) == 0,
             where + ": the same bits with 3 threads");
-    three.conv3d(arguments(l, operands, dtype, again.data()), Rounding::bf16);
+    three.conv3d(second, Rounding::bf16);
     for (float& value : y) value = round_to_bf16(value);
     tap::ok(std::memcmp(y.data(), again.data(), y.size() * sizeof(float)) == 0,
             where + ": rounded to bfloat16 when asked");
@@ -142,12 +151,17 @@ int main() {
       {"halving of time, 3x1x1", 5, 3, 5, 8, 8, 3, 1, 2, 1, 0, 2, 3, 5},
       {"pointwise", 2, 5, 3, 20, 7, 1, 1, 1, 1, 0, 2, 5, 3},
       // 27 * 40 floats a window, 960 windows: more than one tile with one thread and with three.
+      {"two panels of columns, the second one narrow", 3, 5, 31, 6, 37, 3, 3, 1, 1, 1, 1, 5, 31},
       {"several tiles", 4, 24, 20, 40, 3, 3, 3, 1, 1, 1, 2, 24, 20},
       {"a window larger than a tile's share", 3, 3, 3, 700, 4, 3, 3, 1, 1, 1, 1, 3, 3},
   };
   std::vector<const Kernels*> tables = {&baseline::kernels()};
   if (std::strcmp(cpu_kernels().name, tables[0]->name) != 0) tables.push_back(&cpu_kernels());
   for (const Kernels* kernels : tables)
-    for (const Layer& layer : layers) test_layer(layer, *kernels);
+    for (const Layer& layer : layers) test_layer(layer, *kernels, nullptr);
+  const PackedKernels* packed[kPackedTables];
+  const int count = cpu_packed_tables(packed);
+  for (int i = 0; i < count; ++i)
+    for (const Layer& layer : layers) test_layer(layer, cpu_kernels(), packed[i]);
   return tap::finish();
 }

@@ -10,6 +10,7 @@
 #include "ops/cpu/attention.h"
 #include "ops/cpu/conv.h"
 #include "ops/cpu/packed_linear.h"
+#include "ops/cpu/window_conv.h"
 
 namespace premotor::ops {
 namespace {
@@ -18,7 +19,7 @@ namespace {
 // cache.
 constexpr std::int64_t kBlockRows = 48;
 constexpr std::int64_t kBlockColumns = 96;
-constexpr std::size_t kAlignment = 64;
+constexpr std::int64_t kAlignment = 64;
 constexpr std::int64_t kWidenedElementsMax = 1 << 18;
 // Rows handed to a thread at once by the row-wise operations.
 constexpr std::int64_t kRowGrain = 8;
@@ -78,15 +79,21 @@ void CpuOps::prepare(Matrix* w, Rounding rounding) {
 }
 
 void CpuOps::packed(const Prepared& w, const float* x, std::int64_t m, std::int64_t ldx, PackedProduct args) {
-  const std::int64_t bytes = packed_scratch_bytes(packed_kernels_, w.product, m, w.matrix.k);
-  if (bytes > scratch_bytes_) {
-    scratch_.reset(std::aligned_alloc(kAlignment, static_cast<std::size_t>(bytes)));
-    scratch_bytes_ = bytes;
-  }
   args.product = w.product;
   args.m = m;
   args.w = w.matrix;
-  packed_linear(pool_, packed_kernels_, x, ldx, scratch_.get(), args);
+  packed_linear(pool_, packed_kernels_, x, ldx,
+                scratch(packed_scratch_bytes(packed_kernels_, w.product, m, w.matrix.k)), args);
+}
+
+void* CpuOps::scratch(std::int64_t bytes) {
+  if (bytes > scratch_bytes_) {
+    const std::int64_t whole = (bytes + kAlignment - 1) / kAlignment * kAlignment;
+    scratch_.reset();
+    scratch_.reset(std::aligned_alloc(kAlignment, static_cast<std::size_t>(whole)));
+    scratch_bytes_ = whole;
+  }
+  return scratch_.get();
 }
 
 void CpuOps::linear(const float* x, std::int64_t m, std::int64_t ldx, const Matrix& w, const float* bias,
@@ -226,6 +233,11 @@ void CpuOps::add_gated(float* h, const float* a, std::int64_t rows, std::int64_t
   });
 }
 
-void CpuOps::conv3d(const Conv3d& args, Rounding rounding) { cpu_conv3d(*this, args, rounding); }
+void CpuOps::conv3d(const Conv3d& args, Rounding rounding) {
+  const auto* w = static_cast<const Prepared*>(args.weight.prepared);
+  if (w == nullptr || w->product != Product::f32) return cpu_conv3d(*this, args, rounding);
+  const std::int64_t bytes = window_scratch_floats(args) * static_cast<std::int64_t>(sizeof(float));
+  window_conv(pool_, packed_kernels_, w->matrix, args, rounding, static_cast<float*>(scratch(bytes)));
+}
 
 }  // namespace premotor::ops

@@ -44,9 +44,10 @@ class CpuOps final : public Ops {
   const Kernels& kernels_;
   const PackedKernels& packed_kernels_;
   struct Prepared;
+  [[nodiscard]] void* scratch(std::int64_t bytes);
   void packed(const Prepared& w, const float* x, std::int64_t m, std::int64_t ldx, PackedProduct args);
   std::vector<std::unique_ptr<Prepared>> prepared_;
-  // Activations of a packed product, as large as the largest one so far.
+  // Activations of a packed product or a picture with its border, as large as the largest one so far.
   struct Free {
     void operator()(void* memory) const { std::free(memory); }
   };

@@ -219,6 +219,52 @@ void multiply(const PackedTile& t) {
   if constexpr (M > 1) multiply<Step, M - 1>(t);
 }
 
+// Windows of M pixels by C vectors of columns. A pixel's address is looked up once for kStretch values of its window.
+template <int M, int C>
+void window_pixels(const WindowTile& t, std::int64_t column) {
+  constexpr int kStretch = C == 1 ? 4 : 2;
+  F acc[M][C];
+  for (int i = 0; i < M; ++i)
+    for (int j = 0; j < C; ++j) acc[i][j] = F{};
+  const float* w = t.w + column;
+  const auto add = [&]<int count>(const float* x) __attribute__((always_inline)) {
+    F b[count][C];
+    for (int k = 0; k < count; ++k)
+      for (int j = 0; j < C; ++j) b[k][j] = load(w + k * kColumns + j * W);
+    for (int i = 0; i < M; ++i) {
+      const float* value = x + i * t.step;
+      for (int k = 0; k < count; ++k)
+        for (int j = 0; j < C; ++j) acc[i][j] += splat(value[k]) * b[k][j];
+    }
+    w += count * kColumns;
+  };
+  for (std::int64_t run = 0; run < t.runs; ++run) {
+    const float* x = t.x + t.starts[run];
+    std::int64_t p = 0;
+    for (; p + kStretch <= t.length; p += kStretch) add.template operator()<kStretch>(x + p);
+    for (; p < t.length; ++p) add.template operator()<1>(x + p);
+  }
+  for (int i = 0; i < M; ++i)
+    for (int j = 0; j < C; ++j) store(t.sum + i * kColumns + column + j * W, acc[i][j]);
+}
+
+template <int C, int M>
+void window_columns(const WindowTile& t, std::int64_t column) {
+  if (t.pixels == M) return window_pixels<M, C>(t, column);
+  if constexpr (M > 1) window_columns<C, M - 1>(t, column);
+}
+
+// Sixteen columns at a time, or 32 where two vectors hold them. Tiles of sixteen columns are taller on AVX-512.
+constexpr int kHalf = 16 / W;
+constexpr int kHalfPixels = W >= 16 ? 24 : MR;
+
+void multiply_window(const WindowTile& t) {
+  if constexpr (W >= 16) {
+    if (t.columns > 16) return window_columns<2, MR>(t, 0);
+  }
+  for (std::int64_t column = 0; column < t.columns; column += 16) window_columns<kHalf, kHalfPixels>(t, column);
+}
+
 // Rows are converted a stretch of units at a time, so that the units of a tile that share cache lines are written while
 // those are near. `fill(row, first, count, out)` writes the units first .. first + count of one row.
 template <std::int64_t unit_bytes, typename Fill>
@@ -383,6 +429,8 @@ const PackedKernels& packed_kernels() {
       {convert_floats<1, false>, convert_floats<2, false>, is_dot ? convert_pairs : convert_floats<2, true>,
        convert_int8},
       {multiply<StepF32>, multiply<StepWiden>, multiply<StepDot>, multiply<StepInt8>},
+      {kHalfPixels, MR},
+      multiply_window,
       finish<F>,
       finish<I>,
   };

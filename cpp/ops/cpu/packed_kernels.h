@@ -17,6 +17,19 @@ struct PackedTile {
   void* sum;           // [rows, 32] f32, s32 of an int8 product; 64-byte aligned, written whole
 };
 
+// sum[p, c] = sum over runs r and i < length of x[starts[r] + p step + i] w[r length + i, c]: a convolution's windows,
+// read where they lie. Neighbouring output pixels' windows are `step` floats apart.
+struct WindowTile {
+  const float* x;
+  std::int64_t pixels;         // 1 .. PackedKernels::window_pixels
+  std::int64_t step;           // floats
+  const std::int64_t* starts;  // [runs] floats
+  std::int64_t runs, length;
+  const float* w;        // [runs * length, 32] one panel of f32 weights, 64-byte aligned
+  std::int64_t columns;  // 1 .. 32: those of the panel that are wanted
+  float* sum;            // [pixels, 32], 64-byte aligned; whole vectors of the wanted columns are written
+};
+
 // Adds a block's sums to what y carries and, behind the last block, makes y of it:
 //   y[r, c] = round(act(round(sum[r, c] + bias[c]))), an int8 sum first times x_scale[r] * w_scale[c].
 struct PackedFinish {
@@ -44,6 +57,9 @@ struct PackedKernels {
   void (*convert[kProducts])(const float* x, std::int64_t ldx, std::int64_t rows, std::int64_t k, void* to,
                              float* scales);
   void (*multiply[kProducts])(const PackedTile& tile);
+  // Most pixels of a tile of up to 16, and of up to 32 columns.
+  std::int64_t window_pixels[2];
+  void (*multiply_window)(const WindowTile& tile);
   void (*finish)(const PackedFinish& finish);       // of f32 sums
   void (*finish_int8)(const PackedFinish& finish);  // of s32 sums
 };
