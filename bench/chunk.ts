@@ -1,6 +1,6 @@
 /**
- * How long a whole chunk takes with a full cache: predicting it, and committing what was seen and executed. Several step counts and precisions side by
- * side in one run, turn by turn, on pictures of noise. Usage:
+ * How long a whole chunk takes with a full cache: predicting it, and committing what was seen and executed. Several step counts and precisions side
+ * by side in one run, turn by turn, on pictures of noise. Usage:
  *   npx tsx bench/chunk.ts [--checkpoint DIR] [--steps 5/10,1/5] [--precision f32,bf16] [--chunks 100] [--threads 2] [--json] [--out FILE.md]
  */
 import { createHash } from 'node:crypto';
@@ -148,7 +148,8 @@ export function chunkMarkdown({ backend, threads, chunks, motionMs, rows }: Chun
   const machine = `${cpus()[0]?.model.trim()}, ${cpus().length} cores, load ${loadavg()[0]?.toFixed(1)} at the end`;
   const shown = ({ p50, p99, max }: Spread): string => `${p50.toFixed(1)} / ${p99.toFixed(1)} / ${max.toFixed(1)}`;
   return [
-    `${chunks} chunks of ${motionMs} ms of motion at 25 actions per second, full cache, ${threads} threads, ${backend}; ${machine}. Milliseconds: p50 / p99 / max.`,
+    `${chunks} chunks of ${motionMs} ms of motion at 25 actions per second, full cache, ${threads} threads, ${backend}; ${machine}. ` +
+      'Milliseconds: p50 / p99 / max.',
     '',
     '| precision | video/action steps | predict | encode | commit, encoding included | chunk | hash of the actions |',
     '|---|---|---:|---:|---:|---:|---|',

@@ -1,4 +1,4 @@
-/** bench/chunk.ts runs tiny, so that it cannot rot: every configuration has its row, and equal configurations give equal actions. No time is asserted. */
+/** bench/chunk.ts runs tiny, so that it cannot rot: every configuration has its row, equal ones have equal actions. No time is asserted. */
 import t from 'tap';
 import { benchChunk, chunkMarkdown } from '../../bench/chunk.js';
 

@@ -19,7 +19,6 @@ namespace {
 // cache.
 constexpr std::int64_t kBlockRows = 48;
 constexpr std::int64_t kBlockColumns = 96;
-constexpr std::int64_t kAlignment = 64;
 constexpr std::int64_t kWidenedElementsMax = 1 << 18;
 // Rows handed to a thread at once by the row-wise operations.
 constexpr std::int64_t kRowGrain = 8;
@@ -55,7 +54,7 @@ CpuOps::~CpuOps() = default;
 struct CpuOps::Prepared {
   PackedMatrix matrix;
   Product product;
-  std::unique_ptr<void, Free> memory;
+  Memory memory;
 };
 
 void CpuOps::prepare(Matrix* w, Rounding rounding) {
@@ -70,7 +69,7 @@ void CpuOps::prepare(Matrix* w, Rounding rounding) {
     product = Product::bf16;
   const PackedPrecision precision = packed_precision(product);
   const auto bytes = static_cast<std::size_t>(packed_bytes(precision, w->rows, w->cols));
-  std::unique_ptr<void, Free> memory(std::aligned_alloc(kAlignment, bytes));
+  Memory memory(static_cast<std::byte*>(::operator new[](bytes, std::align_val_t{kAlignment}, std::nothrow)));
   if (memory == nullptr) return;
   pack(*w, precision, memory.get());
   const PackedMatrix matrix{memory.get(), precision, w->rows, w->cols};
@@ -88,10 +87,11 @@ void CpuOps::packed(const Prepared& w, const float* x, std::int64_t m, std::int6
 
 void* CpuOps::scratch(std::int64_t bytes) {
   if (bytes > scratch_bytes_) {
-    const std::int64_t whole = (bytes + kAlignment - 1) / kAlignment * kAlignment;
     scratch_.reset();
-    scratch_.reset(std::aligned_alloc(kAlignment, static_cast<std::size_t>(whole)));
-    scratch_bytes_ = whole;
+    scratch_bytes_ = 0;
+    scratch_.reset(
+        static_cast<std::byte*>(::operator new[](static_cast<std::size_t>(bytes), std::align_val_t{kAlignment})));
+    scratch_bytes_ = bytes;
   }
   return scratch_.get();
 }
