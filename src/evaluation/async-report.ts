@@ -245,11 +245,12 @@ function moved(report: AsyncReport): string {
 /** The world goes on while the policy thinks; a prediction takes what it takes. */
 function realTime(report: AsyncReport): string {
   const cells = report.cells.filter(({ group }) => group === 'real');
+  const latencies = cells.flatMap(({ chunkMs }) => chunkMs ?? []);
   return [
     '## Real time',
     '',
     `${cells[0]?.episodes ?? 0} scenes of each task, one worker; a prediction with its commit takes what it takes on this machine: medians of ` +
-      `${[...new Set(cells.map(({ chunkMs }) => orDash(chunkMs, 0)))].join(', ')} ms.`,
+      `${orDash(Math.min(...latencies), 0)} to ${orDash(Math.max(...latencies), 0)} ms.`,
     '',
     byTitle(cells, 'success, percent', successOf),
     '',
