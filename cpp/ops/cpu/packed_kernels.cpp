@@ -29,7 +29,7 @@ constexpr std::int64_t kColumns = kPanelColumns;
 constexpr std::int64_t kUnitBytes = 4;
 
 // How far ahead weights are fetched, in bytes: as data that is read once, past the second-level cache, where it would
-// push out activations. With few rows a fifth faster than the processor's own prefetcher alone, with many no slower.
+// push out activations. Faster than the processor's own prefetcher with few rows, no slower with many (docs/SPEED.md).
 // Reaches past the matrix's end, where a prefetch does nothing.
 constexpr std::int64_t kAhead = 48 * kColumns * kUnitBytes;
 
