@@ -12,10 +12,9 @@ import { parseArgs } from 'node:util';
 import { percentile } from '../src/evaluation/statistics.js';
 import { type Frame, loadPolicy, type Policy } from '../src/index.js';
 import { readJob } from '../src/policy/job.js';
-import { Random } from '../src/sim/random.js';
+import { noise } from './noise.js';
 
 const root = join(dirname(fileURLToPath(import.meta.url)), '..');
-const PICTURES = 16;
 const WARM_UP = 3;
 
 export interface ChunkBenchOptions {
@@ -58,31 +57,25 @@ class Subject {
   readonly policy: Policy;
   readonly precision: string;
   readonly #steps: readonly [number, number];
-  readonly #moments: readonly (readonly Frame[])[];
+  readonly #momentAt: (index: number) => Frame[];
   readonly #times: { predict: number; encode: number; commit: number }[] = [];
   readonly #hash = createHash('sha256');
   #turn = 0;
 
-  private constructor(policy: Policy, precision: string, steps: readonly [number, number], moments: readonly (readonly Frame[])[]) {
+  private constructor(policy: Policy, precision: string, steps: readonly [number, number], momentAt: (index: number) => Frame[]) {
     this.policy = policy;
     this.precision = precision;
     this.#steps = steps;
-    this.#moments = moments;
+    this.#momentAt = momentAt;
   }
 
   static async open({ checkpoint, threads }: ChunkBenchOptions, precision: 'f32' | 'bf16', steps: readonly [number, number]): Promise<Subject> {
     const { job } = await readJob(join(checkpoint, 'job.json'));
     const policy = await loadPolicy({ checkpoint, job, threads, precision });
-    const random = new Random(1);
-    const moments = Array.from({ length: PICTURES }, () =>
-      job.obs_cam_keys.map((camera): Frame => {
-        const data = Uint8Array.from({ length: job.height * job.width * 3 }, () => random.integer(256));
-        return { camera, width: job.width, height: job.height, data, capturedAtNs: 0n };
-      }),
-    );
-    const subject = new Subject(policy, precision, steps, moments);
+    const momentAt = noise(job);
+    const subject = new Subject(policy, precision, steps, momentAt);
     await policy.reset({ prompt: job.prompt ?? 'press the red button 3 times' });
-    await policy.predict({ obs: moments[0] as Frame[], videoSteps: 1, actionSteps: 1 });
+    await policy.predict({ obs: momentAt(0), videoSteps: 1, actionSteps: 1 });
     await policy.commit({ obs: [], actions: new Float32Array(policy.info.actionShape[0] * policy.info.actionShape[2]) });
     await policy.occupy();
     return subject;
@@ -91,7 +84,7 @@ class Subject {
   async run(isMeasured: boolean): Promise<void> {
     const [, frames] = this.policy.info.actionShape;
     const [videoSteps, actionSteps] = this.#steps;
-    const obs = Array.from({ length: 4 * frames }, (_, index) => this.#moments[(this.#turn * 5 + index) % PICTURES] as Frame[]);
+    const obs = Array.from({ length: 4 * frames }, (_, index) => this.#momentAt(this.#turn * 5 + index));
     const begun = performance.now();
     const { actions } = await this.policy.predict({ videoSteps, actionSteps, seed: this.#turn++ });
     const predicted = performance.now();

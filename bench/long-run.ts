@@ -10,12 +10,11 @@ import { dirname, join } from 'node:path';
 import { fileURLToPath, pathToFileURL } from 'node:url';
 import { parseArgs } from 'node:util';
 import { percentile } from '../src/evaluation/statistics.js';
-import { type Frame, loadPolicy, type Policy } from '../src/index.js';
+import { loadPolicy } from '../src/index.js';
 import { readJob } from '../src/policy/job.js';
-import { Random } from '../src/sim/random.js';
+import { noise } from './noise.js';
 
 const root = join(dirname(fileURLToPath(import.meta.url)), '..');
-const PICTURES = 16;
 /** Windows that are compared: a tenth of the cycles each. */
 const WINDOWS = 10;
 
@@ -51,26 +50,13 @@ export interface LongRun {
   readonly backend: string;
 }
 
-/** Moments of noise: what is in them does not matter, that they differ does. */
-function momentsOf(policy: Policy): Frame[][] {
-  const random = new Random(1);
-  const { obs_cam_keys, height, width } = policy.job;
-  return Array.from({ length: PICTURES }, () =>
-    obs_cam_keys.map((camera): Frame => {
-      const data = Uint8Array.from({ length: height * width * 3 }, () => random.integer(256));
-      return { camera, width, height, data, capturedAtNs: 0n };
-    }),
-  );
-}
-
 export async function benchLongRun(checkpoint: string, options: LongRunOptions, onCycle: (done: number) => void = () => undefined): Promise<LongRun> {
   const { cycles, videoSteps, actionSteps, imagineSteps, threads, size } = options;
   const job = { ...(await readJob(join(checkpoint, 'job.json'))).job, height: size, width: size };
   const policy = await loadPolicy({ checkpoint, job, threads });
   try {
     const [used, frames, perFrame] = policy.info.actionShape;
-    const moments = momentsOf(policy);
-    const momentAt = (index: number): Frame[] => moments[index % PICTURES] as Frame[];
+    const momentAt = noise(policy.job);
     const actions = (count: number): Float32Array => Float32Array.from({ length: used * count * perFrame }, (_, at) => 0.3 * Math.sin(at));
     await policy.reset({ prompt: 'press the red button 3 times' });
     await policy.predict({ obs: momentAt(0), videoSteps, actionSteps });

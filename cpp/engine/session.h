@@ -192,6 +192,7 @@ class Session {
   struct PassInput {
     std::vector<float> tokens;  // [tokens, features]
     RopeTable rope;
+    std::vector<std::int32_t> write_rows, write_slots, attended_rows;  // of the cache
   };
   enum class LastAction : std::uint8_t { run, defer, skip };
   // One chunk's denoising.

@@ -17,26 +17,31 @@ std::vector<float> Session::frame_timesteps(std::int64_t frames, float timestep,
   return timesteps;
 }
 
-// Runs passes that follow one another, each between its begin_write and end_write of the cache, as one.
+// Runs passes that follow one another, each between its begin_write and end_write of the cache, as one. Several are of
+// different modalities and lasting: a temporary write would be undone before the next one begins.
 Status Session::run_passes(std::span<Pass> parts, WriteKind kind) {
-  std::vector<std::int32_t> write_rows[2], attended_rows[2];
-  assert(!parts.empty() && parts.size() <= 2);
+  assert(parts.size() == 1 || (parts.size() == 2 && kind != WriteKind::temporary));
   for (std::size_t i = 0; i < parts.size(); ++i) {
     if (i > 0) cache_->end_write();
     PREMOTOR_TRY(cache_->begin_write(parts[i].frames * parts[i].tokens_per_frame, kind));
-    write_rows[i] = cache_->write_rows();
-    attended_rows[i] = cache_->attended_rows();
+    PassInput& input = inputs_[static_cast<int>(parts[i].modality)];
+    input.write_rows = cache_->write_rows();
+    input.write_slots = cache_->write_slots();
+    input.attended_rows = cache_->attended_rows();
     parts[i].text = &text_;
     parts[i].cache = cache_.get();
-    parts[i].write_rows = &write_rows[i];
-    parts[i].attended_rows = &attended_rows[i];
+    parts[i].write_rows = &input.write_rows;
+    parts[i].attended_rows = &input.attended_rows;
     parts[i].cancel = kind == WriteKind::committed ? nullptr : &cancel_;  // half a commit would lose the episode
-    if (kind == WriteKind::temporary) continue;
-    for (std::size_t token = 0; token < write_rows[i].size(); ++token)
-      written_.emplace_back(cache_->write_slots()[token], write_rows[i][token]);
   }
   const Status status = transformer_->forward(parts);
   cache_->end_write();
+  if (!status.ok() || kind == WriteKind::temporary) return status;
+  for (const Pass& pass : parts) {
+    const PassInput& input = inputs_[static_cast<int>(pass.modality)];
+    for (std::size_t token = 0; token < input.write_rows.size(); ++token)
+      written_.emplace_back(input.write_slots[token], input.write_rows[token]);
+  }
   return status;
 }
 
