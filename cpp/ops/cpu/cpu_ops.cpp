@@ -54,7 +54,7 @@ CpuOps::~CpuOps() = default;
 struct CpuOps::Prepared {
   PackedMatrix matrix;
   Product product;
-  Memory memory;
+  BigMemory memory;
 };
 
 void CpuOps::prepare(Matrix* w, Rounding rounding) {
@@ -68,8 +68,7 @@ void CpuOps::prepare(Matrix* w, Rounding rounding) {
   else if (w->dtype == Dtype::bf16 && !is_small)
     product = Product::bf16;
   const PackedPrecision precision = packed_precision(product);
-  const auto bytes = static_cast<std::size_t>(packed_bytes(precision, w->rows, w->cols));
-  Memory memory(static_cast<std::byte*>(::operator new[](bytes, std::align_val_t{kAlignment}, std::nothrow)));
+  BigMemory memory = allocate_big(packed_bytes(precision, w->rows, w->cols));
   if (memory == nullptr) return;
   pack(*w, precision, memory.get());
   const PackedMatrix matrix{memory.get(), precision, w->rows, w->cols};
@@ -89,8 +88,8 @@ void* CpuOps::scratch(std::int64_t bytes) {
   if (bytes > scratch_bytes_) {
     scratch_.reset();
     scratch_bytes_ = 0;
-    scratch_.reset(
-        static_cast<std::byte*>(::operator new[](static_cast<std::size_t>(bytes), std::align_val_t{kAlignment})));
+    scratch_ = allocate_big(bytes);
+    if (scratch_ == nullptr) throw std::bad_alloc();
     scratch_bytes_ = bytes;
   }
   return scratch_.get();

@@ -2,11 +2,10 @@
 // loops use the pool.
 #pragma once
 
-#include <cstddef>
 #include <memory>
-#include <new>
 #include <vector>
 
+#include "base/big_memory.h"
 #include "base/thread_pool.h"
 #include "ops/cpu/kernels.h"
 #include "ops/cpu/packed_linear.h"
@@ -44,18 +43,12 @@ class CpuOps final : public Ops {
   ThreadPool pool_;
   const Kernels& kernels_;
   const PackedKernels& packed_kernels_;
-  // On a cache line's boundary.
-  struct Return {
-    void operator()(std::byte* memory) const { ::operator delete[](memory, std::align_val_t{kAlignment}); }
-  };
-  using Memory = std::unique_ptr<std::byte[], Return>;
-  static constexpr std::size_t kAlignment = 64;
   struct Prepared;
   [[nodiscard]] void* scratch(std::int64_t bytes);
   void packed(const Prepared& w, const float* x, std::int64_t m, std::int64_t ldx, PackedProduct args);
   std::vector<std::unique_ptr<Prepared>> prepared_;
   // Activations of a packed product or a picture with its border, as large as the largest one so far.
-  Memory scratch_;
+  BigMemory scratch_;
   std::int64_t scratch_bytes_ = 0;
 };
 

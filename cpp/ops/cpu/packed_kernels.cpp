@@ -28,11 +28,6 @@ constexpr int MR = W >= 16 ? 12 : (W >= 8 ? 6 : 3);
 constexpr std::int64_t kColumns = kPanelColumns;
 constexpr std::int64_t kUnitBytes = 4;
 
-// How far ahead weights are fetched, in bytes: as data that is read once, past the second-level cache, where it would
-// push out activations. Faster than the processor's own prefetcher with few rows, no slower with many (docs/SPEED.md).
-// Reaches past the matrix's end, where a prefetch does nothing.
-constexpr std::int64_t kAhead = 48 * kColumns * kUnitBytes;
-
 typedef unsigned char Byte;
 
 inline I load_units(const Byte* p) {
@@ -201,8 +196,11 @@ void multiply_rows(const PackedTile& t) {
     Sum acc[M][V];
     for (int i = 0; i < M; ++i)
       for (int j = 0; j < V; ++j) acc[i][j] = Sum{};
+    const Byte* ahead = static_cast<const Byte*>(t.ahead);
     for (std::int64_t u = 0; u < t.units; ++u) {
-      for (int b = 0; b < V * W * kUnitBytes; b += 64) __builtin_prefetch(w + kAhead + b, 0, 0);
+      __builtin_prefetch(ahead);
+      __builtin_prefetch(ahead + 64);
+      ahead += t.ahead_step;
       Step::template add<M>(x, w, acc);
       x += M * Step::x_bytes;
       w += kColumns * kUnitBytes;
@@ -385,36 +383,53 @@ inline F activate(F v, Activation act) {
   return act == Activation::silu ? silu_vector(v) : v;
 }
 
+// What `at` carries and a row's sums -> `at`.
+template <typename Sum, bool is_first, bool is_last>
+inline void finish_row(const PackedFinish& a, std::int64_t r, const Byte* sums, const float* bias, float* at) {
+  for (std::int64_t c = 0; c < kColumns; c += W) {
+    Sum sum;
+    __builtin_memcpy(&sum, sums + c * kUnitBytes, sizeof sum);
+    if constexpr (!is_first) {
+      Sum carried;
+      __builtin_memcpy(&carried, at + c, sizeof carried);
+      sum = carried + sum;
+    }
+    if constexpr (!is_last) {
+      __builtin_memcpy(at + c, &sum, sizeof sum);
+      continue;
+    }
+    F v = to_output(sum, a, r, c) + load(bias + c);
+    if (a.rounding == Rounding::bf16) v = round_vector(v);
+    if (a.act != Activation::none) {
+      v = activate(v, a.act);
+      if (a.rounding == Rounding::bf16) v = round_vector(v);
+    }
+    store(at + c, v);
+  }
+}
+
+template <typename Sum, bool is_first, bool is_last>
+void finish_rows(const PackedFinish& a) {
+  float bias[kColumns] = {};
+  if (a.bias != nullptr && is_last) __builtin_memcpy(bias, a.bias, static_cast<std::size_t>(a.columns) * 4);
+  const Byte* sums = static_cast<const Byte*>(a.sum);
+  for (std::int64_t r = 0; r < a.rows; ++r, sums += kColumns * kUnitBytes) {
+    float* y = a.y + r * a.ldy;
+    if (a.columns == kColumns) {
+      finish_row<Sum, is_first, is_last>(a, r, sums, bias, y);
+      continue;
+    }
+    float edge[kColumns] = {};  // a narrow panel goes through a padded row
+    if (!is_first) __builtin_memcpy(edge, y, static_cast<std::size_t>(a.columns) * 4);
+    finish_row<Sum, is_first, is_last>(a, r, sums, bias, edge);
+    __builtin_memcpy(y, edge, static_cast<std::size_t>(a.columns) * 4);
+  }
+}
+
 template <typename Sum>
 void finish(const PackedFinish& a) {
-  float bias[kColumns] = {};
-  if (a.bias != nullptr && a.is_last) __builtin_memcpy(bias, a.bias, static_cast<std::size_t>(a.columns) * 4);
-  const Byte* sums = static_cast<const Byte*>(a.sum);
-  for (std::int64_t r = 0; r < a.rows; ++r) {
-    float edge[kColumns] = {};
-    float* y = a.y + r * a.ldy;
-    float* at = a.columns == kColumns ? y : edge;  // a narrow panel goes through a padded row
-    if (at == edge && !a.is_first) __builtin_memcpy(edge, y, static_cast<std::size_t>(a.columns) * 4);
-    for (std::int64_t c = 0; c < kColumns; c += W) {
-      Sum sum, carried = {};
-      __builtin_memcpy(&sum, sums + (r * kColumns + c) * kUnitBytes, sizeof sum);
-      if (!a.is_first) __builtin_memcpy(&carried, at + c, sizeof carried);
-      sum = carried + sum;
-      if (!a.is_last) {
-        __builtin_memcpy(at + c, &sum, sizeof sum);
-        continue;
-      }
-      F v = to_output(sum, a, r, c);
-      if (a.bias != nullptr) v += load(bias + c);
-      if (a.rounding == Rounding::bf16) v = round_vector(v);
-      if (a.act != Activation::none) {
-        v = activate(v, a.act);
-        if (a.rounding == Rounding::bf16) v = round_vector(v);
-      }
-      store(at + c, v);
-    }
-    if (at == edge) __builtin_memcpy(y, edge, static_cast<std::size_t>(a.columns) * 4);
-  }
+  if (a.is_first) return a.is_last ? finish_rows<Sum, true, true>(a) : finish_rows<Sum, true, false>(a);
+  return a.is_last ? finish_rows<Sum, false, true>(a) : finish_rows<Sum, false, false>(a);
 }
 
 }  // namespace

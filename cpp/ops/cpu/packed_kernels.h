@@ -15,6 +15,10 @@ struct PackedTile {
   const void* w;       // [units, 32] units of one panel, 64-byte aligned
   std::int64_t units;  // >= 1
   void* sum;           // [rows, 32] f32, s32 of an int8 product; 64-byte aligned, written whole
+  // With every unit the cache lines at `ahead` and ahead + 64 are asked for and `ahead` moves on by ahead_step bytes:
+  // weights that tiles after this one read. May reach past their end.
+  const void* ahead;
+  std::int64_t ahead_step;
 };
 
 // sum[p, c] = sum over runs r and i < length of x[starts[r] + p step + i] w[r length + i, c]: a convolution's windows,

@@ -46,7 +46,11 @@ struct Job {
 
   [[nodiscard]] const char* activations() const { return static_cast<const char*>(args.converted); }
   [[nodiscard]] const float* x_scales() const;
-  void run_tile(std::int64_t panel, std::int64_t tile, std::int64_t first_unit, std::int64_t count) const;
+  [[nodiscard]] const char* weights(std::int64_t panel, std::int64_t unit) const {
+    return static_cast<const char*>(args.w.data) + (panel * units + unit) * kPanelColumns * 4;
+  }
+  void run_tile(std::int64_t panel, std::int64_t tile, std::int64_t first_unit, std::int64_t count, const char* ahead,
+                std::int64_t ahead_step) const;
   void run_panels(std::int64_t tile_begin, std::int64_t tile_end, std::int64_t panel_begin,
                   std::int64_t panel_end) const;
 };
@@ -59,14 +63,20 @@ const float* Job::x_scales() const {
   return reinterpret_cast<const float*>(activations() + activation_bytes(args.m, units, unit_bytes));
 }
 
-void Job::run_tile(std::int64_t panel, std::int64_t tile, std::int64_t first_unit, std::int64_t count) const {
+void Job::run_tile(std::int64_t panel, std::int64_t tile, std::int64_t first_unit, std::int64_t count,
+                   const char* ahead, std::int64_t ahead_step) const {
   constexpr std::int64_t kRowsMost = 16;
   alignas(64) float sum[kRowsMost * kPanelColumns];
   const std::int64_t row = tiles.begin(tile), rows = tiles.rows(tile), column = panel * kPanelColumns;
   assert(rows <= kRowsMost);
   const char* x = activations() + (row * units + first_unit * rows) * unit_bytes;
-  const char* w = static_cast<const char*>(args.w.data) + (panel * units + first_unit) * kPanelColumns * 4;
-  kernels.multiply[product]({x, rows, w, count, sum});
+  // Where the sums go: read and written behind the product, which leaves the time to fetch it.
+  float* y = args.y + row * args.ldy + column;
+  for (std::int64_t r = 0; r < rows; ++r) {
+    __builtin_prefetch(y + r * args.ldy, 1);
+    __builtin_prefetch(y + r * args.ldy + 16, 1);
+  }
+  kernels.multiply[product]({x, rows, weights(panel, first_unit), count, sum, ahead, ahead_step});
 
   PackedFinish finish = {};
   finish.sum = sum;
@@ -77,7 +87,7 @@ void Job::run_tile(std::int64_t panel, std::int64_t tile, std::int64_t first_uni
   finish.bias = args.bias == nullptr ? nullptr : args.bias + column;
   finish.act = args.act;
   finish.rounding = args.rounding;
-  finish.y = args.y + row * args.ldy + column;
+  finish.y = y;
   finish.ldy = args.ldy;
   if (args.product != Product::int8) return kernels.finish(finish);
   finish.x_scale = x_scales() + row;
@@ -97,9 +107,15 @@ void Job::run_panels(std::int64_t tile_begin, std::int64_t tile_end, std::int64_
   for (std::int64_t begin = 0; begin < units; begin += stretch) {
     const std::int64_t end = std::min(begin + stretch, units);
     for (std::int64_t panel = panel_begin; panel < panel_end; ++panel)
-      for (std::int64_t unit = begin; unit < end; unit += kPackedBlock)
+      for (std::int64_t unit = begin; unit < end; unit += kPackedBlock) {
+        const std::int64_t count = std::min(kPackedBlock, end - unit);
+        // While the tiles pass over this block, each fetches its share of the next one.
+        const char* next = unit + count < end ? weights(panel, unit + count) : weights(panel + 1, begin);
+        if (unit + count == end && panel + 1 == panel_end) next = weights(panel_begin, end < units ? end : 0);
+        const std::int64_t passing = tile_end - tile_begin, step = kPanelColumns * 4 / passing;
         for (std::int64_t tile = tile_begin; tile < tile_end; ++tile)
-          run_tile(panel, tile, unit, std::min(kPackedBlock, end - unit));
+          run_tile(panel, tile, unit, count, next + (tile - tile_begin) * step * count, step);
+      }
   }
 }
 
