@@ -187,12 +187,14 @@ class Session {
     std::vector<float> tokens;  // [action_dim, frames * H]
     std::vector<float> frame_timesteps;
     std::int64_t frame_start = 0;
-    std::vector<std::int32_t> write_rows, attended_rows;
+    std::vector<std::int32_t> write_rows;
+    std::vector<std::uint32_t> attended;
   };
   struct PassInput {
     std::vector<float> tokens;  // [tokens, features]
     RopeTable rope;
-    std::vector<std::int32_t> write_rows, write_slots, attended_rows;  // of the cache
+    std::vector<std::int32_t> write_rows, write_slots;  // of the cache
+    std::vector<std::uint32_t> attended;
   };
   enum class LastAction : std::uint8_t { run, defer, skip };
   // One chunk's denoising.

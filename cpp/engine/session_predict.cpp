@@ -27,11 +27,11 @@ Status Session::run_passes(std::span<Pass> parts, WriteKind kind) {
     PassInput& input = inputs_[static_cast<int>(parts[i].modality)];
     input.write_rows = cache_->write_rows();
     input.write_slots = cache_->write_slots();
-    input.attended_rows = cache_->attended_rows();
+    input.attended = cache_->attended();
     parts[i].text = &text_;
     parts[i].cache = cache_.get();
     parts[i].write_rows = &input.write_rows;
-    parts[i].attended_rows = &input.attended_rows;
+    parts[i].attended = &input.attended;
     parts[i].cancel = kind == WriteKind::committed ? nullptr : &cancel_;  // half a commit would lose the episode
   }
   const Status status = transformer_->forward(parts);
@@ -242,7 +242,7 @@ Status Session::last_action_pass(const ChunkPlan& plan, const std::vector<float>
   }
   PREMOTOR_TRY(cache_->begin_write(count, WriteKind::predicted));
   pending_ =
-      PendingPass{std::vector<float>(x), timesteps, plan.frame_start, cache_->write_rows(), cache_->attended_rows()};
+      PendingPass{std::vector<float>(x), timesteps, plan.frame_start, cache_->write_rows(), cache_->attended()};
   cache_->end_write();
   return Status::good();
 }
@@ -301,7 +301,7 @@ Status Session::run_pending() {
   pass.text = &text_;
   pass.cache = cache_.get();
   pass.write_rows = &waiting.write_rows;
-  pass.attended_rows = &waiting.attended_rows;
+  pass.attended = &waiting.attended;
   pass.cancel = &cancel_;
   PREMOTOR_TRY(transformer_->forward(pass));
   pending_.reset();

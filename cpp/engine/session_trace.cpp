@@ -53,6 +53,7 @@ void Session::trace_cache(Trace* trace) {
       kept.emplace_back(slot, row);
   std::sort(kept.begin(), kept.end());
   const std::vector<std::int64_t> all{shape.capacity};
+  const ops::KvLayout layout = cache_->layout();
   for (const std::int64_t layer : {std::int64_t{0}, shape.layers - 1}) {
     const std::string prefix = "kv.L" + std::to_string(layer) + ".";
     if (layer == 0 || shape.layers > 1) {
@@ -71,11 +72,12 @@ void Session::trace_cache(Trace* trace) {
         const void* plane = key ? cache_->keys(layer, guidance_row) : cache_->values(layer, guidance_row);
         for (const auto& [slot, row] : kept) {
           for (std::int64_t head = 0; head < shape.heads; ++head) {
-            const std::int64_t at = (head * cache_->rows() + row) * shape.head_dim;
-            for (std::int64_t d = at; d < at + shape.head_dim; ++d)
+            for (std::int64_t d = 0; d < shape.head_dim; ++d) {
+              const std::int64_t at = key ? layout.key_at(head, row, d) : layout.value_at(head, row, d);
               values.push_back(shape.dtype == ops::Dtype::f32
-                                   ? static_cast<const float*>(plane)[d]
-                                   : bf16_to_f32(static_cast<const std::uint16_t*>(plane)[d]));
+                                   ? static_cast<const float*>(plane)[at]
+                                   : bf16_to_f32(static_cast<const std::uint16_t*>(plane)[at]));
+            }
           }
         }
       }

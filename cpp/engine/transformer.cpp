@@ -61,12 +61,12 @@ Status Transformer::project_text(const float* embeddings, std::int64_t count, st
   std::vector<float> middle(static_cast<std::size_t>(out->rows * inner)), rows(middle.size());
   linear(text_1_, input.data(), out->rows, ops::Activation::gelu_tanh, middle.data());
   linear(text_2_, middle.data(), out->rows, ops::Activation::none, rows.data());
-  const std::int64_t plane = out->rows * inner * ops::bytes_of(dtype);
-  out->data.resize(static_cast<std::size_t>(out->streams * config_.num_layers * 2 * plane));
+  out->layout = {config_.num_attention_heads, ops::kv_rows(out->rows), config_.attention_head_dim, dtype};
+  out->data.assign(static_cast<std::size_t>(out->streams * config_.num_layers * out->plane_bytes()), std::byte{0});
   for (std::int64_t stream = 0; stream < out->streams; ++stream) {
     for (std::int64_t layer = 0; layer < config_.num_layers; ++layer) {
       if (cancelled(cancel)) return aborted();
-      std::byte* k = out->data.data() + (stream * config_.num_layers + layer) * 2 * plane;
+      std::byte* k = out->data.data() + (stream * config_.num_layers + layer) * out->plane_bytes();
       project_text_layer((*streams_[stream].blocks)[static_cast<std::size_t>(layer)], rows, k, out);
     }
   }
@@ -79,13 +79,12 @@ void Transformer::project_text_layer(const BlockWeights& block, const std::vecto
                      head_dim = config_.attention_head_dim;
   std::vector<std::int32_t> slots(static_cast<std::size_t>(out->rows));
   for (std::size_t i = 0; i < slots.size(); ++i) slots[i] = static_cast<std::int32_t>(i);
-  std::vector<float> projected(static_cast<std::size_t>(out->rows * inner));
-  linear(block.cross.k, rows.data(), out->rows, ops::Activation::none, projected.data());
-  ops_.rms_norm(projected.data(), out->rows, inner, inner, config_.eps, block.cross.norm_k.data(), rounding_);
-  ops_.store_kv(projected.data(), out->rows, heads, head_dim, inner, k, out->dtype, out->rows, slots.data());
-  linear(block.cross.v, rows.data(), out->rows, ops::Activation::none, projected.data());
-  std::byte* v = k + out->rows * inner * ops::bytes_of(out->dtype);
-  ops_.store_kv(projected.data(), out->rows, heads, head_dim, inner, v, out->dtype, out->rows, slots.data());
+  std::vector<float> keys(static_cast<std::size_t>(out->rows * inner)), values(keys.size());
+  linear(block.cross.k, rows.data(), out->rows, ops::Activation::none, keys.data());
+  ops_.rms_norm(keys.data(), out->rows, inner, inner, config_.eps, block.cross.norm_k.data(), rounding_);
+  linear(block.cross.v, rows.data(), out->rows, ops::Activation::none, values.data());
+  ops_.store_kv({keys.data(), values.data(), out->rows, heads, head_dim, inner, k, k + out->layout.key_bytes(),
+                 out->dtype, out->layout.rows, slots.data()});
 }
 
 const Transformer::Conditioning& Transformer::condition(Modality modality, float timestep) {
@@ -223,14 +222,12 @@ void Transformer::attend_cache(const Pass& pass, std::int64_t first, std::int64_
     float* k = scratch_.k.data() + at;
     ops_.rope(q, tokens, heads, head_dim, inner, pass.rope->cos.data(), pass.rope->sin.data(), rounding_);
     ops_.rope(k, tokens, heads, head_dim, inner, pass.rope->cos.data(), pass.rope->sin.data(), rounding_);
-    ops_.store_kv(k, tokens, heads, head_dim, inner, cache.keys(layer, row), dtype, cache.rows(),
-                  pass.write_rows->data());
-    ops_.store_kv(scratch_.v.data() + at, tokens, heads, head_dim, inner, cache.values(layer, row), dtype, cache.rows(),
-                  pass.write_rows->data());
+    ops_.store_kv({k, scratch_.v.data() + at, tokens, heads, head_dim, inner, cache.keys(layer, row),
+                   cache.values(layer, row), dtype, cache.rows(), pass.write_rows->data()});
     if (!wanted) continue;
-    const ops::KeyValueView view{cache.keys(layer, row),     cache.values(layer, row),        dtype, cache.rows(),
-                                 pass.attended_rows->data(), std::ssize(*pass.attended_rows), 1.0f};
-    ops_.attention(q, tokens, heads, head_dim, inner, view, scale, rounding_, q, inner);
+    const ops::CachedView view{cache.keys(layer, row), cache.values(layer, row), dtype, cache.rows(),
+                               pass.attended->data(),  0,                        1.0f};
+    ops_.cached_attention({q, tokens, heads, head_dim, inner, view, scale, rounding_, q, inner});
   }
 }
 
@@ -260,12 +257,12 @@ void Transformer::attend_text(const Pass& pass, std::int64_t first, std::int64_t
   const float scale = 1.0f / std::sqrt(static_cast<float>(head_dim));
   for (std::int64_t row = 0; row < pass.guidance_rows; ++row) {
     const TextKeysValues& text = (*pass.text)[static_cast<std::size_t>(row)];
-    const std::int64_t plane = text.rows * inner * ops::bytes_of(text.dtype);
     const std::int64_t text_stream = text.streams == 2 ? static_cast<std::int64_t>(pass.modality) : 0;
-    const std::byte* k = text.data.data() + (text_stream * config_.num_layers + layer) * 2 * plane;
+    const std::byte* k = text.data.data() + (text_stream * config_.num_layers + layer) * text.plane_bytes();
     float* q = scratch_.q.data() + (first + row * tokens) * inner;
-    const ops::KeyValueView view{k, k + plane, text.dtype, text.rows, nullptr, text.rows, text.last_weight};
-    ops_.attention(q, tokens, heads, head_dim, inner, view, scale, rounding_, q, inner);
+    const ops::CachedView view{k,       k + text.layout.key_bytes(), text.dtype, text.layout.rows,
+                               nullptr, text.rows,                   text.last_weight};
+    ops_.cached_attention({q, tokens, heads, head_dim, inner, view, scale, rounding_, q, inner});
   }
 }
 

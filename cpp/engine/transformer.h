@@ -63,8 +63,11 @@ struct TextKeysValues {
   std::int64_t rows = 0;     // real tokens, plus one that stands for all padded rows
   float last_weight = 1.0f;  // how many rows the last one stands for
   ops::Dtype dtype = ops::Dtype::f32;
-  std::vector<std::byte> data;  // [stream][layer][k, v][head, rows, head_dim]
+  std::vector<std::byte> data;  // [stream][layer][keys, values] in the layout of layout()
   std::int64_t streams = 1;
+  ops::KvLayout layout;
+
+  [[nodiscard]] std::int64_t plane_bytes() const { return layout.key_bytes() + layout.value_bytes(); }
 };
 
 // One forward pass of one modality for all guidance rows.
@@ -80,7 +83,7 @@ struct Pass {
   KvCache* cache = nullptr;
   const std::vector<std::int32_t>* write_rows =
       nullptr;  // [tokens] cache rows that receive this pass's keys and values
-  const std::vector<std::int32_t>* attended_rows = nullptr;  // cache rows to attend, write_rows included
+  const std::vector<std::uint32_t>* attended = nullptr;  // cache rows to attend, write_rows included (KvCache)
   float* out = nullptr;  // [guidance rows, tokens, out features]; null: only the cache is wanted
   const std::atomic<bool>* cancel = nullptr;
 };

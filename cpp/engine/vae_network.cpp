@@ -138,7 +138,7 @@ void NetworkRun::attention(const Attention& part, Map* x) {
     ops::KeyValueView view;
     view.k = qkv[1].data() + f * frame_floats;
     view.v = qkv[2].data() + f * frame_floats;
-    view.capacity = view.count = x->shape.height * x->shape.width;
+    view.count = x->shape.height * x->shape.width;
     ops_.attention(qkv[0].data() + f * frame_floats, view.count, 1, channels, channels, view, scale, rounding_,
                    normed.data() + f * frame_floats, channels);
   }

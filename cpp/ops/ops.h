@@ -31,16 +31,25 @@ struct Matrix {
   const void* prepared = nullptr;  // what Ops::prepare made of it, the backend's own; null: nothing
 };
 
-// A read-only view of cached keys and values for one guidance row of one layer.
+// Keys and values of some rows of tokens, dense: what the autoencoder attends to.
 struct KeyValueView {
-  const void* k = nullptr;    // [head, capacity, head_dim], dtype
-  const void* v = nullptr;    // [head, capacity, head_dim], dtype
+  const void* k = nullptr;    // [head, count, head_dim], dtype
+  const void* v = nullptr;    // [head, count, head_dim], dtype
   Dtype dtype = Dtype::f32;   // f32 or bf16
-  std::int64_t capacity = 0;  // slots per head
-  const std::int32_t* slots =
-      nullptr;  // [count] the slots attended, any order without repeats; null means 0 .. count-1
   std::int64_t count = 0;
-  float last_weight = 1.0f;  // the last attended slot stands for this many equal ones (padded text rows)
+};
+
+// Cached keys and values of one guidance row of one layer, in the layout of ops/kv_layout.h.
+struct CachedView {
+  const void* k = nullptr;
+  const void* v = nullptr;
+  Dtype dtype = Dtype::f32;  // f32 or bf16
+  std::int64_t rows = 0;     // of the planes, a multiple of 32
+  // Bit r % 32 of word r / 32: row r is attended, [rows / 32]; at least one is. Null: rows 0 .. count-1, and the values
+  // of the rows behind them are zero.
+  const std::uint32_t* attended = nullptr;
+  std::int64_t count = 0;
+  float last_weight = 1.0f;  // the last attended row stands for this many equal ones (padded text rows)
 };
 
 // A 3-D convolution's operands, channels last. Output pixel (t, y, x) reads input frames t*stride_t .. +kernel_t-1 (the
@@ -100,12 +109,34 @@ class Ops {
   virtual void rope(float* x, std::int64_t rows, std::int64_t heads, std::int64_t head_dim, std::int64_t ldx,
                     const float* cos, const float* sin, Rounding rounding) = 0;
 
-  // Writes rows of x [rows, heads, head_dim] (row stride ldx) into a cache plane [head, capacity, head_dim] of the
-  // given dtype at slots[r].
-  virtual void store_kv(const float* x, std::int64_t rows, std::int64_t heads, std::int64_t head_dim, std::int64_t ldx,
-                        void* plane, Dtype dtype, std::int64_t capacity, const std::int32_t* slots) = 0;
+  // Writes rows of k and v [count, heads, head_dim] (row stride ldx) into the planes of a cache (ops/kv_layout.h) at
+  // `rows`.
+  struct StoreKv {
+    const float* k = nullptr;
+    const float* v = nullptr;
+    std::int64_t count = 0, heads = 0, head_dim = 0, ldx = 0;
+    void* k_plane = nullptr;
+    void* v_plane = nullptr;
+    Dtype dtype = Dtype::f32;
+    std::int64_t plane_rows = 0;
+    const std::int32_t* rows = nullptr;  // [count]
+  };
+  virtual void store_kv(const StoreKv& args) = 0;
 
-  // y = softmax(q k^T * scale) v per head. q, y: [rows, heads, head_dim] with row strides ldq, ldy; y may be q.
+  // y = softmax(q k^T * scale) v per head over cached rows. q, y: [rows, heads, head_dim] with row strides ldq, ldy; y
+  // may be q. head_dim <= 256. Rows of the cache are visited in ascending order.
+  struct CachedAttention {
+    const float* q = nullptr;
+    std::int64_t rows = 0, heads = 0, head_dim = 0, ldq = 0;
+    CachedView kv;
+    float scale = 1;
+    Rounding rounding = Rounding::none;
+    float* y = nullptr;
+    std::int64_t ldy = 0;
+  };
+  virtual void cached_attention(const CachedAttention& args) = 0;
+
+  // The same over dense keys and values.
   virtual void attention(const float* q, std::int64_t rows, std::int64_t heads, std::int64_t head_dim, std::int64_t ldq,
                          const KeyValueView& kv, float scale, Rounding rounding, float* y, std::int64_t ldy) = 0;
 

@@ -101,7 +101,7 @@ class TransformerProbe {
     pass.text = &text;
     pass.cache = call.cache;
     pass.write_rows = &call.cache->write_rows();
-    pass.attended_rows = &call.cache->attended_rows();
+    pass.attended = &call.cache->attended();
     pass.out = &dummy;  // not written here: the head is not part of a block
     BlockResult result;
     const auto attended = [&] {
@@ -123,7 +123,10 @@ class TransformerProbe {
     for (std::size_t row = 0; row < 2; ++row) {
       text[row].rows = call.text_rows;
       text[row].dtype = rounding_ == ops::Rounding::bf16 ? ops::Dtype::bf16 : ops::Dtype::f32;
-      text[row].data.resize(static_cast<std::size_t>(2 * call.text_rows * width * ops::bytes_of(text[row].dtype)));
+      const TransformerConfig& config = transformer_->config();
+      text[row].layout = {config.num_attention_heads, ops::kv_rows(call.text_rows), config.attention_head_dim,
+                          text[row].dtype};
+      text[row].data.resize(static_cast<std::size_t>(text[row].plane_bytes()));
       const auto size = static_cast<std::size_t>(call.text_rows * width);
       const std::vector<float> rows(call.text.begin() + static_cast<std::ptrdiff_t>(row * size),
                                     call.text.begin() + static_cast<std::ptrdiff_t>((row + 1) * size));

@@ -8,9 +8,11 @@
 
 #include "base/half.h"
 #include "ops/cpu/attention.h"
+#include "ops/cpu/cached_attention.h"
 #include "ops/cpu/conv.h"
 #include "ops/cpu/packed_linear.h"
 #include "ops/cpu/window_conv.h"
+#include "ops/kv_layout.h"
 
 namespace premotor::ops {
 namespace {
@@ -22,6 +24,7 @@ constexpr std::int64_t kBlockColumns = 96;
 constexpr std::int64_t kWidenedElementsMax = 1 << 18;
 // Rows handed to a thread at once by the row-wise operations.
 constexpr std::int64_t kRowGrain = 8;
+constexpr std::int64_t kStoreGrain = 32;
 
 const Kernels& choose_kernels() {
 #if defined(PREMOTOR_X86_64)
@@ -47,7 +50,8 @@ const Kernels& cpu_kernels() {
 }
 
 CpuOps::CpuOps(int threads, const Kernels& kernels, const PackedKernels& packed)
-    : pool_(std::max(threads, 1)), kernels_(kernels), packed_kernels_(packed) {}
+    : pool_(std::max(threads, 1)), kernels_(kernels), packed_kernels_(packed),
+      attention_kernels_(cpu_attention_kernels(packed)) {}
 CpuOps::~CpuOps() = default;
 
 // A weight in panels, and which product it is for.
@@ -193,21 +197,44 @@ void CpuOps::rope(float* x, std::int64_t rows, std::int64_t heads, std::int64_t 
   });
 }
 
-void CpuOps::store_kv(const float* x, std::int64_t rows, std::int64_t heads, std::int64_t head_dim, std::int64_t ldx,
-                      void* plane, Dtype dtype, std::int64_t capacity, const std::int32_t* slots) {
-  for (std::int64_t r = 0; r < rows; ++r) {
-    assert(slots[r] >= 0 && slots[r] < capacity);
-    for (std::int64_t h = 0; h < heads; ++h) {
-      const float* from = x + r * ldx + h * head_dim;
-      const std::int64_t at = (h * capacity + slots[r]) * head_dim;
-      if (dtype == Dtype::f32) {
-        std::memcpy(static_cast<float*>(plane) + at, from, static_cast<std::size_t>(head_dim) * sizeof(float));
-      } else {
-        std::uint16_t* to = static_cast<std::uint16_t*>(plane) + at;
-        for (std::int64_t c = 0; c < head_dim; ++c) to[c] = f32_to_bf16(from[c]);
-      }
+namespace {
+
+template <typename T, typename Convert>
+void store_row(const Ops::StoreKv& a, const KvLayout& l, std::int64_t i, Convert convert) {
+  const std::int64_t row = a.rows[i], unit = l.unit();
+  for (std::int64_t h = 0; h < l.heads; ++h) {
+    const float* k = a.k + i * a.ldx + h * l.head_dim;
+    const float* v = a.v + i * a.ldx + h * l.head_dim;
+    T* k_to = static_cast<T*>(a.k_plane) + l.key_at(h, row, 0);
+    for (std::int64_t d = 0; d < l.head_dim; ++d) k_to[d / unit * kKvPanel * unit + d % unit] = convert(k[d]);
+    for (std::int64_t d = 0; d < l.head_dim; d += kKvPanel) {
+      T* v_to = static_cast<T*>(a.v_plane) + l.value_at(h, row, d);
+      const std::int64_t count = std::min(kKvPanel, l.head_dim - d);
+      for (std::int64_t c = 0; c < count; ++c) v_to[c * unit] = convert(v[d + c]);
     }
   }
+}
+
+}  // namespace
+
+void CpuOps::store_kv(const StoreKv& a) {
+  const KvLayout layout{a.heads, a.plane_rows, a.head_dim, a.dtype};
+  assert(a.plane_rows % kKvPanel == 0 && a.dtype != Dtype::f16);
+  // Rows share cache lines and, as bf16, words with their neighbours, but no bytes.
+  pool_.parallel_for(a.count, kStoreGrain, [&](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t i = begin; i < end; ++i) {
+      assert(a.rows[i] >= 0 && a.rows[i] < a.plane_rows);
+      if (a.dtype == Dtype::f32)
+        store_row<float>(a, layout, i, [](float value) { return value; });
+      else
+        store_row<std::uint16_t>(a, layout, i, [](float value) { return f32_to_bf16(value); });
+    }
+  });
+}
+
+void CpuOps::cached_attention(const CachedAttention& args) {
+  ops::cached_attention(pool_, attention_kernels_, packed_kernels_, args,
+                        scratch(cached_attention_scratch_bytes(args)));
 }
 
 void CpuOps::attention(const float* q, std::int64_t rows, std::int64_t heads, std::int64_t head_dim, std::int64_t ldq,

@@ -7,6 +7,7 @@
 
 #include "base/big_memory.h"
 #include "base/thread_pool.h"
+#include "ops/cpu/attention_kernels.h"
 #include "ops/cpu/kernels.h"
 #include "ops/cpu/packed_linear.h"
 #include "ops/ops.h"
@@ -31,8 +32,8 @@ class CpuOps final : public Ops {
                 Rounding rounding) override;
   void rope(float* x, std::int64_t rows, std::int64_t heads, std::int64_t head_dim, std::int64_t ldx, const float* cos,
             const float* sin, Rounding rounding) override;
-  void store_kv(const float* x, std::int64_t rows, std::int64_t heads, std::int64_t head_dim, std::int64_t ldx,
-                void* plane, Dtype dtype, std::int64_t capacity, const std::int32_t* slots) override;
+  void store_kv(const StoreKv& args) override;
+  void cached_attention(const CachedAttention& args) override;
   void attention(const float* q, std::int64_t rows, std::int64_t heads, std::int64_t head_dim, std::int64_t ldq,
                  const KeyValueView& kv, float scale, Rounding rounding, float* y, std::int64_t ldy) override;
   void add_gated(float* h, const float* a, std::int64_t rows, std::int64_t dim, const float* gate,
@@ -43,6 +44,7 @@ class CpuOps final : public Ops {
   ThreadPool pool_;
   const Kernels& kernels_;
   const PackedKernels& packed_kernels_;
+  const AttentionKernels& attention_kernels_;
   struct Prepared;
   [[nodiscard]] void* scratch(std::int64_t bytes);
   void packed(const Prepared& w, const float* x, std::int64_t m, std::int64_t ldx, PackedProduct args);
