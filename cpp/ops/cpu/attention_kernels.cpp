@@ -31,7 +31,7 @@ struct Ahead {
 };
 
 template <typename Step, int M>
-inline void score_panel(const Byte* q, const Byte* k, std::int64_t units, float* to, Ahead& ahead) {
+inline Ahead score_panel(const Byte* q, const Byte* k, std::int64_t units, float* to, Ahead ahead) {
   for (std::int64_t c = 0; c < kColumns; c += V * W) {
     F acc[M][V];
     for (int i = 0; i < M; ++i)
@@ -47,6 +47,7 @@ inline void score_panel(const Byte* q, const Byte* k, std::int64_t units, float*
     for (int i = 0; i < M; ++i)
       for (int j = 0; j < V; ++j) store(to + i * kColumns + c + j * W, acc[i][j]);
   }
+  return ahead;
 }
 
 template <typename Step, int M = MR>
@@ -59,7 +60,7 @@ void scores(const ScoreTile& t) {
   const std::int64_t panel_bytes = t.units * kColumns * kUnitBytes;
   for (std::int64_t p = 0; p < t.count; ++p) {
     const Byte* k = reinterpret_cast<const Byte*>(t.keys) + t.panels[p] * panel_bytes;
-    score_panel<Step, M>(static_cast<const Byte*>(t.q), k, t.units, t.scores + p * M * kColumns, ahead);
+    ahead = score_panel<Step, M>(static_cast<const Byte*>(t.q), k, t.units, t.scores + p * M * kColumns, ahead);
   }
 }
 
@@ -108,15 +109,26 @@ void mask_panel(float* scores, std::int64_t rows, std::uint32_t mask) {
     }
 }
 
-float reduce_largest(F v) {
-  float most = v[0];
-  for (int i = 1; i < W; ++i) most = v[i] > most ? v[i] : most;
-  return most;
+// Of all lanes, halving the vector.
+template <int lanes, typename Function>
+inline float reduce(const float* v, Function function) {
+  if constexpr (lanes == 1) {
+    return v[0];
+  } else {
+    float half[lanes / 2];
+    for (int i = 0; i < lanes / 2; ++i) half[i] = function(v[i], v[i + lanes / 2]);
+    return reduce<lanes / 2>(half, function);
+  }
 }
-float reduce_sum(F v) {
-  float sum = 0;
-  for (int i = 0; i < W; ++i) sum += v[i];
-  return sum;
+inline float reduce_largest(F v) {
+  float lanes[W];
+  store(lanes, v);
+  return reduce<W>(lanes, [](float a, float b) { return a > b ? a : b; });
+}
+inline float reduce_sum(F v) {
+  float lanes[W];
+  store(lanes, v);
+  return reduce<W>(lanes, [](float a, float b) { return a + b; });
 }
 
 // Two vectors of weights, rounded, as bf16 values in order.
@@ -132,17 +144,35 @@ inline void store_pairs(std::uint16_t* to, F a, F b) {
 #endif
 }
 
-template <bool is_pairs>
-void weigh(const WeighTile& t) {
-  for (std::int64_t p = 0; p < t.count; ++p)
-    if (t.masks[p] != ~std::uint32_t{0}) mask_panel(t.scores + p * t.rows * kColumns, t.rows, t.masks[p]);
+// The chunk's largest scores, and what becomes of what is there: top, keep and the rescaled sum of every row.
+void raise_tops(const WeighTile& t) {
+  alignas(64) float chunk[kQueriesMost] = {}, keep[kQueriesMost] = {};
   for (std::int64_t r = 0; r < t.rows; ++r) {
     F most = splat(-__builtin_inff());
     for (std::int64_t p = 0; p < t.count; ++p)
       for (std::int64_t c = 0; c < kColumns; c += W)
         most = larger(load(t.scores + (p * t.rows + r) * kColumns + c), most);
-    const float chunk_top = reduce_largest(most) * t.scale_log2;
-    const float top = chunk_top > t.top[r] ? chunk_top : t.top[r];
+    chunk[r] = reduce_largest(most) * t.scale_log2;
+  }
+  for (std::int64_t r = 0; r < t.rows; ++r) {
+    chunk[r] = chunk[r] > t.top[r] ? chunk[r] : t.top[r];
+    keep[r] = t.top[r] - chunk[r];  // minus infinity for the first chunk
+    t.top[r] = chunk[r];
+  }
+  for (std::int64_t r = 0; r < kQueriesMost; r += W) store(keep + r, exp2_vector(load(keep + r)));
+  for (std::int64_t r = 0; r < t.rows; ++r) {
+    t.keep[r] = keep[r];
+    t.sum[r] *= keep[r];  // 0 before the first chunk
+  }
+}
+
+template <bool is_pairs>
+void weigh(const WeighTile& t) {
+  for (std::int64_t p = 0; p < t.count; ++p)
+    if (t.masks[p] != ~std::uint32_t{0}) mask_panel(t.scores + p * t.rows * kColumns, t.rows, t.masks[p]);
+  raise_tops(t);
+  for (std::int64_t r = 0; r < t.rows; ++r) {
+    const F top = splat(t.top[r]);
     F sum[2] = {F{}, F{}};
     float* weights = t.weights + r * kWeightPitch;
     for (std::int64_t p = 0; p < t.count; ++p) {
@@ -161,17 +191,13 @@ void weigh(const WeighTile& t) {
         }
       }
     }
-    float keep = 0;
-    if (t.top[r] > -__builtin_inff()) keep = exp2_vector(splat(t.top[r] - top))[0];
-    t.keep[r] = keep;
-    t.sum[r] = t.sum[r] * keep + reduce_sum(sum[0] + sum[1]);
-    t.top[r] = top;
+    t.sum[r] += reduce_sum(sum[0] + sum[1]);
   }
 }
 
 // One panel of 32 (or C vectors) along head_dim, all runs.
 template <typename Step, int M, int C>
-inline void accumulate_columns(const ValueTile& t, std::int64_t panel, std::int64_t column, Ahead& ahead) {
+inline Ahead accumulate_columns(const ValueTile& t, std::int64_t panel, std::int64_t column, Ahead ahead) {
   F acc[M][C];
   for (int i = 0; i < M; ++i)
     for (int j = 0; j < C; ++j) acc[i][j] = F{};
@@ -190,6 +216,7 @@ inline void accumulate_columns(const ValueTile& t, std::int64_t panel, std::int6
     float* out = t.out + i * t.pitch + panel * kColumns + column;
     for (int j = 0; j < C; ++j) store(out + j * W, load(out + j * W) * t.keep[i] + acc[i][j]);
   }
+  return ahead;
 }
 
 template <typename Step, int M = MR>
@@ -202,8 +229,8 @@ void accumulate(const ValueTile& t) {
   for (std::int64_t d = 0; d < t.head_dim; d += kColumns) {
     const std::int64_t wanted = t.head_dim - d < kColumns ? t.head_dim - d : kColumns;
     std::int64_t c = 0;
-    for (; c + V * W <= wanted; c += V * W) accumulate_columns<Step, M, V>(t, d / kColumns, c, ahead);
-    for (; c < wanted; c += W) accumulate_columns<Step, M, 1>(t, d / kColumns, c, ahead);
+    for (; c + V * W <= wanted; c += V * W) ahead = accumulate_columns<Step, M, V>(t, d / kColumns, c, ahead);
+    for (; c < wanted; c += W) ahead = accumulate_columns<Step, M, 1>(t, d / kColumns, c, ahead);
   }
 }
 
