@@ -1,9 +1,10 @@
 // Where cached keys and values lie: the layout that attention reads as it reads packed weights (ops/cpu/packed.h), so
 // that neither is gathered or transposed for a pass. Shared by the operations, the cache and what inspects it.
 //
-//   keys    [head][panel of 32 rows][unit along head_dim][32 rows] units of 4 bytes: 1 f32 or 2 bf16 of one row
-//   values  [head][panel of 32 of head_dim][unit along rows][32 of head_dim] units of 4 bytes: 1 f32 or 2 bf16 of
+//   keys    [head][panel of 32 rows][unit along head_dim][32 rows]: a unit is 1 f32, 2 bf16 or 2 int8 of one row
+//   values  [head][panel of 32 of head_dim][unit along rows][32 of head_dim]: a unit is 1 f32, 2 bf16 or 2 int8 of
 //           consecutive rows
+//   int8    behind either plane the scales, [head][rows] f32: a row's vector of one head is its integers times its scale
 //
 // A row is a token's place, 0 .. rows-1; rows are a multiple of 32. head_dim is padded to whole units (keys) and whole
 // panels (values); padding stays zero.
@@ -23,16 +24,21 @@ struct KvLayout {
   std::int64_t heads = 0;
   std::int64_t rows = 0;  // a multiple of kKvPanel
   std::int64_t head_dim = 0;
-  Dtype dtype = Dtype::f32;  // f32 or bf16
+  Dtype dtype = Dtype::f32;  // f32, bf16 or int8
 
-  [[nodiscard]] constexpr std::int64_t unit() const { return 4 / bytes_of(dtype); }
+  // Values in one unit, and its bytes.
+  [[nodiscard]] constexpr std::int64_t unit() const { return dtype == Dtype::f32 ? 1 : 2; }
+  [[nodiscard]] constexpr std::int64_t unit_bytes() const { return unit() * bytes_of(dtype); }
   [[nodiscard]] constexpr std::int64_t key_units() const { return (head_dim + unit() - 1) / unit(); }
   [[nodiscard]] constexpr std::int64_t value_panels() const { return (head_dim + kKvPanel - 1) / kKvPanel; }
-  // Sizes of the two planes, multiples of 64.
-  [[nodiscard]] constexpr std::int64_t key_bytes() const { return heads * rows * key_units() * 4; }
-  [[nodiscard]] constexpr std::int64_t value_bytes() const {
+  // Sizes of the two planes, multiples of 64, and where their scales begin.
+  [[nodiscard]] constexpr std::int64_t key_scales() const { return heads * rows * key_units() * unit_bytes(); }
+  [[nodiscard]] constexpr std::int64_t value_scales() const {
     return heads * value_panels() * kKvPanel * rows * bytes_of(dtype);
   }
+  [[nodiscard]] constexpr std::int64_t scale_bytes() const { return dtype == Dtype::int8 ? heads * rows * 4 : 0; }
+  [[nodiscard]] constexpr std::int64_t key_bytes() const { return key_scales() + scale_bytes(); }
+  [[nodiscard]] constexpr std::int64_t value_bytes() const { return value_scales() + scale_bytes(); }
   // Element numbers, counted in dtype.
   [[nodiscard]] constexpr std::int64_t key_at(std::int64_t head, std::int64_t row, std::int64_t d) const {
     const std::int64_t panel = (head * rows + row) / kKvPanel;

@@ -15,11 +15,13 @@ class ThreadPool;
 
 namespace premotor::ops {
 
-enum class Dtype : std::uint8_t { f32, f16, bf16 };
+enum class Dtype : std::uint8_t { f32, f16, bf16, int8 };  // int8: cached keys and values only
 enum class Rounding : std::uint8_t { none, bf16 };
 enum class Activation : std::uint8_t { none, gelu_tanh, silu };
 
-[[nodiscard]] constexpr std::int64_t bytes_of(Dtype dtype) { return dtype == Dtype::f32 ? 4 : 2; }
+[[nodiscard]] constexpr std::int64_t bytes_of(Dtype dtype) {
+  return dtype == Dtype::f32 ? 4 : (dtype == Dtype::int8 ? 1 : 2);
+}
 
 // A linear layer's weight, [rows = outputs, cols = inputs], f32 or bf16 (an f16 checkpoint is widened when it is
 // opened).
@@ -43,7 +45,7 @@ struct KeyValueView {
 struct CachedView {
   const void* k = nullptr;
   const void* v = nullptr;
-  Dtype dtype = Dtype::f32;  // f32 or bf16
+  Dtype dtype = Dtype::f32;  // f32, bf16 or int8
   std::int64_t rows = 0;     // of the planes, a multiple of 32
   // Bit r % 32 of word r / 32: row r is attended, [rows / 32]; at least one is. Null: rows 0 .. count-1, and the values
   // of the rows behind them are zero.
@@ -110,7 +112,7 @@ class Ops {
                     const float* cos, const float* sin, Rounding rounding) = 0;
 
   // Writes rows of k and v [count, heads, head_dim] (row stride ldx) into the planes of a cache (ops/kv_layout.h) at
-  // `rows`.
+  // `rows`. As int8: a head's vector of a row is round(x / s) with s = max|x| / 127.
   struct StoreKv {
     const float* k = nullptr;
     const float* v = nullptr;

@@ -144,8 +144,11 @@ void test_attention(CpuOps& ops, const std::string& isa, const Attention& a, Dty
   ops.cached_attention({y.data(), a.rows, a.heads, a.head_dim, inner, planes.view(a.last_weight), scale, rounding,
                         y.data(), inner});  // in place
   // Rounded weights and results: half an ulp of bfloat16 each, 2^-9.
+  // An int8 cache: a step is 1/127 of a row's largest value, some 3 deviations; its error has an RMS of step / sqrt(12),
+  // 0.7 %. Scores of deviation 4 are so off by 0.027, and the weights by as much.
   const double error = golden::relative_rms(y, attention_oracle(a, scale, q, k, v));
-  tap::ok(error < (rounding == Rounding::bf16 ? 4e-3 : 3e-6),
+  const double rounded = rounding == Rounding::bf16 ? 4e-3 : 3e-6;
+  tap::ok(error < (dtype == Dtype::int8 ? 3e-2 : rounded),
           isa + " attention, head_dim " + std::to_string(a.head_dim) + ", " + std::to_string(a.attended.size()) +
               " of " + std::to_string(a.capacity) + " rows, " + std::to_string(a.rows) + " queries: " +
               std::to_string(error));
@@ -284,7 +287,7 @@ int main() {
   for (int i = 0; i < count; ++i) {
     CpuOps ops(2, cpu_kernels(), *packed[i]);
     const std::string isa = packed[i]->name;
-    for (const Dtype dtype : {Dtype::f32, Dtype::bf16}) {
+    for (const Dtype dtype : {Dtype::f32, Dtype::bf16, Dtype::int8}) {
       for (const Rounding rounding : {Rounding::none, Rounding::bf16}) {
         test_attention(ops, isa, {5, 2, 26, 40, some_slots(40, 3), 1.0f}, dtype, rounding);
         test_attention(ops, isa, {33, 3, 24, 700, some_slots(700, 5), 1.0f}, dtype, rounding);

@@ -144,6 +144,16 @@ inline void store_pairs(std::uint16_t* to, F a, F b) {
 #endif
 }
 
+// Scores of an int8 cache's integers become scores of what they stand for.
+void scale_scores(const WeighTile& t) {
+  for (std::int64_t p = 0; p < t.count; ++p)
+    for (std::int64_t r = 0; r < t.rows; ++r) {
+      float* row = t.scores + (p * t.rows + r) * kColumns;
+      for (std::int64_t c = 0; c < kColumns; c += W)
+        store(row + c, load(row + c) * load(t.key_scales + p * kColumns + c));
+    }
+}
+
 // The chunk's largest scores, and what becomes of what is there: top, keep and the rescaled sum of every row.
 void raise_tops(const WeighTile& t) {
   alignas(64) float chunk[kQueriesMost] = {}, keep[kQueriesMost] = {};
@@ -166,11 +176,8 @@ void raise_tops(const WeighTile& t) {
   }
 }
 
-template <bool is_pairs>
-void weigh(const WeighTile& t) {
-  for (std::int64_t p = 0; p < t.count; ++p)
-    if (t.masks[p] != ~std::uint32_t{0}) mask_panel(t.scores + p * t.rows * kColumns, t.rows, t.masks[p]);
-  raise_tops(t);
+template <bool is_pairs, bool is_scaled>
+void weigh_rows(const WeighTile& t) {
   for (std::int64_t r = 0; r < t.rows; ++r) {
     const F top = splat(t.top[r]);
     F sum[2] = {F{}, F{}};
@@ -182,6 +189,7 @@ void weigh(const WeighTile& t) {
         for (int j = 0; j < 2; ++j) {
           e[j] = exp2_vector(load(scores + c + j * W) * t.scale_log2 - top);
           sum[j] += e[j];
+          if constexpr (is_scaled) e[j] *= load(t.value_scales + p * kColumns + c + j * W);
         }
         if constexpr (is_pairs) {
           store_pairs(reinterpret_cast<std::uint16_t*>(weights) + p * kColumns + c, e[0], e[1]);
@@ -192,6 +200,26 @@ void weigh(const WeighTile& t) {
       }
     }
     t.sum[r] += reduce_sum(sum[0] + sum[1]);
+  }
+}
+
+template <bool is_pairs>
+void weigh(const WeighTile& t) {
+  if (t.key_scales != nullptr) scale_scores(t);
+  for (std::int64_t p = 0; p < t.count; ++p)
+    if (t.masks[p] != ~std::uint32_t{0}) mask_panel(t.scores + p * t.rows * kColumns, t.rows, t.masks[p]);
+  raise_tops(t);
+  t.value_scales != nullptr ? weigh_rows<is_pairs, true>(t) : weigh_rows<is_pairs, false>(t);
+}
+
+void widen(const WidenTile& t) {
+  typedef std::int8_t B __attribute__((vector_size(W)));
+  for (std::int64_t i = 0; i < t.count; i += W) {
+    B bytes;
+    __builtin_memcpy(&bytes, t.from + i, sizeof bytes);
+    const U bits = (U)as_units(__builtin_convertvector(bytes, F)) >> 16;
+    const H half = __builtin_convertvector(bits, H);
+    __builtin_memcpy(t.to + i, &half, sizeof half);
   }
 }
 
@@ -244,6 +272,7 @@ const AttentionKernels& attention_kernels() {
       {scores<StepF32>, scores<StepWiden>, scores<StepDot>},
       {weigh<false>, weigh<false>, weigh<is_dot>},
       {accumulate<StepF32>, accumulate<StepWiden>, accumulate<StepDot>},
+      widen,
   };
   return table;
 }

@@ -32,6 +32,9 @@ struct WeighTile {
   float* scores;               // [count, rows, 32]; rows that are not attended are overwritten
   std::int64_t rows, count;
   const std::uint32_t* masks;  // [count] which of a panel's rows are attended
+  // Scales of an int8 cache, [count] x 32: scores are multiplied by the keys', weights by the values'. Null: none.
+  const float* key_scales;
+  const float* value_scales;
   float scale_log2;            // softmax scale times log2(e)
   float* top;                  // [rows]
   float* sum;                  // [rows], of unrounded weights
@@ -60,6 +63,13 @@ struct ValueTile {
   std::int64_t ahead_step;
 };
 
+// An int8 chunk as bf16, which holds the integers exactly: `count` values, a multiple of 32.
+struct WidenTile {
+  const std::int8_t* from;
+  std::int64_t count;
+  std::uint16_t* to;
+};
+
 // Products f32, bf16 and bf16_dot of packed.h.
 constexpr int kAttentionProducts = 3;
 
@@ -69,6 +79,7 @@ struct AttentionKernels {
   void (*scores[kAttentionProducts])(const ScoreTile& tile);
   void (*weigh[kAttentionProducts])(const WeighTile& tile);
   void (*accumulate[kAttentionProducts])(const ValueTile& tile);
+  void (*widen)(const WidenTile& tile);
 };
 
 namespace baseline {

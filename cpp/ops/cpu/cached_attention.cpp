@@ -57,11 +57,47 @@ void round_row(const Job& job, float* y) {
   for (std::int64_t c = 0; c < job.args.head_dim; ++c) y[c] = round_to_bf16(y[c]);
 }
 
+// A chunk of an int8 cache as bf16, made once for all of a task's queries: keys as panels in the chunk's order, values
+// as [panel of head_dim][unit along the chunk's rows][32]. Rows that are not attended have zeros as values.
+struct WideChunk {
+  alignas(64) std::uint16_t k[kChunkPanels * kKvPanel * kHeadDimMost];
+  alignas(64) std::uint16_t v[kChunkPanels * kKvPanel * kHeadDimMost];
+  alignas(64) float key_scales[kChunkPanels * kKvPanel], value_scales[kChunkPanels * kKvPanel];
+
+  void fill(const Job& job, std::int64_t head, std::int64_t first, std::int64_t count);
+};
+constexpr std::int32_t kInOrder[kChunkPanels] = {0, 1, 2, 3, 4, 5, 6, 7};
+
+void WideChunk::fill(const Job& job, std::int64_t head, std::int64_t first, std::int64_t count) {
+  const KvLayout& l = job.layout;
+  const auto* keys = static_cast<const std::int8_t*>(job.args.kv.k);
+  const auto* values = static_cast<const std::int8_t*>(job.args.kv.v);
+  const std::int64_t key_count = l.key_units() * kKvPanel * 2, value_count = kKvPanel * kKvPanel;
+  for (std::int64_t p = 0; p < count; ++p) {
+    const std::int64_t row = job.panels[first + p] * kKvPanel;
+    const std::uint32_t mask = job.masks[first + p];
+    job.kernels.widen({keys + l.key_at(head, row, 0), key_count, k + p * key_count});
+    for (std::int64_t d = 0; d < l.value_panels(); ++d) {
+      std::uint16_t* to = v + (d * count + p) * value_count;
+      job.kernels.widen({values + l.value_at(head, row, d * kKvPanel), value_count, to});
+      for (std::int64_t r = 0; mask != ~std::uint32_t{0} && r < kKvPanel; ++r)
+        for (std::int64_t c = 0; (mask >> r & 1) == 0 && c < kKvPanel; ++c) to[(r / 2 * kKvPanel + c) * 2 + r % 2] = 0;
+    }
+    const auto* k_scale = reinterpret_cast<const float*>(keys + l.key_scales()) + head * l.rows + row;
+    const auto* v_scale = reinterpret_cast<const float*>(values + l.value_scales()) + head * l.rows + row;
+    for (std::int64_t r = 0; r < kKvPanel; ++r) {
+      key_scales[p * kKvPanel + r] = k_scale[r];
+      value_scales[p * kKvPanel + r] = (mask >> r & 1) != 0 ? v_scale[r] : 0.0f;
+    }
+  }
+}
+
 // One task's memory.
 struct Task {
   const Job& job;
   std::int64_t head, first_query, queries;
   std::int64_t tile_count, pitch;
+  const WideChunk* wide = nullptr;  // of an int8 cache
   alignas(64) float q[kBlockQueries * kHeadDimMost];
   alignas(64) float out[kBlockQueries * kHeadDimMost];
   alignas(64) float scores[kQueriesMost * kChunkPanels * kPanelColumns];
@@ -80,13 +116,12 @@ struct Task {
     return job.packed.unit_bytes[static_cast<std::size_t>(job.product)];
   }
   [[nodiscard]] const char* keys() const {
-    return static_cast<const char*>(job.args.kv.k) + head * job.layout.key_bytes() / job.layout.heads;
+    return static_cast<const char*>(job.args.kv.k) + head * job.layout.key_scales() / job.layout.heads;
   }
   [[nodiscard]] const char* values() const {
-    return static_cast<const char*>(job.args.kv.v) + head * job.layout.value_bytes() / job.layout.heads;
+    return static_cast<const char*>(job.args.kv.v) + head * job.layout.value_scales() / job.layout.heads;
   }
   void begin();
-  void chunk(std::int64_t first, std::int64_t count, std::int64_t next_count);
   void tile(std::int64_t at, std::int64_t first, std::int64_t count, std::int64_t next_count);
   void accumulate(std::int64_t at, std::int64_t first, std::int64_t count, std::int64_t next_count);
   ValueRun edge_run(std::int64_t panel, std::uint32_t mask);
@@ -112,19 +147,22 @@ void Task::tile(std::int64_t at, std::int64_t first, std::int64_t count, std::in
   const std::int64_t row = begin_of(at), rows = begin_of(at + 1) - row, units = job.layout.key_units();
   const char* converted = reinterpret_cast<const char*>(q) + row * units * x_unit_bytes();
   // Each tile fetches its share of the next chunk's keys while it multiplies, and of its values further down.
-  const std::int64_t panel_bytes = units * kPanelColumns * 4, step = kPanelColumns * 4 / tile_count;
-  const char* ahead = next_count > 0 ? keys() + job.panels[first + count] * panel_bytes : keys();
-  job.kernels.scores[how]({converted, rows, keys(), job.panels + first, count, units, scores,
+  const std::int64_t step = kPanelColumns * job.layout.unit_bytes() / tile_count;
+  const char* ahead = keys();
+  if (next_count > 0) ahead += job.panels[first + count] * units * kPanelColumns * job.layout.unit_bytes();
+  const char* from = wide == nullptr ? keys() : reinterpret_cast<const char*>(wide->k);
+  job.kernels.scores[how]({converted, rows, from, wide == nullptr ? job.panels + first : kInOrder, count, units, scores,
                            ahead + at * step * units * count, step});
   const bool has_last = first + count == job.panel_count;
   if (has_last && job.args.kv.last_weight != 1.0f) {
-    const int lane = 31 - __builtin_clz(job.masks[job.panel_count - 1]);
-    for (std::int64_t r = 0; r < rows; ++r)
-      scores[((count - 1) * rows + r) * kPanelColumns + lane] +=
-          std::log(job.args.kv.last_weight) / job.args.scale;
+    const std::int64_t at_last = (count - 1) * kPanelColumns, lane = 31 - __builtin_clz(job.masks[job.panel_count - 1]);
+    float more = std::log(job.args.kv.last_weight) / job.args.scale;
+    if (wide != nullptr) more /= wide->key_scales[at_last + lane];  // scores are still of integers
+    for (std::int64_t r = 0; r < rows; ++r) scores[at_last * rows + r * kPanelColumns + lane] += more;
   }
-  job.kernels.weigh[how]({scores, rows, count, job.masks + first, job.args.scale * kLog2e, top + row, sum + row, keep,
-                          job.args.rounding == Rounding::bf16, weights});
+  job.kernels.weigh[how]({scores, rows, count, job.masks + first, wide == nullptr ? nullptr : wide->key_scales,
+                          wide == nullptr ? nullptr : wide->value_scales, job.args.scale * kLog2e, top + row,
+                          sum + row, keep, job.args.rounding == Rounding::bf16, weights});
   accumulate(at, first, count, next_count);
 }
 
@@ -152,8 +190,8 @@ void Task::accumulate(std::int64_t at, std::int64_t first, std::int64_t count, s
   const auto how = static_cast<std::size_t>(job.product);
   const KvLayout& l = job.layout;
   const std::int64_t row = begin_of(at), unit = l.unit(), units = kKvPanel / unit;
-  const std::int64_t stride = l.rows / unit * kKvPanel * 4, panel_bytes = units * kKvPanel * 4;
-  const std::int64_t step = kKvPanel * 4 / tile_count;
+  const std::int64_t panel_bytes = units * kKvPanel * l.unit_bytes(), stride = l.rows / kKvPanel * panel_bytes;
+  const std::int64_t step = kKvPanel * l.unit_bytes() / tile_count;
   const char* next = next_count > 0 ? values() + job.panels[first + count] * panel_bytes : values();
   ValueRun runs[kChunkPanels];
   std::int64_t run_count = 0;
@@ -164,6 +202,10 @@ void Task::accumulate(std::int64_t at, std::int64_t first, std::int64_t count, s
     std::fill_n(keep, kQueriesMost, 1.0f);
     run_count = 0;
   };
+  if (wide != nullptr) {
+    runs[run_count++] = {reinterpret_cast<const char*>(wide->v), 0, count * units, count * units * kKvPanel * 4};
+    return flush();
+  }
   for (std::int64_t p = 0; p < count; ++p) {
     const std::int64_t panel = job.panels[first + p], column = p * kKvPanel;
     const std::uint32_t mask = job.masks[first + p];
@@ -201,15 +243,17 @@ void Task::keep_partial(std::int64_t stretch) const {
   }
 }
 
-void run_task(const Job& job, std::int64_t number) {
+void run_task(const Job& job, std::int64_t number, WideChunk* wide) {
   const std::int64_t stretch = number % job.stretches, block = number / job.stretches % job.blocks;
   Task task(job, number / job.stretches / job.blocks, block);
   task.begin();
+  task.wide = wide;
   const std::int64_t chunks = ceil_div(job.panel_count, kChunkPanels);
   const std::int64_t begin = chunks * stretch / job.stretches, end = chunks * (stretch + 1) / job.stretches;
   for (std::int64_t chunk = begin; chunk < end; ++chunk) {
     const std::int64_t first = chunk * kChunkPanels, count = std::min(kChunkPanels, job.panel_count - first);
     const std::int64_t next = std::min(kChunkPanels, job.panel_count - first - count);
+    if (wide != nullptr) wide->fill(job, task.head, first, count);
     for (std::int64_t at = 0; at < task.tile_count; ++at) task.tile(at, first, count, next);
   }
   if (job.stretches == 1)
@@ -276,7 +320,12 @@ void cached_attention(ThreadPool& pool, const AttentionKernels& kernels, const P
   job.stretches = stretches_of(args, job.panel_count);
   job.partial = reinterpret_cast<float*>(static_cast<char*>(scratch) + list_bytes(args.kv));
   pool.parallel_for(args.heads * job.blocks * job.stretches, 1, [&](std::int64_t begin, std::int64_t end) {
-    for (std::int64_t task = begin; task < end; ++task) run_task(job, task);
+    if (args.kv.dtype != Dtype::int8) {
+      for (std::int64_t task = begin; task < end; ++task) run_task(job, task, nullptr);
+      return;
+    }
+    WideChunk wide;
+    for (std::int64_t task = begin; task < end; ++task) run_task(job, task, &wide);
   });
   if (job.stretches == 1) return;
   pool.parallel_for(args.heads * args.rows, 64, [&](std::int64_t begin, std::int64_t end) {
