@@ -24,7 +24,8 @@ inline BigMemory allocate_big(std::int64_t size_bytes) {
   const std::size_t alignment = size >= page_bytes ? page_bytes : line_bytes;
   auto* memory = static_cast<std::byte*>(::operator new[](size, std::align_val_t{alignment}, std::nothrow));
   // A wish: where it is not granted, small pages do.
-  if (memory != nullptr && alignment == page_bytes) (void)::madvise(memory, size / page_bytes * page_bytes, MADV_HUGEPAGE);
+  if (memory != nullptr && alignment == page_bytes)
+    (void)::madvise(memory, size / page_bytes * page_bytes, MADV_HUGEPAGE);
   return {memory, BigMemoryReturn{alignment}};
 }
 

@@ -241,8 +241,7 @@ Status Session::last_action_pass(const ChunkPlan& plan, const std::vector<float>
     return Status::good();
   }
   PREMOTOR_TRY(cache_->begin_write(count, WriteKind::predicted));
-  pending_ =
-      PendingPass{std::vector<float>(x), timesteps, plan.frame_start, cache_->write_rows(), cache_->attended()};
+  pending_ = PendingPass{std::vector<float>(x), timesteps, plan.frame_start, cache_->write_rows(), cache_->attended()};
   cache_->end_write();
   return Status::good();
 }

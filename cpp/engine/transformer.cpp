@@ -225,8 +225,8 @@ void Transformer::attend_cache(const Pass& pass, std::int64_t first, std::int64_
     ops_.store_kv({k, scratch_.v.data() + at, tokens, heads, head_dim, inner, cache.keys(layer, row),
                    cache.values(layer, row), dtype, cache.rows(), pass.write_rows->data()});
     if (!wanted) continue;
-    const ops::CachedView view{cache.keys(layer, row), cache.values(layer, row), dtype, cache.rows(),
-                               pass.attended->data(),  0,                        1.0f};
+    const ops::CachedView view{
+        cache.keys(layer, row), cache.values(layer, row), dtype, cache.rows(), pass.attended->data(), 0, 1.0f};
     ops_.cached_attention({q, tokens, heads, head_dim, inner, view, scale, rounding_, q, inner});
   }
 }
@@ -260,8 +260,8 @@ void Transformer::attend_text(const Pass& pass, std::int64_t first, std::int64_t
     const std::int64_t text_stream = text.streams == 2 ? static_cast<std::int64_t>(pass.modality) : 0;
     const std::byte* k = text.data.data() + (text_stream * config_.num_layers + layer) * text.plane_bytes();
     float* q = scratch_.q.data() + (first + row * tokens) * inner;
-    const ops::CachedView view{k,       k + text.layout.key_bytes(), text.dtype, text.layout.rows,
-                               nullptr, text.rows,                   text.last_weight};
+    const ops::CachedView view{
+        k, k + text.layout.key_bytes(), text.dtype, text.layout.rows, nullptr, text.rows, text.last_weight};
     ops_.cached_attention({q, tokens, heads, head_dim, inner, view, scale, rounding_, q, inner});
   }
 }

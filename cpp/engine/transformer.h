@@ -82,7 +82,7 @@ struct Pass {
   const std::vector<TextKeysValues>* text = nullptr;  // [guidance rows]
   KvCache* cache = nullptr;
   const std::vector<std::int32_t>* write_rows =
-      nullptr;  // [tokens] cache rows that receive this pass's keys and values
+      nullptr;                                           // [tokens] cache rows that receive this pass's keys and values
   const std::vector<std::uint32_t>* attended = nullptr;  // cache rows to attend, write_rows included (KvCache)
   float* out = nullptr;  // [guidance rows, tokens, out features]; null: only the cache is wanted
   const std::atomic<bool>* cancel = nullptr;

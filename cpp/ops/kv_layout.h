@@ -4,7 +4,8 @@
 //   keys    [head][panel of 32 rows][unit along head_dim][32 rows]: a unit is 1 f32, 2 bf16 or 2 int8 of one row
 //   values  [head][panel of 32 of head_dim][unit along rows][32 of head_dim]: a unit is 1 f32, 2 bf16 or 2 int8 of
 //           consecutive rows
-//   int8    behind either plane the scales, [head][rows] f32: a row's vector of one head is its integers times its scale
+//   int8    behind either plane the scales, [head][rows] f32: a row's vector of one head is its integers times its
+//   scale
 //
 // A row is a token's place, 0 .. rows-1; rows are a multiple of 32. head_dim is padded to whole units (keys) and whole
 // panels (values); padding stays zero.
@@ -18,7 +19,9 @@ namespace premotor::ops {
 
 constexpr std::int64_t kKvPanel = 32;
 
-[[nodiscard]] constexpr std::int64_t kv_rows(std::int64_t tokens) { return (tokens + kKvPanel - 1) / kKvPanel * kKvPanel; }
+[[nodiscard]] constexpr std::int64_t kv_rows(std::int64_t tokens) {
+  return (tokens + kKvPanel - 1) / kKvPanel * kKvPanel;
+}
 
 struct KvLayout {
   std::int64_t heads = 0;

@@ -35,9 +35,9 @@ struct Matrix {
 
 // Keys and values of some rows of tokens, dense: what the autoencoder attends to.
 struct KeyValueView {
-  const void* k = nullptr;    // [head, count, head_dim], dtype
-  const void* v = nullptr;    // [head, count, head_dim], dtype
-  Dtype dtype = Dtype::f32;   // f32 or bf16
+  const void* k = nullptr;   // [head, count, head_dim], dtype
+  const void* v = nullptr;   // [head, count, head_dim], dtype
+  Dtype dtype = Dtype::f32;  // f32 or bf16
   std::int64_t count = 0;
 };
 

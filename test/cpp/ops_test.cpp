@@ -144,14 +144,14 @@ void test_attention(CpuOps& ops, const std::string& isa, const Attention& a, Dty
   ops.cached_attention({y.data(), a.rows, a.heads, a.head_dim, inner, planes.view(a.last_weight), scale, rounding,
                         y.data(), inner});  // in place
   // Rounded weights and results: half an ulp of bfloat16 each, 2^-9.
-  // An int8 cache: a step is 1/127 of a row's largest value, some 3 deviations; its error has an RMS of step / sqrt(12),
-  // 0.7 %. Scores of deviation 4 are so off by 0.027, and the weights by as much.
+  // An int8 cache: a step is 1/127 of a row's largest value, some 3 deviations; its error has an RMS of step /
+  // sqrt(12), 0.7 %. Scores of deviation 4 are so off by 0.027, and the weights by as much.
   const double error = golden::relative_rms(y, attention_oracle(a, scale, q, k, v));
   const double rounded = rounding == Rounding::bf16 ? 4e-3 : 3e-6;
   tap::ok(error < (dtype == Dtype::int8 ? 3e-2 : rounded),
           isa + " attention, head_dim " + std::to_string(a.head_dim) + ", " + std::to_string(a.attended.size()) +
-              " of " + std::to_string(a.capacity) + " rows, " + std::to_string(a.rows) + " queries: " +
-              std::to_string(error));
+              " of " + std::to_string(a.capacity) + " rows, " + std::to_string(a.rows) +
+              " queries: " + std::to_string(error));
 }
 
 void test_dense_attention(CpuOps& ops, const std::string& isa, std::int64_t rows, std::int64_t head_dim, Dtype dtype) {

@@ -15,39 +15,39 @@ constexpr std::int64_t kWeightPitch = kChunkPanels * kPanelColumns + 16;
 
 // scores[p, r, c] = q[r] . k[panel p, c] for `count` panels.
 struct ScoreTile {
-  const void* q;                // [units, rows] as PackedKernels::convert wrote them
-  std::int64_t rows;            // 1 .. AttentionKernels::rows
-  const char* keys;             // one head's panels
-  const std::int32_t* panels;   // [count], ascending
-  std::int64_t count;           // 1 .. kChunkPanels
-  std::int64_t units;           // of head_dim
-  float* scores;                // [count, rows, 32], 64-byte aligned
-  const char* ahead;            // cache lines fetched meanwhile, as PackedTile's
+  const void* q;               // [units, rows] as PackedKernels::convert wrote them
+  std::int64_t rows;           // 1 .. AttentionKernels::rows
+  const char* keys;            // one head's panels
+  const std::int32_t* panels;  // [count], ascending
+  std::int64_t count;          // 1 .. kChunkPanels
+  std::int64_t units;          // of head_dim
+  float* scores;               // [count, rows, 32], 64-byte aligned
+  const char* ahead;           // cache lines fetched meanwhile, as PackedTile's
   std::int64_t ahead_step;
 };
 
 // One chunk's step of the online softmax (Milakov and Gimelshein 2018). With s = scores * scale_log2:
 // top' = max(top, max s), keep = 2^(top - top'), weights = 2^(s - top'), sum' = sum keep + total of the weights.
 struct WeighTile {
-  float* scores;               // [count, rows, 32]; rows that are not attended are overwritten
+  float* scores;  // [count, rows, 32]; rows that are not attended are overwritten
   std::int64_t rows, count;
   const std::uint32_t* masks;  // [count] which of a panel's rows are attended
   // Scales of an int8 cache, [count] x 32: scores are multiplied by the keys', weights by the values'. Null: none.
   const float* key_scales;
   const float* value_scales;
-  float scale_log2;            // softmax scale times log2(e)
-  float* top;                  // [rows]
-  float* sum;                  // [rows], of unrounded weights
-  float* keep;                 // [rows]
-  bool is_rounded;             // weights are rounded to bf16 (in pairs where the product takes them so)
-  float* weights;              // [rows] x kWeightPitch
+  float scale_log2;  // softmax scale times log2(e)
+  float* top;        // [rows]
+  float* sum;        // [rows], of unrounded weights
+  float* keep;       // [rows]
+  bool is_rounded;   // weights are rounded to bf16 (in pairs where the product takes them so)
+  float* weights;    // [rows] x kWeightPitch
 };
 
 // out[r, d] = out[r, d] keep[r] + sum over the runs' rows of weights[r, row] v[row, d].
 struct ValueRun {
-  const char* values;  // first unit of the first panel along head_dim
-  std::int64_t first;  // column of `weights`
-  std::int64_t units;  // of rows
+  const char* values;   // first unit of the first panel along head_dim
+  std::int64_t first;   // column of `weights`
+  std::int64_t units;   // of rows
   std::int64_t stride;  // bytes to the next panel along head_dim
 };
 struct ValueTile {

@@ -32,8 +32,8 @@ struct Job {
   const Ops::CachedAttention& args;
   KvLayout layout;
   Product product;
-  std::int32_t* panels;   // [panel_count] ascending
-  std::uint32_t* masks;   // [panel_count]
+  std::int32_t* panels;  // [panel_count] ascending
+  std::uint32_t* masks;  // [panel_count]
   std::int64_t panel_count;
   std::int64_t blocks, stretches;
   float* partial;  // [head, stretch, query] x partial_floats(): out, top, sum; null with one stretch
@@ -161,12 +161,13 @@ void Task::tile(std::int64_t at, std::int64_t first, std::int64_t count, std::in
     for (std::int64_t r = 0; r < rows; ++r) scores[at_last * rows + r * kPanelColumns + lane] += more;
   }
   job.kernels.weigh[how]({scores, rows, count, job.masks + first, wide == nullptr ? nullptr : wide->key_scales,
-                          wide == nullptr ? nullptr : wide->value_scales, job.args.scale * kLog2e, top + row,
-                          sum + row, keep, job.args.rounding == Rounding::bf16, weights});
+                          wide == nullptr ? nullptr : wide->value_scales, job.args.scale * kLog2e, top + row, sum + row,
+                          keep, job.args.rounding == Rounding::bf16, weights});
   accumulate(at, first, count, next_count);
 }
 
-// A panel's values with zeros for the rows that are not attended: a weight of zero does not take out what is not finite.
+// A panel's values with zeros for the rows that are not attended: a weight of zero does not take out what is not
+// finite.
 ValueRun Task::edge_run(std::int64_t panel, std::uint32_t mask) {
   const KvLayout& l = job.layout;
   const std::int64_t bytes = bytes_of(l.dtype), unit = l.unit(), units = kKvPanel / unit;
@@ -311,8 +312,17 @@ void cached_attention(ThreadPool& pool, const AttentionKernels& kernels, const P
                       const Ops::CachedAttention& args, void* scratch) {
   assert(args.rows >= 1 && args.head_dim >= 1 && args.head_dim <= kHeadDimMost);
   assert(args.kv.dtype != Dtype::f16 && args.kv.rows % kKvPanel == 0);
-  Job job{kernels, packed, args, {args.heads, args.kv.rows, args.head_dim, args.kv.dtype}, product_of(args),
-          nullptr, nullptr, 0, ceil_div(args.rows, kBlockQueries), 1, nullptr};
+  Job job{kernels,
+          packed,
+          args,
+          {args.heads, args.kv.rows, args.head_dim, args.kv.dtype},
+          product_of(args),
+          nullptr,
+          nullptr,
+          0,
+          ceil_div(args.rows, kBlockQueries),
+          1,
+          nullptr};
   job.panels = static_cast<std::int32_t*>(scratch);
   job.masks = reinterpret_cast<std::uint32_t*>(job.panels + args.kv.rows / kKvPanel);
   list_panels(&job);

@@ -50,7 +50,9 @@ const Kernels& cpu_kernels() {
 }
 
 CpuOps::CpuOps(int threads, const Kernels& kernels, const PackedKernels& packed)
-    : pool_(std::max(threads, 1)), kernels_(kernels), packed_kernels_(packed),
+    : pool_(std::max(threads, 1)),
+      kernels_(kernels),
+      packed_kernels_(packed),
       attention_kernels_(cpu_attention_kernels(packed)) {}
 CpuOps::~CpuOps() = default;
 
