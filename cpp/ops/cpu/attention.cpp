@@ -15,16 +15,12 @@ constexpr std::int64_t kQueriesMax = 12;  // queries of one task: a multiple of 
 constexpr std::int64_t kKeysPerChunk = 256;
 constexpr std::int64_t kAccumulatorFloats = 8192;  // kQueries * head_dim stays below this
 
-// A stretch of neighbouring slots.
-struct Run {
-  std::int64_t first;
-  std::int64_t count;
-};
-
 // Cuts the slot list into stretches of neighbours and at every chunk's end. Chunks are counted in keys, not in
 // stretches: what a key is added to must not depend on where it lies, or a rebuilt cache would give other bits.
-std::vector<Run> find_runs(const KeyValueView& kv) {
-  std::vector<Run> runs;
+void find_runs(const KeyValueView& kv, std::vector<Run>* found) {
+  std::vector<Run>& runs = *found;
+  runs.clear();
+  runs.reserve(static_cast<std::size_t>(kv.capacity));  // once: how scattered a cache is changes from pass to pass
   for (std::int64_t i = 0; i < kv.count; ++i) {
     const std::int64_t slot = kv.slots == nullptr ? i : kv.slots[i];
     assert(slot >= 0 && slot < kv.capacity);
@@ -33,7 +29,6 @@ std::vector<Run> find_runs(const KeyValueView& kv) {
     else
       runs.push_back({slot, 1});
   }
-  return runs;
 }
 
 // The queries of one task, their running maxima and sums, and the weighted values so far.
@@ -121,9 +116,10 @@ void attend(Block& block, const std::vector<Run>& runs) {
 
 }  // namespace
 
-void cpu_attention(ThreadPool& pool, const Kernels& kernels, const AttentionArgs& a) {
+void cpu_attention(ThreadPool& pool, const Kernels& kernels, const AttentionArgs& a, std::vector<Run>* found) {
   assert(a.kv.count >= 1 && a.head_dim >= 1 && a.head_dim <= kAccumulatorFloats);
-  const std::vector<Run> runs = find_runs(a.kv);
+  find_runs(a.kv, found);
+  const std::vector<Run>& runs = *found;
   const std::int64_t step = std::clamp<std::int64_t>(kAccumulatorFloats / a.head_dim, 1, kQueriesMax);
   const std::int64_t blocks = (a.rows + step - 1) / step;
   pool.parallel_for(a.heads * blocks, 1, [&](std::int64_t begin, std::int64_t end) {

@@ -2,6 +2,8 @@
 // gather).
 #pragma once
 
+#include <vector>
+
 #include "base/thread_pool.h"
 #include "ops/cpu/kernels.h"
 #include "ops/ops.h"
@@ -18,7 +20,13 @@ struct AttentionArgs {
   std::int64_t ldy;
 };
 
-// See Ops::attention. kv.count >= 1, head_dim <= 8192.
-void cpu_attention(ThreadPool& pool, const Kernels& kernels, const AttentionArgs& args);
+// A stretch of neighbouring slots.
+struct Run {
+  std::int64_t first;
+  std::int64_t count;
+};
+
+// See Ops::attention. kv.count >= 1, head_dim <= 8192. runs: memory for the stretches, kept between calls.
+void cpu_attention(ThreadPool& pool, const Kernels& kernels, const AttentionArgs& args, std::vector<Run>* runs);
 
 }  // namespace premotor::ops

@@ -385,6 +385,29 @@ inline F activate(F v, Activation act) {
   return act == Activation::silu ? silu_vector(v) : v;
 }
 
+// A row of at most a panel's width, whole: the row itself, or a padded copy of a narrow one.
+inline const float* whole_row(const float* row, std::int64_t columns, float (&copy)[kColumns]) {
+  if (columns == kColumns) return row;
+  __builtin_memcpy(copy, row, static_cast<std::size_t>(columns) * 4);
+  return copy;
+}
+
+// One finished row onto its residual.
+inline void add_to_residual(const PackedFinish& a, std::int64_t r, const float* result) {
+  float* to = a.residual + r * a.residual_stride;
+  float old_copy[kColumns] = {}, gate_copy[kColumns] = {}, sum[kColumns];
+  const float* old = whole_row(to, a.columns, old_copy);
+  const float* gate = nullptr;
+  if (a.gate != nullptr)
+    gate = whole_row(a.gate + (a.row_map == nullptr ? 0 : a.row_map[r]) * a.gate_stride, a.columns, gate_copy);
+  for (std::int64_t c = 0; c < kColumns; c += W) {
+    F v = load(result + c);
+    v = gate == nullptr ? load(old + c) + v : load(old + c) + v * load(gate + c);
+    store(sum + c, a.rounding == Rounding::bf16 ? round_vector(v) : v);
+  }
+  __builtin_memcpy(to, sum, static_cast<std::size_t>(a.columns) * 4);
+}
+
 template <typename Sum>
 void finish(const PackedFinish& a) {
   float bias[kColumns] = {};
@@ -393,7 +416,8 @@ void finish(const PackedFinish& a) {
   for (std::int64_t r = 0; r < a.rows; ++r) {
     float edge[kColumns] = {};
     float* y = a.y + r * a.ldy;
-    float* at = a.columns == kColumns ? y : edge;  // a narrow panel goes through a padded row
+    const bool adds = a.is_last && a.residual != nullptr;
+    float* at = a.columns == kColumns && !adds ? y : edge;  // a narrow panel goes through a padded row
     if (at == edge && !a.is_first) __builtin_memcpy(edge, y, static_cast<std::size_t>(a.columns) * 4);
     for (std::int64_t c = 0; c < kColumns; c += W) {
       Sum sum, carried = {};
@@ -413,7 +437,10 @@ void finish(const PackedFinish& a) {
       }
       store(at + c, v);
     }
-    if (at == edge) __builtin_memcpy(y, edge, static_cast<std::size_t>(a.columns) * 4);
+    if (adds)
+      add_to_residual(a, r, edge);
+    else if (at == edge)
+      __builtin_memcpy(y, edge, static_cast<std::size_t>(a.columns) * 4);
   }
 }
 
