@@ -47,9 +47,12 @@ class ThreadPool {
       body(std::int64_t{0}, count);
       return;
     }
-    run(count, grain, [](const void* context, std::int64_t begin, std::int64_t end) {
-      (*static_cast<const Body*>(context))(begin, end);
-    }, &body);
+    run(
+        count, grain,
+        [](const void* context, std::int64_t begin, std::int64_t end) {
+          (*static_cast<const Body*>(context))(begin, end);
+        },
+        &body);
   }
 
   // While it lives, the calling thread keeps off the workers' cores. Does nothing where workers are not pinned.
@@ -88,8 +91,8 @@ class ThreadPool {
   const void* context_ = nullptr;
   std::int64_t count_ = 0;
   std::int64_t step_ = 1;
-  alignas(64) std::atomic<std::uint32_t> loop_{0};       // its number; workers sleep on it
-  std::atomic<std::uint32_t> sleepers_{0};               // workers that sleep or are about to
+  alignas(64) std::atomic<std::uint32_t> loop_{0};  // its number; workers sleep on it
+  std::atomic<std::uint32_t> sleepers_{0};          // workers that sleep or are about to
   std::atomic<bool> stop_{false};
   alignas(64) std::atomic<std::uint32_t> unfinished_{0};  // pieces; the caller sleeps on it
   std::atomic<bool> is_caller_asleep_{false};

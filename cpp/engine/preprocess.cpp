@@ -21,8 +21,8 @@ struct Tap {
   float far;
 };
 
-// The tap of output i of an axis. Every step is float32 on purpose: the source position of a pixel, and so its weights, must
-// round as the reference's.
+// The tap of output i of an axis. Every step is float32 on purpose: the source position of a pixel, and so its weights,
+// must round as the reference's.
 Tap tap_of(std::int64_t i, std::int64_t in, std::int64_t out) {
   const float scale = static_cast<float>(in) / static_cast<float>(out);
   const float position = std::max(fused(scale, static_cast<float>(i) + 0.5f, -0.5f), 0.0f);

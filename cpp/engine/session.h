@@ -193,7 +193,7 @@ class Session {
   };
   struct PassInput {
     std::vector<float> tokens;  // [tokens, features]
-    RopeTable rope;                                                    // of the frames from rope_start on
+    RopeTable rope;             // of the frames from rope_start on
     std::int64_t rope_start = -1, rope_frames = 0;
     std::vector<std::int32_t> write_rows, write_slots, attended_rows;  // of the cache
   };
@@ -215,13 +215,13 @@ class Session {
   };
   // What a call works in. Kept, so that calls which follow one another take no memory.
   struct Buffers {
-    std::vector<float> video, action;                   // of the chunk being denoised, [C, K, h, w], [action_dim, K, H]
-    std::vector<float> out, guided, velocity, wanted;   // of one step
-    std::vector<float> timesteps;                       // of one pass' frames
-    std::vector<float> latents, committed_action;       // of a commit
+    std::vector<float> video, action;                  // of the chunk being denoised, [C, K, h, w], [action_dim, K, H]
+    std::vector<float> out, guided, velocity, wanted;  // of one step
+    std::vector<float> timesteps;                      // of one pass' frames
+    std::vector<float> latents, committed_action;      // of a commit
     std::vector<float> executing_video, executing_action;
-    std::vector<std::vector<float>> pixels, moments;    // of each camera of a group
-    std::vector<float> normal;                          // one camera's latents, channels last
+    std::vector<std::vector<float>> pixels, moments;  // of each camera of a group
+    std::vector<float> normal;                        // one camera's latents, channels last
   };
   struct CameraGroup {  // cameras that share size and trace name
     std::string trace_name;

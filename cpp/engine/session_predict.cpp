@@ -209,7 +209,8 @@ Status Session::denoise_video(const ChunkPlan& plan, std::vector<float>* x, Timi
                             writes ? WriteKind::predicted : WriteKind::temporary, rows, wanted ? out.data() : nullptr));
     ++timing->video_passes;
     if (plan.trace != nullptr)
-      plan.trace->add("video.s" + std::to_string(i) + ".out", {rows, frames * plane, channels}, std::vector<float>(out));
+      plan.trace->add("video.s" + std::to_string(i) + ".out", {rows, frames * plane, channels},
+                      std::vector<float>(out));
     if (steps) {
       guide(out, scale, per_row, &guided);
       for (std::int64_t c = 0; c < channels; ++c)
@@ -277,7 +278,7 @@ Status Session::denoise_action(const ChunkPlan& plan, std::vector<float>* x, Tim
   // The second guidance row of a denoising pass is read only when actions are guided; a trace shows it all the same.
   const std::int64_t all = cache_->shape().guidance_rows, rows = scale > 1 || plan.trace != nullptr ? all : 1;
   std::vector<float>&out = buffers_.out, &guided = buffers_.guided, &velocity = buffers_.velocity,
-                    &wanted = buffers_.wanted;
+  &wanted = buffers_.wanted;
   out.resize(static_cast<std::size_t>(rows * per_row));
   velocity.resize(static_cast<std::size_t>(per_row));
   wanted.resize(static_cast<std::size_t>(plan.inpaint != nullptr ? per_row : 0));

@@ -306,8 +306,9 @@ void Transformer::attend_cache(const Pass& pass, std::int64_t first, const Block
     args.values = cache.values(layer, row);
     ops_.cache_heads(args);
     if (!wanted) continue;
-    const ops::KeyValueView view{args.keys,     args.values, args.dtype, args.capacity, pass.attended_rows->data(),
-                                 std::ssize(*pass.attended_rows), 1.0f};
+    const ops::KeyValueView view{
+        args.keys, args.values, args.dtype, args.capacity, pass.attended_rows->data(), std::ssize(*pass.attended_rows),
+        1.0f};
     ops_.attention(q, tokens, args.heads, args.head_dim, args.ld, view, scale, rounding_,
                    scratch_.attended.data() + at * inner, inner);
   }

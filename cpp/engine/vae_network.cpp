@@ -211,7 +211,7 @@ Map NetworkRun::double_frames(const std::vector<Conv>& convs, const Map& x) {
 Map NetworkRun::double_up(const Resample& part, Map x) {
   if (!part.time.empty() && state_.started) x = double_frames(part.time, x);
   if (!part.time.empty() && !state_.started) ++slot_;  // the first chunk leaves the time convolution's past empty
-  Shape one = x.shape;                        // one doubled frame at a time, which bounds the scratch
+  Shape one = x.shape;                                 // one doubled frame at a time, which bounds the scratch
   one.frames = 1;
   one.height *= 2;
   one.width *= 2;
@@ -255,7 +255,8 @@ void NetworkRun::up_stage(const Stage& stage, Map* x) {
 }
 
 void NetworkRun::show(const char* name, std::size_t index, const Map& x) const {
-  if (tap_) tap_(name + std::to_string(index), x.data(), x.shape.frames, x.shape.height, x.shape.width, x.shape.channels);
+  if (tap_)
+    tap_(name + std::to_string(index), x.data(), x.shape.frames, x.shape.height, x.shape.width, x.shape.channels);
 }
 
 void NetworkRun::show(const char* name, const Map& x) const {

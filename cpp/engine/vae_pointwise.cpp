@@ -14,7 +14,7 @@ namespace {
 
 constexpr std::int64_t kFloatsPerTask = 4096;  // enough work to pay for handing a range to a thread
 
-constexpr std::int64_t kBrickMost = 8;          // factors are 1 or 2
+constexpr std::int64_t kBrickMost = 8;  // factors are 1 or 2
 
 std::int64_t grain_of(std::int64_t channels) {
   return std::max<std::int64_t>(1, kFloatsPerTask / std::max<std::int64_t>(1, channels));

@@ -1,5 +1,5 @@
-// Working memory of passes through the autoencoder: blocks are taken, given back and taken again, and all are freed with
-// their owner.
+// Working memory of passes through the autoencoder: blocks are taken, given back and taken again, and all are freed
+// with their owner.
 #pragma once
 
 #include <algorithm>

@@ -44,8 +44,8 @@ struct MidBlock {
 
 // Halves (encoder) or doubles (decoder) rows and columns, and frames when there is a time convolution.
 struct Resample {
-  Conv spatial;              // 3x3
-  std::vector<Conv> time;    // 3x1x1, none where the frame rate stays; in the decoder one for each of two new frames
+  Conv spatial;            // 3x3
+  std::vector<Conv> time;  // 3x1x1, none where the frame rate stays; in the decoder one for each of two new frames
 };
 
 struct Stage {

@@ -19,8 +19,8 @@ namespace premotor::engine {
 // What the weights are computed from. f32: the stored values, exactly. bf16: rounded to bfloat16 where stored wider.
 enum class WeightPrecision : std::uint8_t { f32, bf16 };
 
-// Matrices that meet the same input, one below the other: one product instead of several. `whole` has all rows where the
-// backend keeps weights in a form of its own; otherwise it has none, and the parts lie where they are stored.
+// Matrices that meet the same input, one below the other: one product instead of several. `whole` has all rows where
+// the backend keeps weights in a form of its own; otherwise it has none, and the parts lie where they are stored.
 struct StackedMatrix {
   ops::Matrix whole;
   std::vector<ops::Matrix> parts;  // empty when there is a whole

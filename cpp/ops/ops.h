@@ -96,7 +96,8 @@ class Ops {
 
   // A linear layer with what a transformer has around it, equal to the single operations one after another:
   //   z[m, n] = act(round(n(x) w^T + bias)), rounded      n: a layer norm of x's rows, rounded; x itself without one
-  //   y = z, or, when `is_residual`, y[r] = round(y[r] + z[r] * gate[row_map[r]])   gate [*, n] with stride gate_stride,
+  //   y = z, or, when `is_residual`, y[r] = round(y[r] + z[r] * gate[row_map[r]])   gate [*, n] with stride
+  //   gate_stride,
   //                                                                                 1 without one
   struct FusedLinear {
     const float* x = nullptr;  // [m, k], row stride ldx; with a norm ldx is k

@@ -126,9 +126,12 @@ void test_norms(CpuOps& ops, const std::string& isa) {
   std::vector<std::int32_t> map;
   for (std::int64_t r = 0; r < rows; ++r) map.push_back(static_cast<std::int32_t>(r % 2));
   std::vector<float> y(x.size()), expected, rms(x), expected_rms;
-  ops.layer_norm({x.data(), rows, dim,
+  ops.layer_norm({x.data(),
+                  rows,
+                  dim,
                   {1e-6f, weight.data(), bias.data(), modulation.data() + dim, modulation.data(), 2 * dim, map.data()},
-                  Rounding::none, y.data()});
+                  Rounding::none,
+                  y.data()});
   ops.rms_norm(rms.data(), rows, dim, dim, 1e-6f, weight.data(), Rounding::none);
   for (std::int64_t r = 0; r < rows; ++r) {
     const float* row = x.data() + r * dim;
@@ -151,7 +154,8 @@ void test_norms(CpuOps& ops, const std::string& isa) {
 }
 
 // x through a layer norm by the definition.
-std::vector<float> normed_rows(const std::vector<float>& x, std::int64_t rows, std::int64_t dim, const Ops::Norm& norm) {
+std::vector<float> normed_rows(const std::vector<float>& x, std::int64_t rows, std::int64_t dim,
+                               const Ops::Norm& norm) {
   std::vector<float> y;
   for (std::int64_t r = 0; r < rows; ++r) {
     const float* row = x.data() + r * dim;
@@ -220,8 +224,8 @@ void test_fused_linear(CpuOps& ops, const std::string& isa, std::int64_t m, std:
       for (std::int64_t j = 0; j < n; ++j) {
         double sum = bias[static_cast<std::size_t>(j)];
         for (std::int64_t p = 0; p < k; ++p)
-          sum += static_cast<double>(exact[static_cast<std::size_t>(i * k + p)]) *
-                 w[static_cast<std::size_t>(j * k + p)];
+          sum +=
+              static_cast<double>(exact[static_cast<std::size_t>(i * k + p)]) * w[static_cast<std::size_t>(j * k + p)];
         sum = activate(sum, args.act);
         if (args.gate != nullptr) sum *= gate[static_cast<std::size_t>(map[static_cast<std::size_t>(i)] * 5 * n + j)];
         if (args.is_residual) sum += before[static_cast<std::size_t>(i * n + j)];
@@ -294,7 +298,8 @@ void test_cache_heads(CpuOps& ops, const std::string& isa, std::int64_t heads, s
 void test_rows(CpuOps& ops, const std::string& isa) {
   for (const std::int64_t dim : {1, 5, 16, 75, 192}) {
     const std::int64_t rows = 300;
-    const std::vector<float> h = random_values(rows * dim), a = random_values(rows * dim), gate = random_values(2 * dim);
+    const std::vector<float> h = random_values(rows * dim), a = random_values(rows * dim),
+                             gate = random_values(2 * dim);
     std::vector<float> plain(h), gated(h), rounded(h), norm(h.size()), silu(h.size()), expected[4];
     std::vector<std::int32_t> map;
     for (std::int64_t r = 0; r < rows; ++r) map.push_back(static_cast<std::int32_t>(r % 2));
@@ -307,13 +312,15 @@ void test_rows(CpuOps& ops, const std::string& isa) {
     for (std::int64_t r = 0; r < rows; ++r) {
       double square = 0;
       for (std::int64_t c = 0; c < dim; ++c)
-        square += static_cast<double>(h[static_cast<std::size_t>(r * dim + c)]) * h[static_cast<std::size_t>(r * dim + c)];
+        square +=
+            static_cast<double>(h[static_cast<std::size_t>(r * dim + c)]) * h[static_cast<std::size_t>(r * dim + c)];
       for (std::int64_t c = 0; c < dim; ++c) {
         const auto at = static_cast<std::size_t>(r * dim + c);
         const float g = gate[static_cast<std::size_t>(r % 2 * dim + c)];
         expected[0].push_back(h[at] + a[at]);
         expected[1].push_back(static_cast<float>(h[at] + static_cast<double>(a[at]) * g));
-        const double v = h[at] / std::sqrt(square) * std::sqrt(static_cast<double>(dim)) * gate[static_cast<std::size_t>(c)];
+        const double v =
+            h[at] / std::sqrt(square) * std::sqrt(static_cast<double>(dim)) * gate[static_cast<std::size_t>(c)];
         expected[2].push_back(static_cast<float>(v));
         expected[3].push_back(static_cast<float>(v / (1 + std::exp(-v))));
         is_rounded = is_rounded && rounded[at] == round_to_bf16(h[at] + a[at]);

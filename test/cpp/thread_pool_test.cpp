@@ -1,5 +1,5 @@
-// The thread pool: every index once, whatever the cut; loops that follow each other at once, after the workers' spinning
-// has ended, and while processors are taken away. Run once by hand with -fsanitize=thread (docs/SPEED.md).
+// The thread pool: every index once, whatever the cut; loops that follow each other at once, after the workers'
+// spinning has ended, and while processors are taken away. Run once by hand with -fsanitize=thread (docs/SPEED.md).
 #include <algorithm>
 #include <atomic>
 #include <chrono>
@@ -52,7 +52,8 @@ void test_stress(int threads, bool has_pauses) {
   std::vector<std::int64_t> values(kMost, 0), expected(kMost, 0);
   bool is_right = true;
   for (int loop = 1; loop <= loops; ++loop) {
-    const auto count = static_cast<std::int64_t>(random() % kMost) + 1, grain = static_cast<std::int64_t>(random() % 9) + 1;
+    const auto count = static_cast<std::int64_t>(random() % kMost) + 1,
+               grain = static_cast<std::int64_t>(random() % 9) + 1;
     if (has_pauses && loop % 2 == 0) std::this_thread::sleep_for(std::chrono::microseconds(random() % 300));
     pool.parallel_for(count, grain, [&](std::int64_t begin, std::int64_t end) {
       for (std::int64_t i = begin; i < end; ++i)

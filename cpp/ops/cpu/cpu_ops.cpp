@@ -146,8 +146,7 @@ void CpuOps::plain_linear(const FusedLinear& a) {
     layer_norm({a.x, a.m, k, *a.norm, a.rounding, normed});
     x = normed;
   }
-  if (!a.is_residual)
-    return linear(x, a.m, a.norm == nullptr ? a.ldx : k, *a.w, a.bias, a.act, a.rounding, a.y, a.ldy);
+  if (!a.is_residual) return linear(x, a.m, a.norm == nullptr ? a.ldx : k, *a.w, a.bias, a.act, a.rounding, a.y, a.ldy);
   float* const z = normed + (a.norm == nullptr ? 0 : a.m * k);
   linear(x, a.m, a.norm == nullptr ? a.ldx : k, *a.w, a.bias, a.act, a.rounding, z, n);
   for (std::int64_t r = 0; r < (a.ldy == n ? 0 : a.m); ++r)

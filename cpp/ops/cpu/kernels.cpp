@@ -1,6 +1,6 @@
 // Portable vector kernels (GCC/Clang vector extensions), compiled once per instruction set with PREMOTOR_ISA and
-// PREMOTOR_VECTOR_WIDTH set by the build. Includes no header with inline functions but vectors.h and row_vectors.h, whose
-// functions are this file's own, so that no code compiled for one instruction set is shared with another.
+// PREMOTOR_VECTOR_WIDTH set by the build. Includes no header with inline functions but vectors.h and row_vectors.h,
+// whose functions are this file's own, so that no code compiled for one instruction set is shared with another.
 #include "ops/cpu/kernels.h"
 
 #include "ops/cpu/row_vectors.h"

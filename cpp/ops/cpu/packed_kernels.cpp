@@ -385,10 +385,18 @@ inline F activate(F v, Activation act) {
   return act == Activation::silu ? silu_vector(v) : v;
 }
 
+// A whole panel's width is copied by vectors, not by a call.
+inline void copy_columns(float* to, const float* from, std::int64_t columns) {
+  if (columns == kColumns)
+    __builtin_memcpy(to, from, kColumns * 4);
+  else
+    __builtin_memcpy(to, from, static_cast<std::size_t>(columns) * 4);
+}
+
 // A row of at most a panel's width, whole: the row itself, or a padded copy of a narrow one.
 inline const float* whole_row(const float* row, std::int64_t columns, float (&copy)[kColumns]) {
   if (columns == kColumns) return row;
-  __builtin_memcpy(copy, row, static_cast<std::size_t>(columns) * 4);
+  copy_columns(copy, row, columns);
   return copy;
 }
 
@@ -405,27 +413,28 @@ inline void add_to_residual(const PackedFinish& a, std::int64_t r, const float* 
     v = gate == nullptr ? load(old + c) + v : load(old + c) + v * load(gate + c);
     store(sum + c, a.rounding == Rounding::bf16 ? round_vector(v) : v);
   }
-  __builtin_memcpy(to, sum, static_cast<std::size_t>(a.columns) * 4);
+  copy_columns(to, sum, a.columns);
 }
 
 template <typename Sum>
 void finish(const PackedFinish& a) {
   float bias[kColumns] = {};
-  if (a.bias != nullptr && a.is_last) __builtin_memcpy(bias, a.bias, static_cast<std::size_t>(a.columns) * 4);
+  if (a.bias != nullptr && a.is_last) copy_columns(bias, a.bias, a.columns);
+  const bool adds = a.is_last && a.residual != nullptr;
   const Byte* sums = static_cast<const Byte*>(a.sum);
   for (std::int64_t r = 0; r < a.rows; ++r) {
     float edge[kColumns] = {};
     float* y = a.y + r * a.ldy;
-    const bool adds = a.is_last && a.residual != nullptr;
-    float* at = a.columns == kColumns && !adds ? y : edge;  // a narrow panel goes through a padded row
-    if (at == edge && !a.is_first) __builtin_memcpy(edge, y, static_cast<std::size_t>(a.columns) * 4);
+    // A narrow panel goes through a padded row, and so does what is added to a residual.
+    const float* from = a.is_first ? nullptr : whole_row(y, a.columns, edge);
+    float* to = a.columns == kColumns && !adds ? y : edge;
     for (std::int64_t c = 0; c < kColumns; c += W) {
       Sum sum, carried = {};
       __builtin_memcpy(&sum, sums + (r * kColumns + c) * kUnitBytes, sizeof sum);
-      if (!a.is_first) __builtin_memcpy(&carried, at + c, sizeof carried);
+      if (!a.is_first) __builtin_memcpy(&carried, from + c, sizeof carried);
       sum = carried + sum;
       if (!a.is_last) {
-        __builtin_memcpy(at + c, &sum, sizeof sum);
+        __builtin_memcpy(to + c, &sum, sizeof sum);
         continue;
       }
       F v = to_output(sum, a, r, c);
@@ -435,12 +444,12 @@ void finish(const PackedFinish& a) {
         v = activate(v, a.act);
         if (a.rounding == Rounding::bf16) v = round_vector(v);
       }
-      store(at + c, v);
+      store(to + c, v);
     }
     if (adds)
       add_to_residual(a, r, edge);
-    else if (at == edge)
-      __builtin_memcpy(y, edge, static_cast<std::size_t>(a.columns) * 4);
+    else if (to == edge)
+      copy_columns(y, edge, a.columns);
   }
 }
 

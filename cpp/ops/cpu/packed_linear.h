@@ -21,8 +21,8 @@ struct PackedNorm {
   float* normed;  // [m, k]
 };
 
-// Converts x [m, k] (f32, row stride ldx in elements), normed first when asked, for any number of products with matrices of the same k.
-// `converted`: packed_scratch_bytes(...) bytes, 64-byte aligned.
+// Converts x [m, k] (f32, row stride ldx in elements), normed first when asked, for any number of products with
+// matrices of the same k. `converted`: packed_scratch_bytes(...) bytes, 64-byte aligned.
 void packed_convert(ThreadPool& pool, const PackedKernels& kernels, Product product, const float* x, std::int64_t m,
                     std::int64_t k, std::int64_t ldx, void* converted, const PackedNorm* norm = nullptr);
 

@@ -56,8 +56,7 @@ void CpuOps::cache_heads(const HeadRows& a) {
   pool_.parallel_for(a.rows, row_grain(3 * inner), [&](std::int64_t begin, std::int64_t end) {
     const auto turn = [&](float* x, std::int64_t r, const float* weight) {
       kernels_.rms_norm(x, inner, a.eps, weight, a.rounding);
-      if (a.cos != nullptr)
-        kernels_.rope(x, a.heads, a.head_dim, a.cos + r * pairs, a.sin + r * pairs, a.rounding);
+      if (a.cos != nullptr) kernels_.rope(x, a.heads, a.head_dim, a.cos + r * pairs, a.sin + r * pairs, a.rounding);
     };
     for (std::int64_t r = begin; r < end; ++r) {
       if (a.q != nullptr) turn(a.q + r * a.ld, r, a.norm_q);
@@ -70,16 +69,14 @@ void CpuOps::cache_heads(const HeadRows& a) {
 
 void CpuOps::store_kv(const float* x, std::int64_t rows, std::int64_t heads, std::int64_t head_dim, std::int64_t ldx,
                       void* plane, Dtype dtype, std::int64_t capacity, const std::int32_t* slots) {
-  for (std::int64_t r = 0; r < rows; ++r)
-    store_row(x + r * ldx, heads, head_dim, plane, dtype, capacity, slots[r]);
+  for (std::int64_t r = 0; r < rows; ++r) store_row(x + r * ldx, heads, head_dim, plane, dtype, capacity, slots[r]);
 }
 
 void CpuOps::add_gated(float* h, const float* a, std::int64_t rows, std::int64_t dim, const float* gate,
                        std::int64_t gate_stride, const std::int32_t* row_map, Rounding rounding) {
   pool_.parallel_for(rows, row_grain(dim), [&](std::int64_t begin, std::int64_t end) {
     for (std::int64_t r = begin; r < end; ++r) {
-      const float* of_row =
-          gate == nullptr ? nullptr : gate + (row_map == nullptr ? 0 : row_map[r]) * gate_stride;
+      const float* of_row = gate == nullptr ? nullptr : gate + (row_map == nullptr ? 0 : row_map[r]) * gate_stride;
       kernels_.add_gated(h + r * dim, a + r * dim, of_row, dim, rounding);
     }
   });

@@ -94,8 +94,8 @@ void rms_norm_row(float* x, std::int64_t n, float eps, const float* weight, Roun
 // Half a vector of floats and as many doubles.
 typedef float P __attribute__((vector_size(W * 2)));
 typedef double D __attribute__((vector_size(W * 4)));
-typedef std::int64_t L __attribute__((vector_size(W * 4)));
 constexpr int kDoubles = W / 2;
+static_assert(kDoubles == 2 || kDoubles == 4 || kDoubles == 8);
 
 inline D load_doubles(const float* p) {
   P v;
@@ -104,10 +104,14 @@ inline D load_doubles(const float* p) {
 }
 
 // The two of each pair change places.
-inline D swap_pairs(D v) {
-  L order;
-  for (int i = 0; i < kDoubles; ++i) order[i] = i ^ 1;
-  return __builtin_shuffle(v, order);
+template <int count, typename Doubles>
+inline Doubles swap_pairs(Doubles v) {
+  if constexpr (count == 2)
+    return __builtin_shufflevector(v, v, 1, 0);
+  else if constexpr (count == 4)
+    return __builtin_shufflevector(v, v, 1, 0, 3, 2);
+  else
+    return __builtin_shufflevector(v, v, 1, 0, 3, 2, 5, 4, 7, 6);
 }
 
 // Products of floats are exact in double precision, so each result is rounded twice, to double and to float, whether or
@@ -129,7 +133,7 @@ void rope_row(float* x, std::int64_t heads, std::int64_t head_dim, const float* 
       for (; i + kDoubles <= count; i += kDoubles) {
         const D value = load_doubles(v + i);
         const P turned = __builtin_convertvector(
-            value * load_doubles(spread_cos + i) + swap_pairs(value) * load_doubles(spread_sin + i), P);
+            value * load_doubles(spread_cos + i) + swap_pairs<kDoubles>(value) * load_doubles(spread_sin + i), P);
         __builtin_memcpy(v + i, &turned, sizeof turned);
       }
       for (; i < count; i += 2) {
