@@ -27,7 +27,8 @@ inline void relax() {
 #endif
 }
 
-// Returns true as soon as `is_due`, false after kSpinMost. Other threads of this core get it in between.
+// Returns true as soon as `is_due`, false after kSpinMost. Gives nobody the core in between: on a busy machine it would
+// come back milliseconds later, with the loop long begun.
 template <typename Condition>
 bool spin(Condition is_due) {
   std::chrono::steady_clock::time_point end;
@@ -39,7 +40,6 @@ bool spin(Condition is_due) {
     const auto now = std::chrono::steady_clock::now();
     if (round == 0) end = now + kSpinMost;
     if (now >= end) return false;
-    ::sched_yield();
   }
 }
 
@@ -71,12 +71,12 @@ constexpr std::uint64_t stretch_of(std::uint32_t loop, std::int64_t first, std::
 
 int ThreadPool::usable_cores() { return std::max(static_cast<int>(allowed_cores().size()), 1); }
 
-ThreadPool::ThreadPool(int threads) {
-  CPU_ZERO(&worker_cores_);
-  const std::vector<int> cores = allowed_cores();
+ThreadPool::ThreadPool(int threads, Cores cores) {
+  CPU_ZERO(&caller_cores_);
+  const std::vector<int> usable = allowed_cores();
   stretches_ = std::make_unique<Stretch[]>(static_cast<std::size_t>(threads));
   for (int i = 1; i < threads; ++i) workers_.emplace_back([this, i] { work(static_cast<std::size_t>(i)); });
-  if (threads > 1 && std::ssize(cores) >= threads) pin_workers(cores);
+  if (threads > 1) place(usable, cores);
 }
 
 ThreadPool::~ThreadPool() {
@@ -86,25 +86,29 @@ ThreadPool::~ThreadPool() {
   for (std::thread& worker : workers_) worker.join();
 }
 
-void ThreadPool::pin_workers(const std::vector<int>& cores) {
-  is_pinned_ = true;
+void ThreadPool::place(const std::vector<int>& usable, Cores cores) {
+  const std::size_t threads = workers_.size() + 1, spare = usable.size() > threads ? 1 : 0;
+  if (usable.size() < threads || (cores == Cores::shared && spare == 0)) return;
+  // The highest cores are the workers' own, the caller has what is left between these and the spare one.
+  const std::size_t shared = cores == Cores::own ? usable.size() - workers_.size() : usable.size();
+  for (std::size_t i = spare; i < shared; ++i) CPU_SET(static_cast<std::size_t>(usable[i]), &caller_cores_);
+  is_placed_ = true;
   for (std::size_t i = 0; i < workers_.size(); ++i) {
-    const auto core = static_cast<std::size_t>(cores[cores.size() - 1 - i]);
-    cpu_set_t one;
-    CPU_ZERO(&one);
-    CPU_SET(core, &one);
-    CPU_SET(core, &worker_cores_);
-    if (::pthread_setaffinity_np(workers_[i].native_handle(), sizeof one, &one) != 0) is_pinned_ = false;
+    cpu_set_t of_worker = caller_cores_;
+    if (cores == Cores::own) {
+      CPU_ZERO(&of_worker);
+      CPU_SET(static_cast<std::size_t>(usable[shared + i]), &of_worker);
+    }
+    ::pthread_setaffinity_np(workers_[i].native_handle(), sizeof of_worker, &of_worker);
   }
 }
 
 ThreadPool::CallerCores::CallerCores(const ThreadPool& pool) {
-  if (!pool.is_pinned_ || ::sched_getaffinity(0, sizeof before_, &before_) != 0) return;
-  cpu_set_t rest;
-  CPU_XOR(&rest, &before_, &pool.worker_cores_);
-  CPU_AND(&rest, &rest, &before_);
-  if (CPU_COUNT(&rest) == 0 || CPU_EQUAL(&rest, &before_)) return;
-  is_changed_ = ::sched_setaffinity(0, sizeof rest, &rest) == 0;
+  if (!pool.is_placed_ || ::sched_getaffinity(0, sizeof before_, &before_) != 0) return;
+  cpu_set_t during;
+  CPU_AND(&during, &before_, &pool.caller_cores_);
+  if (CPU_COUNT(&during) == 0 || CPU_EQUAL(&during, &before_)) return;
+  is_changed_ = ::sched_setaffinity(0, sizeof during, &during) == 0;
 }
 
 ThreadPool::CallerCores::~CallerCores() {

@@ -8,9 +8,10 @@
 // Workers that have nothing to do spin for some tens of microseconds, which is what lies between two loops of one
 // forward pass, and then sleep: an engine at rest uses no processor time. A loop allocates nothing.
 //
-// Where the process may use at least as many cores as there are threads, each worker is pinned to a core of its own,
-// from the highest core downwards; CallerCores keeps the caller off them while it computes. So the lowest cores stay
-// free of workers, for the setpoint stream and everything else, when there are more cores than threads.
+// Where the process may use more cores than there are threads, workers keep off its lowest core, and CallerCores keeps
+// the caller off it while it computes: that core is left to the setpoint stream. Cores::own pins each worker to a core
+// of its own besides, from the highest downwards. That is for machines whose cores nobody else uses: a pinned thread
+// cannot go elsewhere when another process takes its core, and the others wait for the piece it is in (docs/SPEED.md).
 #pragma once
 
 #include <atomic>
@@ -26,9 +27,11 @@ namespace premotor {
 
 class ThreadPool {
  public:
+  enum class Cores : std::uint8_t { shared, own };
+
   // threads >= 1 counts the calling thread, so ThreadPool(1) starts none. With more threads than usable_cores() the
   // spinning ones take time from the working ones: tests do that, an engine does not.
-  explicit ThreadPool(int threads);
+  explicit ThreadPool(int threads, Cores cores = Cores::shared);
   ~ThreadPool();
   ThreadPool(const ThreadPool&) = delete;
   ThreadPool& operator=(const ThreadPool&) = delete;
@@ -55,7 +58,7 @@ class ThreadPool {
         &body);
   }
 
-  // While it lives, the calling thread keeps off the workers' cores. Does nothing where workers are not pinned.
+  // While it lives, the calling thread keeps to the cores that are meant for it; then it may use again what it might.
   class CallerCores {
    public:
     explicit CallerCores(const ThreadPool& pool);
@@ -82,7 +85,7 @@ class ThreadPool {
   [[nodiscard]] bool take(std::size_t from, bool is_own, std::int64_t* piece);
   [[nodiscard]] std::uint32_t wait_for_loop(std::uint32_t seen);
   void wait_for_pieces();
-  void pin_workers(const std::vector<int>& cores);
+  void place(const std::vector<int>& usable, Cores cores);
 
   std::vector<std::thread> workers_;
   std::unique_ptr<Stretch[]> stretches_;  // [threads]
@@ -96,8 +99,8 @@ class ThreadPool {
   std::atomic<bool> stop_{false};
   alignas(64) std::atomic<std::uint32_t> unfinished_{0};  // pieces; the caller sleeps on it
   std::atomic<bool> is_caller_asleep_{false};
-  bool is_pinned_ = false;
-  cpu_set_t worker_cores_;
+  bool is_placed_ = false;
+  cpu_set_t caller_cores_;
 };
 
 }  // namespace premotor

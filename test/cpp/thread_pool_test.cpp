@@ -120,34 +120,68 @@ cpu_set_t cores_of_caller() {
   return cores;
 }
 
-// Each worker runs on a core of its own, the caller on the others while it computes, and everything ends as it began.
+// Runs loops while the caller keeps to its cores; true when every piece ran where it should.
+template <typename IsRight>
+bool runs_where(ThreadPool& pool, IsRight is_right) {
+  const std::thread::id caller = std::this_thread::get_id();
+  std::atomic<bool> all{true};
+  for (int loop = 0; loop < 200; ++loop)
+    pool.parallel_for(pool.threads() * 4, 1, [&](std::int64_t, std::int64_t) {
+      if (!is_right(std::this_thread::get_id() == caller, ::sched_getcpu())) all = false;
+    });
+  return all;
+}
+
+int count_of(const cpu_set_t& cores) { return CPU_COUNT(&cores); }
+
+// Each worker runs on a core of its own, the caller on the others while it computes.
+void test_own_cores(int usable) {
+  const int threads = std::min(usable, 4);
+  ThreadPool pool(threads, ThreadPool::Cores::own);
+  const ThreadPool::CallerCores keep(pool);
+  const cpu_set_t during = cores_of_caller();
+  tap::equal(count_of(during), usable > threads ? usable - threads : 1, "the caller keeps off the workers' cores");
+  tap::ok(runs_where(pool,
+                     [&](bool is_caller, int core) {
+                       return is_caller == (CPU_ISSET(static_cast<std::size_t>(core), &during) != 0);
+                     }),
+          "workers run on their own cores alone");
+  const std::vector<std::string> names = worker_names();
+  tap::ok(std::ssize(names) == threads - 1 && names.front() == "premotor-op-1", "workers have names");
+}
+
+// With a core to spare, nobody runs on the lowest; without one, everybody runs anywhere.
+void test_shared_cores(int usable) {
+  const cpu_set_t all = cores_of_caller();
+  int lowest = 0;
+  while (!CPU_ISSET(static_cast<std::size_t>(lowest), &all)) ++lowest;
+  {
+    ThreadPool pool(usable);
+    const ThreadPool::CallerCores keep(pool);
+    tap::equal(count_of(cores_of_caller()), usable, "as many threads as cores use all of them");
+  }
+  if (usable < 3) {
+    tap::skip("with a core to spare the lowest is left alone", "fewer than three cores");
+    return;
+  }
+  ThreadPool pool(2);
+  const ThreadPool::CallerCores keep(pool);
+  tap::equal(count_of(cores_of_caller()), usable - 1, "with a core to spare the caller has all but one");
+  tap::ok(runs_where(pool, [&](bool, int core) { return core != lowest; }),
+          "with a core to spare the lowest is left alone");
+}
+
 void test_cores() {
   const int usable = ThreadPool::usable_cores();
   if (usable < 2) {
-    tap::skip("workers have cores of their own", "one core");
+    tap::skip("where threads run", "one core");
     return;
   }
   const cpu_set_t before = cores_of_caller();
-  const int threads = std::min(usable, 4);
-  ThreadPool pool(threads);
-  {
-    const ThreadPool::CallerCores keep(pool);
-    cpu_set_t during = cores_of_caller();
-    tap::equal(CPU_COUNT(&during), usable - threads + 1, "the caller keeps off the workers' cores");
-    std::vector<std::atomic<int>> cores_of(static_cast<std::size_t>(CPU_SETSIZE));
-    const std::thread::id caller = std::this_thread::get_id();
-    std::atomic<bool> is_apart{true};
-    for (int loop = 0; loop < 200; ++loop)
-      pool.parallel_for(threads * 4, 1, [&](std::int64_t, std::int64_t) {
-        const bool is_callers = CPU_ISSET(static_cast<std::size_t>(::sched_getcpu()), &during);
-        if (is_callers != (std::this_thread::get_id() == caller)) is_apart = false;
-      });
-    tap::ok(is_apart, "workers run on their own cores alone");
-  }
+  test_own_cores(usable);
+  test_shared_cores(usable);
   const cpu_set_t after = cores_of_caller();
   tap::ok(CPU_EQUAL(&before, &after), "the caller's cores are what they were");
-  const std::vector<std::string> names = worker_names();
-  tap::ok(std::ssize(names) == threads - 1 && names.front() == "premotor-op-1", "workers have names");
 }
 
 }  // namespace

@@ -35,6 +35,12 @@ const Kernels& choose_kernels() {
   return baseline::kernels();
 }
 
+// Environment PREMOTOR_PIN=1: every worker has a core of its own.
+ThreadPool::Cores choose_cores() {
+  const char* asked = std::getenv("PREMOTOR_PIN");
+  return asked != nullptr && std::strcmp(asked, "1") == 0 ? ThreadPool::Cores::own : ThreadPool::Cores::shared;
+}
+
 }  // namespace
 
 const Kernels& cpu_kernels() {
@@ -43,7 +49,7 @@ const Kernels& cpu_kernels() {
 }
 
 CpuOps::CpuOps(int threads, const Kernels& kernels, const PackedKernels& packed)
-    : pool_(std::max(threads, 1)), kernels_(kernels), packed_kernels_(packed) {}
+    : pool_(std::max(threads, 1), choose_cores()), kernels_(kernels), packed_kernels_(packed) {}
 CpuOps::~CpuOps() = default;
 
 // A weight in panels, and which product it is for.
