@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <chrono>
 
+#include "base/thread_pool.h"
 #include "engine/session_clock.h"
 #include "ops/cpu/cpu_ops.h"
 
@@ -22,7 +23,8 @@ Status Session::open(const SessionOptions& options, std::unique_ptr<Session>* ou
 
 Status Session::open_parts() {
   const ops::Rounding rounding = rounds() ? ops::Rounding::bf16 : ops::Rounding::none;
-  ops_ = std::make_unique<ops::CpuOps>(options_.threads);
+  // More threads than cores would only take time from each other.
+  ops_ = std::make_unique<ops::CpuOps>(std::min(options_.threads, ThreadPool::usable_cores()));
   PREMOTOR_TRY(
       Transformer::open(options_.checkpoint + "/transformer", options_.precision, rounding, *ops_, &transformer_));
   PREMOTOR_TRY(Vae::open(options_.checkpoint + "/vae", options_.precision, rounding, *ops_, &vae_));
@@ -80,10 +82,11 @@ SessionInfo Session::info() const {
 }
 
 Status Session::reset(std::span<const float> positive, std::span<const float> negative) {
+  const ThreadPool::CallerCores cores(ops_->pool());
   episode_ = false;
   frame_index_ = 0;
   init_latent_.clear();
-  pending_.reset();
+  pending_.is_waiting = false;
   cache_->clear();
   for (VaeStreamState& stream : streams_) stream.clear();
   const std::int64_t dim = transformer_->config().text_dim;
@@ -132,7 +135,7 @@ Status Session::check_frames(std::int64_t frames) const {
 // they share their blocks, else two. Every guidance row is written.
 Status Session::write_clean(const float* video, const float* action, std::int64_t frames, std::int64_t frame_start,
                             WriteKind kind, const ProgressCallback& progress) {
-  const std::vector<float> clean = frame_timesteps(frames, 0.0f, false);
+  const std::vector<float>& clean = frame_timesteps(frames, 0.0f, false);
   const std::int64_t rows = cache_->shape().guidance_rows;
   Pass parts[2] = {video_part(video, frames, frame_start, clean, rows, nullptr),
                    action_part(action, frames, frame_start, clean, rows, nullptr)};
@@ -149,12 +152,15 @@ Status Session::write_clean(const float* video, const float* action, std::int64_
 
 Status Session::commit(const CommitArgs& args, CommitResult* out) {
   const Stopwatch total;
+  const ThreadPool::CallerCores cores(ops_->pool());
   std::int64_t frames = 0, encoded = 0;
   PREMOTOR_TRY(check_commit(args, &frames));
   const std::int64_t channels = transformer_->config().in_channels, plane = latent_plane();
   const bool first = frame_index_ == 0;
-  std::vector<float> latents;
+  std::vector<float>& latents = buffers_.latents;
+  latents.clear();
   if (!args.moments->empty()) PREMOTOR_TRY(encode(*args.moments, args.trace, false, &latents, &encoded));
+  out->timing = {};
   out->timing.encode_ms = total.elapsed_ms();
   std::vector<float>& video = out->latents;
   video.resize(static_cast<std::size_t>(channels * frames * plane));
@@ -163,12 +169,13 @@ Status Session::commit(const CommitArgs& args, CommitResult* out) {
     if (first) to = std::copy_n(init_latent_.data() + c * plane, plane, to);
     std::copy_n(latents.data() + c * encoded * plane, encoded * plane, to);
   }
-  std::vector<float> action(static_cast<std::size_t>(transformer_->config().action_dim * args.action_count));
+  std::vector<float>& action = buffers_.committed_action;
+  action.resize(static_cast<std::size_t>(transformer_->config().action_dim * args.action_count));
   scaler_->normalise(args.actions, args.action_count, rounds(), action.data());
   scaler_->zero_unused(action.data(), args.action_count);
   const Stopwatch passes;
   // A commit is all or nothing: from here on it cannot be stopped.
-  pending_.reset();
+  pending_.is_waiting = false;
   cache_->clear_predicted();
   written_.clear();
   PREMOTOR_TRY(write_clean(video.data(), action.data(), frames, frame_index_, WriteKind::committed, args.progress));
@@ -183,7 +190,7 @@ Status Session::commit(const CommitArgs& args, CommitResult* out) {
                   std::vector<float>(args.actions, args.actions + scaler_->used() * args.action_count));
   args.trace->add("video.input", {1, channels, frames, latent_.height, latent_.width}, std::vector<float>(video));
   args.trace->add("action.input", {1, transformer_->config().action_dim, frames, job_.action_per_frame, 1},
-                  std::move(action));
+                  std::vector<float>(action));
   trace_cache(args.trace);
   return Status::good();
 }

@@ -17,16 +17,15 @@ void append_channels_first(const float* from, std::int64_t count, std::int64_t p
 
 }  // namespace
 
-void Session::trace_vae(Trace* trace, const CameraGroup& group, std::int64_t count, std::int64_t frames,
-                        const std::vector<std::vector<float>>& pixels,
-                        const std::vector<std::vector<float>>& moments) const {
+void Session::trace_vae(Trace* trace, const CameraGroup& group, std::int64_t count, std::int64_t frames) const {
   const std::int64_t height = group.height / geometry_.spatial_factor, width = group.width / geometry_.spatial_factor;
   const std::int64_t channels = 2 * vae_->config().z_dim;
   std::vector<float> seen, encoded;
-  for (const std::vector<float>& camera : pixels)
-    append_channels_first(camera.data(), count, group.height * group.width, 3, &seen);
-  for (const std::vector<float>& camera : moments)
-    append_channels_first(camera.data(), frames, height * width, channels, &encoded);
+  for (std::int64_t i = 0; i < group.count; ++i) {
+    const auto camera = static_cast<std::size_t>(i);
+    append_channels_first(buffers_.pixels[camera].data(), count, group.height * group.width, 3, &seen);
+    append_channels_first(buffers_.moments[camera].data(), frames, height * width, channels, &encoded);
+  }
   trace->add(group.trace_name + ".pixels", {group.count, 3, count, group.height, group.width}, std::move(seen));
   trace->add(group.trace_name + ".moments", {group.count, channels, frames, height, width}, std::move(encoded));
 }

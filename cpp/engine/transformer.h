@@ -29,13 +29,27 @@ struct Linear {
   std::vector<float> bias;  // [rows]
 };
 
-struct AttentionWeights {
-  Linear q, k, v, out;                // q, k, v: [inner, width]; out: [width, inner]
+// Layers that meet the same input, side by side in one row of results.
+struct StackedLinear {
+  StackedMatrix weight;
+  std::vector<float> bias;  // [rows of all]
+};
+
+struct SelfAttentionWeights {
+  StackedLinear qkv;                  // [3 inner, width]: all of q, then k, then v
+  Linear out;                         // [width, inner]
+  std::vector<float> norm_q, norm_k;  // [inner]
+};
+
+struct CrossAttentionWeights {
+  Linear q, out;                      // [inner, width], [width, inner]
+  StackedLinear kv;                   // [2 inner, inner], of the text
   std::vector<float> norm_q, norm_k;  // [inner]
 };
 
 struct BlockWeights {
-  AttentionWeights self, cross;
+  SelfAttentionWeights self;
+  CrossAttentionWeights cross;
   std::vector<float> norm2_weight, norm2_bias;  // [width]; empty without cross_attn_norm
   Linear ffn_up, ffn_down;                      // [ffn, width], [width, ffn]
   std::vector<float> scale_shift_table;         // [6, width]
@@ -126,15 +140,24 @@ class Transformer {
   };
   // Buffers of one pass, grown to the largest pass seen.
   struct Scratch {
-    std::vector<float> hidden, normed, q, k, v, attended, up, modulation, last_modulation;
+    std::vector<float> hidden;    // [rows, width]
+    std::vector<float> qkv;       // [rows, 3 inner]; of the cross-attention [rows, inner]
+    std::vector<float> attended;  // [rows, inner]
+    std::vector<float> up;        // [rows, ffn]
+    std::vector<float> modulation, last_modulation, distinct;
     std::vector<std::int32_t> row_map;
+    std::vector<const Conditioning*> conditions;
     void fit(std::int64_t rows, std::int64_t width, std::int64_t inner, std::int64_t ffn);
   };
 
   Transformer(TransformerConfig config, ops::Rounding rounding, ops::Ops& ops);
   Status read(const std::string& folder, WeightPrecision precision);
-  Status read_attention(WeightReader& reader, const std::string& prefix, std::int64_t width, std::int64_t key_width,
-                        AttentionWeights* out);
+  Status read_self_attention(WeightReader& reader, const std::string& prefix, std::int64_t width,
+                             SelfAttentionWeights* out);
+  Status read_cross_attention(WeightReader& reader, const std::string& prefix, std::int64_t width,
+                              CrossAttentionWeights* out);
+  static Status read_stacked(WeightReader& reader, std::span<const std::string> prefixes, std::int64_t rows_each,
+                             std::int64_t cols, StackedLinear* out);
   Status read_block(WeightReader& reader, const std::string& prefix, std::int64_t width, std::int64_t ffn,
                     BlockWeights* out);
   Status read_stream(WeightReader& reader, Modality modality, StreamWeights* out);
@@ -143,22 +166,25 @@ class Transformer {
   Status read_text_embedder(WeightReader& reader);
 
   void linear(const Linear& layer, const float* x, std::int64_t rows, ops::Activation act, float* y);
+  void normed_linear(const ops::Ops::Norm& norm, const Linear& layer, std::int64_t rows, ops::Activation act, float* y);
+  void add_linear(const float* x, const Linear& layer, std::int64_t rows, const float* gate, std::int64_t gate_stride);
+  void stacked_linear(const float* x, const ops::Ops::Norm* norm, const StackedLinear& layer, std::int64_t rows,
+                      std::int64_t cols, float* y, std::int64_t ldy);
+  [[nodiscard]] ops::Ops::Norm modulated(const float* shift, const float* scale, std::int64_t stride) const;
   void project_text_layer(const BlockWeights& block, const std::vector<float>& rows, std::byte* k, TextKeysValues* out);
   const Conditioning& condition(Modality modality, float timestep);
   // Rows of activations: for each part its guidance rows one after another, [part][guidance row][token].
   static std::int64_t rows_of(const Pass& pass) { return pass.guidance_rows * pass.frames * pass.tokens_per_frame; }
   static std::int64_t rows_of(std::span<const Pass> parts);
   void embed(const Pass& pass, float* to);
-  void map_rows(const Pass& pass, std::int32_t* to, std::vector<const Conditioning*>* conditions);
-  void block_modulation(const BlockWeights& block, const std::vector<const Conditioning*>& conditions,
-                        std::int64_t width);
+  void map_rows(const Pass& pass, std::int32_t* to);
+  void block_modulation(const BlockWeights& block, std::int64_t width);
   void self_attention(std::span<const Pass> parts, const BlockWeights& block, std::int64_t layer, bool wanted);
-  void attend_cache(const Pass& pass, std::int64_t first, std::int64_t layer, bool wanted);
+  void attend_cache(const Pass& pass, std::int64_t first, const BlockWeights& block, std::int64_t layer, bool wanted);
   void cross_attention(std::span<const Pass> parts, const BlockWeights& block, std::int64_t layer);
   void attend_text(const Pass& pass, std::int64_t first, std::int64_t layer);
   void feed_forward(const StreamWeights& stream, const BlockWeights& block, std::int64_t rows);
-  void finish(const Pass& pass, const StreamWeights& stream, const std::vector<const Conditioning*>& conditions,
-              std::int64_t rows);
+  void finish(const Pass& pass, const StreamWeights& stream, std::int64_t rows);
 
   TransformerConfig config_;
   ops::Rounding rounding_;

@@ -159,14 +159,63 @@ Status WeightReader::floats(const std::string& name, const std::vector<std::int6
   return Status::good();
 }
 
-Status WeightReader::convolution(const std::string& name, const std::vector<std::int64_t>& shape, ops::Matrix* out) {
+Status WeightReader::stacked(std::span<const std::string> names, std::int64_t rows_each, std::int64_t cols,
+                             StackedMatrix* out) {
+  const std::size_t first_buffer = buffers_.size();
+  const std::int64_t converted_bytes = converted_bytes_, weight_bytes = weight_bytes_;
+  out->parts.resize(names.size());
+  for (std::size_t i = 0; i < names.size(); ++i)
+    PREMOTOR_TRY(read_matrix(names[i], rows_each, cols, {rows_each, cols}, &out->parts[i]));
+  // Without a backend's form, and for a mixture of element types, they stay apart: stacking alone is no reason for a
+  // copy of what a map holds.
+  const ops::Dtype dtype = out->parts.front().dtype;
+  for (const ops::Matrix& part : out->parts)
+    if (preparer_ == nullptr || part.dtype != dtype) return prepare_all(out->parts);
+  const std::int64_t rows = rows_each * std::ssize(names), part_bytes = rows_each * cols * ops::bytes_of(dtype);
+  std::byte* copy = nullptr;
+  PREMOTOR_TRY(allocate(*store_.find(names.front()), rows * cols, dtype, &copy));
+  for (std::size_t i = 0; i < names.size(); ++i) {
+    std::memcpy(copy + static_cast<std::int64_t>(i) * part_bytes, out->parts[i].data,
+                static_cast<std::size_t>(part_bytes));
+    store_.release_pages(*store_.find(names[i]));
+  }
+  // In place of the parts and of what they were converted into.
+  out->parts.clear();
+  buffers_.erase(buffers_.begin() + static_cast<std::ptrdiff_t>(first_buffer), buffers_.end() - 1);
+  converted_bytes_ = converted_bytes + rows * cols * ops::bytes_of(dtype);
+  weight_bytes_ = weight_bytes + rows * cols * ops::bytes_of(dtype);
+  out->whole = {copy, dtype, rows, cols};
+  preparer_->prepare(&out->whole, rounding_);
+  return Status::good();
+}
+
+Status WeightReader::prepare_all(std::span<ops::Matrix> matrices) {
+  for (ops::Matrix& one : matrices)
+    if (preparer_ != nullptr) preparer_->prepare(&one, rounding_);
+  return Status::good();
+}
+
+Status WeightReader::convolution(const std::string& name, const std::vector<std::int64_t>& shape, ops::Matrix* out,
+                                 std::int64_t parts) {
+  ops::Matrix whole;
+  PREMOTOR_TRY(read_convolution(name, shape, &whole));
+  assert(parts >= 1 && whole.rows % parts == 0);
+  const std::int64_t rows = whole.rows / parts;
+  for (std::int64_t i = 0; i < parts; ++i)
+    out[i] = {static_cast<const std::byte*>(whole.data) + i * rows * whole.cols * ops::bytes_of(whole.dtype),
+              whole.dtype, rows, whole.cols};
+  return prepare_all({out, static_cast<std::size_t>(parts)});
+}
+
+Status WeightReader::read_convolution(const std::string& name, const std::vector<std::int64_t>& shape,
+                                      ops::Matrix* out) {
   assert(shape.size() == 4 || shape.size() == 5);
   const std::int64_t rows = shape[0];
   const std::int64_t inputs = shape[1];
   std::int64_t taps = 1;  // kt * kh * kw
   for (std::size_t i = 2; i < shape.size(); ++i) taps *= shape[i];
   // With one tap per channel both layouts are the same matrix.
-  if (taps == 1) return matrix(name, rows, inputs, out, shape);
+  if (taps == 1) return read_matrix(name, rows, inputs, shape, out);
   const StoredTensor* tensor = nullptr;
   PREMOTOR_TRY(fetch(name, shape, &tensor));
   const ops::Dtype dtype = target(*tensor);
@@ -182,7 +231,6 @@ Status WeightReader::convolution(const std::string& name, const std::vector<std:
   }
   store_.release_pages(*tensor);
   *out = {copy, dtype, rows, taps * inputs};
-  if (preparer_ != nullptr) preparer_->prepare(out, rounding_);
   return Status::good();
 }
 

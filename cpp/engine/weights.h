@@ -6,6 +6,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -17,6 +18,13 @@ namespace premotor::engine {
 
 // What the weights are computed from. f32: the stored values, exactly. bf16: rounded to bfloat16 where stored wider.
 enum class WeightPrecision : std::uint8_t { f32, bf16 };
+
+// Matrices that meet the same input, one below the other: one product instead of several. `whole` has all rows where
+// the backend keeps weights in a form of its own; otherwise it has none, and the parts lie where they are stored.
+struct StackedMatrix {
+  ops::Matrix whole;
+  std::vector<ops::Matrix> parts;  // empty when there is a whole
+};
 
 // Hands out tensors of one store by name and remembers which were asked for.
 class WeightReader {
@@ -33,12 +41,16 @@ class WeightReader {
   Status matrix(const std::string& name, std::int64_t rows, std::int64_t cols, ops::Matrix* out,
                 const std::vector<std::int64_t>& stored_shape = {});
 
+  // Matrices [rows_each, cols] by name, stacked in this order. Errors as `matrix`.
+  Status stacked(std::span<const std::string> names, std::int64_t rows_each, std::int64_t cols, StackedMatrix* out);
+
   // A tensor of any shape as float32 values (rounded to bf16 first under WeightPrecision::bf16).
   Status floats(const std::string& name, const std::vector<std::int64_t>& shape, std::vector<float>* out);
 
   // A convolution [out, in, kt, kh, kw] (or [out, in, kh, kw]: kt = 1) re-laid as [out, kt, kh, kw, in] for
-  // ops::Conv3d.
-  Status convolution(const std::string& name, const std::vector<std::int64_t>& shape, ops::Matrix* out);
+  // ops::Conv3d. With several parts, `out` is that many matrices, each an equal share of the output channels.
+  Status convolution(const std::string& name, const std::vector<std::int64_t>& shape, ops::Matrix* out,
+                     std::int64_t parts = 1);
 
   // Presence, shape and dtype alone: reads and converts nothing.
   Status check(const std::string& name, const std::vector<std::int64_t>& shape) {
@@ -56,6 +68,8 @@ class WeightReader {
   [[nodiscard]] std::int64_t weight_bytes() const { return weight_bytes_; }
 
  private:
+  Status prepare_all(std::span<ops::Matrix> matrices);
+  Status read_convolution(const std::string& name, const std::vector<std::int64_t>& shape, ops::Matrix* out);
   Status read_matrix(const std::string& name, std::int64_t rows, std::int64_t cols,
                      const std::vector<std::int64_t>& stored_shape, ops::Matrix* out);
   Status fetch(const std::string& name, const std::vector<std::int64_t>& shape, const StoredTensor** out);

@@ -85,31 +85,78 @@ class Ops {
   virtual void linear(const float* x, std::int64_t m, std::int64_t ldx, const Matrix& w, const float* bias,
                       Activation act, Rounding rounding, float* y, std::int64_t ldy) = 0;
 
-  // Layer norm without mean weights: y = (x - mean) / sqrt(var + eps), times weight plus bias when given (both [dim]),
-  // then times (1 + scale[row_map[r]]) plus shift[row_map[r]] when given ([*, dim] with stride mod_stride). y may be x.
+  // What a layer norm does to a row: n = (x - mean) / sqrt(var + eps), times weight plus bias when given (both [dim]),
+  // then times (1 + scale[row_map[r]]) plus shift[row_map[r]] when given ([*, dim] with stride mod_stride).
+  struct Norm {
+    float eps = 0;
+    const float* weight = nullptr;  // with bias
+    const float* bias = nullptr;
+    const float* scale = nullptr;  // with shift
+    const float* shift = nullptr;
+    std::int64_t mod_stride = 0;
+    const std::int32_t* row_map = nullptr;  // [rows] -> modulation row; null: all use row 0
+  };
   struct LayerNorm {
     const float* x = nullptr;  // [rows, dim]
     std::int64_t rows = 0, dim = 0;
-    float eps = 0;
-    const float* weight = nullptr;
-    const float* bias = nullptr;
-    const float* scale = nullptr;
-    const float* shift = nullptr;
-    std::int64_t mod_stride = 0;
-    const std::int32_t* row_map = nullptr;  // [rows] -> modulation row
+    Norm norm;
     Rounding rounding = Rounding::none;
-    float* y = nullptr;
+    float* y = nullptr;  // [rows, dim], may be x
   };
   virtual void layer_norm(const LayerNorm& args) = 0;
+
+  // A linear layer with what a transformer has around it, equal to the single operations one after another:
+  //   z[m, n] = act(round(n(x) w^T + bias)), rounded      n: a layer norm of x's rows, rounded; x itself without one
+  //   y = z, or, when `is_residual`, y[r] = round(y[r] + z[r] * gate[row_map[r]])   gate [*, n] with stride
+  //   gate_stride,
+  //                                                                                 1 without one
+  struct FusedLinear {
+    const float* x = nullptr;  // [m, k], row stride ldx; with a norm ldx is k
+    std::int64_t m = 0, ldx = 0;
+    const Norm* norm = nullptr;
+    const Matrix* w = nullptr;    // [n, k]
+    const float* bias = nullptr;  // [n] or null
+    Activation act = Activation::none;
+    Rounding rounding = Rounding::none;
+    bool is_residual = false;
+    const float* gate = nullptr;
+    std::int64_t gate_stride = 0;
+    const std::int32_t* row_map = nullptr;  // [m] -> row of gate; null: all use row 0
+    float* y = nullptr;                     // [m, n], row stride ldy; not x
+    std::int64_t ldy = 0;
+  };
+  virtual void fused_linear(const FusedLinear& args) = 0;
 
   // In place, over the whole row: x = x / sqrt(mean(x^2) + eps) * weight. x [rows, dim] with row stride ldx.
   virtual void rms_norm(float* x, std::int64_t rows, std::int64_t dim, std::int64_t ldx, float eps, const float* weight,
                         Rounding rounding) = 0;
 
-  // In place rotation of interleaved pairs in float64: x [rows, heads, head_dim] (row stride ldx), cos/sin [rows,
-  // head_dim/2].
+  // In place rotation of interleaved pairs in float64 (products exact, one rounding to float64 and one to float32): x
+  // [rows, heads, head_dim] (row stride ldx), cos/sin [rows, head_dim/2].
   virtual void rope(float* x, std::int64_t rows, std::int64_t heads, std::int64_t head_dim, std::int64_t ldx,
                     const float* cos, const float* sin, Rounding rounding) = 0;
+
+  // What lies between the projection of queries, keys and values and attention, row by row: q and k pass the RMS norm
+  // over the whole row and then the rotation, each rounded; k and v go into the cache. The same as rms_norm, rope and
+  // store_kv one after another.
+  struct HeadRows {
+    float* q = nullptr;  // [rows, heads, head_dim], row stride ld, in place; null: keys and values alone
+    float* k = nullptr;  // the same, overwritten
+    const float* v = nullptr;
+    std::int64_t rows = 0, heads = 0, head_dim = 0, ld = 0;
+    float eps = 0;
+    const float* norm_q = nullptr;  // [heads * head_dim]
+    const float* norm_k = nullptr;
+    const float* cos = nullptr;  // [rows, head_dim / 2], as rope; null: no rotation
+    const float* sin = nullptr;
+    void* k_plane = nullptr;  // as store_kv
+    void* v_plane = nullptr;
+    Dtype dtype = Dtype::f32;
+    std::int64_t plane_rows = 0;
+    const std::int32_t* slots = nullptr;  // [rows]
+    Rounding rounding = Rounding::none;
+  };
+  virtual void cache_heads(const HeadRows& args) = 0;
 
   // Writes rows of k and v [count, heads, head_dim] (row stride ldx) into the planes of a cache (ops/kv_layout.h) at
   // `rows`. As int8: a head's vector of a row is round(x / s) with s = max|x| / 127.
@@ -146,6 +193,11 @@ class Ops {
   // dim].
   virtual void add_gated(float* h, const float* a, std::int64_t rows, std::int64_t dim, const float* gate,
                          std::int64_t gate_stride, const std::int32_t* row_map, Rounding rounding) = 0;
+
+  // Over each row's channels: y = x / max(|x|, 1e-12) * sqrt(channels) * gamma, then y / (1 + exp(-y)) when `is_silu`;
+  // every step is rounded. x, y: [rows, channels], y may be x; gamma: [channels].
+  virtual void normalise_channels(const float* x, std::int64_t rows, std::int64_t channels, const float* gamma,
+                                  bool is_silu, Rounding rounding, float* y) = 0;
 
   // Causal convolution as described at Conv3d; result rounded.
   virtual void conv3d(const Conv3d& args, Rounding rounding) = 0;

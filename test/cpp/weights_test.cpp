@@ -14,10 +14,12 @@
 
 #include "base/half.h"
 #include "checkpoint_files.h"
+#include "ops/cpu/cpu_ops.h"
 #include "tap.h"
 
 using namespace checkpoint_files;
 using premotor::Status;
+using premotor::engine::StackedMatrix;
 using premotor::engine::TensorStore;
 using premotor::engine::WeightPrecision;
 using premotor::engine::WeightReader;
@@ -169,6 +171,46 @@ void convolutions() {
           "a matrix stored with trailing ones");
 }
 
+// Stacked matrices are one where the backend packs weights, and stay in the map where it does not, or where their
+// element types differ. A convolution cut by output channels is its parts.
+void stacks() {
+  const Files files(0);
+  const std::vector<std::string> same = {"f32", "f16"};
+  std::vector<float> both = values;
+  both.insert(both.end(), halves_as_float.begin(), halves_as_float.end());
+  WeightReader plain(files.store, WeightPrecision::f32);
+  StackedMatrix apart, stacked, mixed;
+  tap::ok(plain.stacked(same, 2, 3, &apart).ok() && apart.whole.rows == 0 && apart.parts.size() == 2 &&
+              holds(apart.parts[0], values) && holds(apart.parts[1], halves_as_float) &&
+              in_map(files.store, apart.parts[0].data),
+          "stacked matrices stay apart without packing");
+  premotor::ops::CpuOps ops(1);
+  WeightReader packing(files.store, WeightPrecision::f32);
+  packing.prepare_with(ops, premotor::ops::Rounding::none);
+  tap::ok(packing.stacked(same, 2, 3, &stacked).ok() && stacked.parts.empty() && stacked.whole.rows == 4 &&
+              stacked.whole.cols == 3 && stacked.whole.prepared != nullptr && holds(stacked.whole, both),
+          "they are one matrix, packed");
+  tap::ok(packing.converted_bytes() == 48 && packing.weight_bytes() == 48 && packing.take_buffers().size() == 1,
+          "one copy, and none of what it was made from");
+  Writer writer;
+  writer.add("f32", "F32", {2, 3}, values).add("bf16", "BF16", {2, 3}, brains);
+  write_text(files.folder / "mixed.safetensors", writer.file());
+  TensorStore store;
+  tap::ok(TensorStore::open_file(files.folder / "mixed.safetensors", &store).ok(), "a file of two types opens");
+  WeightReader mixing(store, WeightPrecision::f32);
+  mixing.prepare_with(ops, premotor::ops::Rounding::none);
+  const std::vector<std::string> different = {"f32", "bf16"};
+  tap::ok(mixing.stacked(different, 2, 3, &mixed).ok() && mixed.whole.rows == 0 && mixed.parts.size() == 2 &&
+              mixed.parts[0].prepared != nullptr && mixed.parts[1].dtype == Dtype::bf16,
+          "matrices of different element types stay apart, packed each for itself");
+  Matrix halves_of[2];
+  tap::ok(packing.convolution("conv", {2, 3, 1, 1, 1}, halves_of, 2).ok() && halves_of[0].rows == 1 &&
+              halves_of[1].rows == 1 && halves_of[0].prepared != nullptr && halves_of[1].prepared != nullptr &&
+              holds(halves_of[0], {values.begin(), values.begin() + 3}) &&
+              holds(halves_of[1], {values.begin() + 3, values.end()}),
+          "a convolution in two parts");
+}
+
 void refuses(const Status& status, const std::string& code, const std::string& tensor, const std::string& name) {
   const bool good = status.code == code && status.tensor == tensor && !status.file.empty() &&
                     !status.expected.empty() && !status.found.empty();
@@ -245,6 +287,7 @@ int main() {
   half_precision();
   vectors();
   convolutions();
+  stacks();
   refusals();
   unread_names();
   out_of_memory();

@@ -2,11 +2,9 @@
 
 #include <algorithm>
 #include <cassert>
-#include <cmath>
 #include <cstdlib>
 #include <cstring>
 
-#include "base/half.h"
 #include "ops/cpu/attention.h"
 #include "ops/cpu/cached_attention.h"
 #include "ops/cpu/conv.h"
@@ -22,9 +20,6 @@ namespace {
 constexpr std::int64_t kBlockRows = 48;
 constexpr std::int64_t kBlockColumns = 96;
 constexpr std::int64_t kWidenedElementsMax = 1 << 18;
-// Rows handed to a thread at once by the row-wise operations.
-constexpr std::int64_t kRowGrain = 8;
-constexpr std::int64_t kStoreGrain = 32;
 
 const Kernels& choose_kernels() {
 #if defined(PREMOTOR_X86_64)
@@ -42,6 +37,12 @@ const Kernels& choose_kernels() {
   return baseline::kernels();
 }
 
+// Environment PREMOTOR_PIN=1: every worker has a core of its own.
+ThreadPool::Cores choose_cores() {
+  const char* asked = std::getenv("PREMOTOR_PIN");
+  return asked != nullptr && std::strcmp(asked, "1") == 0 ? ThreadPool::Cores::own : ThreadPool::Cores::shared;
+}
+
 }  // namespace
 
 const Kernels& cpu_kernels() {
@@ -50,7 +51,7 @@ const Kernels& cpu_kernels() {
 }
 
 CpuOps::CpuOps(int threads, const Kernels& kernels, const PackedKernels& packed)
-    : pool_(std::max(threads, 1)),
+    : pool_(std::max(threads, 1), choose_cores()),
       kernels_(kernels),
       packed_kernels_(packed),
       attention_kernels_(cpu_attention_kernels(packed)) {}
@@ -82,12 +83,13 @@ void CpuOps::prepare(Matrix* w, Rounding rounding) {
   w->prepared = prepared_.back().get();
 }
 
-void CpuOps::packed(const Prepared& w, const float* x, std::int64_t m, std::int64_t ldx, PackedProduct args) {
+void CpuOps::packed(const Prepared& w, const float* x, std::int64_t m, std::int64_t ldx, PackedProduct args,
+                    const PackedNorm* norm) {
   args.product = w.product;
   args.m = m;
   args.w = w.matrix;
   packed_linear(pool_, packed_kernels_, x, ldx,
-                scratch(packed_scratch_bytes(packed_kernels_, w.product, m, w.matrix.k)), args);
+                scratch(packed_scratch_bytes(packed_kernels_, w.product, m, w.matrix.k)), args, norm);
 }
 
 void* CpuOps::scratch(std::int64_t bytes) {
@@ -101,6 +103,11 @@ void* CpuOps::scratch(std::int64_t bytes) {
   return scratch_.get();
 }
 
+float* CpuOps::rows_memory(std::int64_t floats) {
+  if (std::ssize(rows_) < floats) rows_.resize(static_cast<std::size_t>(floats));
+  return rows_.data();
+}
+
 void CpuOps::linear(const float* x, std::int64_t m, std::int64_t ldx, const Matrix& w, const float* bias,
                     Activation act, Rounding rounding, float* y, std::int64_t ldy) {
   assert(w.dtype != Dtype::f16);
@@ -111,7 +118,7 @@ void CpuOps::linear(const float* x, std::int64_t m, std::int64_t ldx, const Matr
     args.rounding = rounding;
     args.y = y;
     args.ldy = ldy;
-    packed(*static_cast<const Prepared*>(w.prepared), x, m, ldx, args);
+    packed(*static_cast<const Prepared*>(w.prepared), x, m, ldx, args, nullptr);
     return;
   }
   const std::int64_t n = w.rows, k = w.cols;
@@ -140,127 +147,50 @@ void CpuOps::linear(const float* x, std::int64_t m, std::int64_t ldx, const Matr
   });
 }
 
-void CpuOps::layer_norm(const LayerNorm& a) {
-  pool_.parallel_for(a.rows, kRowGrain, [&](std::int64_t begin, std::int64_t end) {
-    for (std::int64_t r = begin; r < end; ++r) {
-      const float* x = a.x + r * a.dim;
-      float* y = a.y + r * a.dim;
-      double sum = 0, squares = 0;
-      for (std::int64_t c = 0; c < a.dim; ++c) sum += x[c];
-      const double mean = sum / static_cast<double>(a.dim);
-      for (std::int64_t c = 0; c < a.dim; ++c) squares += (x[c] - mean) * (x[c] - mean);
-      const float inverse = static_cast<float>(1.0 / std::sqrt(squares / static_cast<double>(a.dim) + a.eps));
-      const float centre = static_cast<float>(mean);
-      for (std::int64_t c = 0; c < a.dim; ++c) y[c] = (x[c] - centre) * inverse;
-      if (a.weight != nullptr)
-        for (std::int64_t c = 0; c < a.dim; ++c) y[c] *= a.weight[c];
-      if (a.bias != nullptr)
-        for (std::int64_t c = 0; c < a.dim; ++c) y[c] += a.bias[c];
-      if (a.scale != nullptr) {
-        const std::int64_t row = (a.row_map == nullptr ? 0 : a.row_map[r]) * a.mod_stride;
-        for (std::int64_t c = 0; c < a.dim; ++c) y[c] = y[c] * (1.0f + a.scale[row + c]) + a.shift[row + c];
-      }
-      if (a.rounding == Rounding::bf16) kernels_.round_bf16(y, a.dim);
-    }
-  });
-}
-
-void CpuOps::rms_norm(float* x, std::int64_t rows, std::int64_t dim, std::int64_t ldx, float eps, const float* weight,
-                      Rounding rounding) {
-  pool_.parallel_for(rows, kRowGrain, [&](std::int64_t begin, std::int64_t end) {
-    for (std::int64_t r = begin; r < end; ++r) {
-      float* row = x + r * ldx;
-      double squares = 0;
-      for (std::int64_t c = 0; c < dim; ++c) squares += static_cast<double>(row[c]) * row[c];
-      const float inverse = static_cast<float>(1.0 / std::sqrt(squares / static_cast<double>(dim) + eps));
-      for (std::int64_t c = 0; c < dim; ++c) row[c] = row[c] * inverse * weight[c];
-      if (rounding == Rounding::bf16) kernels_.round_bf16(row, dim);
-    }
-  });
-}
-
-void CpuOps::rope(float* x, std::int64_t rows, std::int64_t heads, std::int64_t head_dim, std::int64_t ldx,
-                  const float* cos, const float* sin, Rounding rounding) {
-  const std::int64_t pairs = head_dim / 2;
-  pool_.parallel_for(rows, kRowGrain, [&](std::int64_t begin, std::int64_t end) {
-    for (std::int64_t r = begin; r < end; ++r) {
-      const float* c = cos + r * pairs;
-      const float* s = sin + r * pairs;
-      for (std::int64_t h = 0; h < heads; ++h) {
-        float* v = x + r * ldx + h * head_dim;
-        for (std::int64_t p = 0; p < pairs; ++p) {
-          const double re = v[2 * p], im = v[2 * p + 1], cp = c[p], sp = s[p];
-          v[2 * p] = static_cast<float>(re * cp - im * sp);
-          v[2 * p + 1] = static_cast<float>(re * sp + im * cp);
-        }
-      }
-      if (rounding == Rounding::bf16) kernels_.round_bf16(x + r * ldx, heads * head_dim);
-    }
-  });
-}
-
-namespace {
-
-template <typename T, typename Convert>
-void store_head(const KvLayout& l, std::int64_t head, std::int64_t row, const float* k, const float* v, T* k_plane,
-                T* v_plane, Convert convert) {
-  const std::int64_t unit = l.unit();
-  T* k_to = k_plane + l.key_at(head, row, 0);
-  for (std::int64_t d = 0; d < l.head_dim; ++d) k_to[d / unit * kKvPanel * unit + d % unit] = convert(k[d], 0);
-  for (std::int64_t d = 0; d < l.head_dim; d += kKvPanel) {
-    T* v_to = v_plane + l.value_at(head, row, d);
-    const std::int64_t count = std::min(kKvPanel, l.head_dim - d);
-    for (std::int64_t c = 0; c < count; ++c) v_to[c * unit] = convert(v[d + c], 1);
+// Without packed weights: the single operations, over memory for the normed rows and for the result.
+void CpuOps::plain_linear(const FusedLinear& a) {
+  const std::int64_t n = a.w->rows, k = a.w->cols;
+  float* const normed = rows_memory(a.m * ((a.norm == nullptr ? 0 : k) + (a.is_residual ? n : 0)));
+  const float* x = a.x;
+  if (a.norm != nullptr) {
+    layer_norm({a.x, a.m, k, *a.norm, a.rounding, normed});
+    x = normed;
   }
+  if (!a.is_residual) return linear(x, a.m, a.norm == nullptr ? a.ldx : k, *a.w, a.bias, a.act, a.rounding, a.y, a.ldy);
+  float* const z = normed + (a.norm == nullptr ? 0 : a.m * k);
+  linear(x, a.m, a.norm == nullptr ? a.ldx : k, *a.w, a.bias, a.act, a.rounding, z, n);
+  for (std::int64_t r = 0; r < (a.ldy == n ? 0 : a.m); ++r)
+    add_gated(a.y + r * a.ldy, z + r * n, 1, n, a.gate, a.gate_stride, a.row_map == nullptr ? nullptr : a.row_map + r,
+              a.rounding);
+  if (a.ldy == n) add_gated(a.y, z, a.m, n, a.gate, a.gate_stride, a.row_map, a.rounding);
 }
 
-// max|x| / 127, not below the smallest normal float; NaN when x has one, so that what is not finite stays visible.
-float scale_of(const float* x, std::int64_t count) {
-  float most = 1.17549435e-38f * 127.0f;
-  bool is_finite = true;
-  for (std::int64_t i = 0; i < count; ++i) {
-    most = std::max(most, std::abs(x[i]));
-    is_finite = is_finite && std::isfinite(x[i]);
+void CpuOps::fused_linear(const FusedLinear& a) {
+  assert(a.norm == nullptr || a.ldx == a.w->cols);
+  if (a.m == 0) return;
+  if (a.w->prepared == nullptr) return plain_linear(a);
+  const auto& w = *static_cast<const Prepared*>(a.w->prepared);
+  const std::int64_t n = a.w->rows, k = a.w->cols;
+  const std::int64_t normed_floats = a.norm == nullptr ? 0 : a.m * k;
+  float* const memory = rows_memory(normed_floats + (a.is_residual ? a.m * n : 0));
+  PackedProduct args;
+  args.bias = a.bias;
+  args.act = a.act;
+  args.rounding = a.rounding;
+  args.y = a.y;
+  args.ldy = a.ldy;
+  if (a.is_residual) {
+    args.y = memory + normed_floats;
+    args.ldy = n;
+    args.residual = a.y;
+    args.residual_stride = a.ldy;
+    args.gate = a.gate;
+    args.gate_stride = a.gate_stride;
+    args.row_map = a.row_map;
   }
-  return is_finite ? most / 127.0f : NAN;
-}
-
-void store_row(const Ops::StoreKv& a, const KvLayout& l, std::int64_t i) {
-  for (std::int64_t h = 0; h < l.heads; ++h) {
-    const float* k = a.k + i * a.ldx + h * l.head_dim;
-    const float* v = a.v + i * a.ldx + h * l.head_dim;
-    if (a.dtype == Dtype::f32) {
-      store_head(l, h, a.rows[i], k, v, static_cast<float*>(a.k_plane), static_cast<float*>(a.v_plane),
-                 [](float value, int) { return value; });
-    } else if (a.dtype == Dtype::bf16) {
-      store_head(l, h, a.rows[i], k, v, static_cast<std::uint16_t*>(a.k_plane), static_cast<std::uint16_t*>(a.v_plane),
-                 [](float value, int) { return f32_to_bf16(value); });
-    } else {
-      auto* keys = static_cast<std::int8_t*>(a.k_plane);
-      auto* values = static_cast<std::int8_t*>(a.v_plane);
-      const float scales[2] = {scale_of(k, l.head_dim), scale_of(v, l.head_dim)};
-      store_head(l, h, a.rows[i], k, v, keys, values, [&](float value, int which) {
-        const float scaled = value / scales[which];
-        return static_cast<std::int8_t>(std::isfinite(scaled) ? std::nearbyint(scaled) : 0.0f);
-      });
-      reinterpret_cast<float*>(keys + l.key_scales())[h * l.rows + a.rows[i]] = scales[0];
-      reinterpret_cast<float*>(values + l.value_scales())[h * l.rows + a.rows[i]] = scales[1];
-    }
-  }
-}
-
-}  // namespace
-
-void CpuOps::store_kv(const StoreKv& a) {
-  const KvLayout layout{a.heads, a.plane_rows, a.head_dim, a.dtype};
-  assert(a.plane_rows % kKvPanel == 0 && a.dtype != Dtype::f16);
-  // Rows share cache lines and words with their neighbours, but no bytes.
-  pool_.parallel_for(a.count, kStoreGrain, [&](std::int64_t begin, std::int64_t end) {
-    for (std::int64_t i = begin; i < end; ++i) {
-      assert(a.rows[i] >= 0 && a.rows[i] < a.plane_rows);
-      store_row(a, layout, i);
-    }
-  });
+  if (a.norm == nullptr) return packed(w, a.x, a.m, a.ldx, args, nullptr);
+  const PackedNorm norm{kernels_, *a.norm, a.rounding, memory};
+  packed(w, a.x, a.m, a.ldx, args, &norm);
 }
 
 void CpuOps::cached_attention(const CachedAttention& args) {
@@ -271,23 +201,6 @@ void CpuOps::cached_attention(const CachedAttention& args) {
 void CpuOps::attention(const float* q, std::int64_t rows, std::int64_t heads, std::int64_t head_dim, std::int64_t ldq,
                        const KeyValueView& kv, float scale, Rounding rounding, float* y, std::int64_t ldy) {
   cpu_attention(pool_, kernels_, {q, rows, heads, head_dim, ldq, kv, scale, rounding, y, ldy});
-}
-
-void CpuOps::add_gated(float* h, const float* a, std::int64_t rows, std::int64_t dim, const float* gate,
-                       std::int64_t gate_stride, const std::int32_t* row_map, Rounding rounding) {
-  pool_.parallel_for(rows, kRowGrain, [&](std::int64_t begin, std::int64_t end) {
-    for (std::int64_t r = begin; r < end; ++r) {
-      float* out = h + r * dim;
-      const float* in = a + r * dim;
-      if (gate == nullptr) {
-        for (std::int64_t c = 0; c < dim; ++c) out[c] += in[c];
-      } else {
-        const float* g = gate + (row_map == nullptr ? 0 : row_map[r]) * gate_stride;
-        for (std::int64_t c = 0; c < dim; ++c) out[c] += in[c] * g[c];
-      }
-      if (rounding == Rounding::bf16) kernels_.round_bf16(out, dim);
-    }
-  });
 }
 
 void CpuOps::conv3d(const Conv3d& args, Rounding rounding) {

@@ -27,17 +27,21 @@ class CpuOps final : public Ops {
   void prepare(Matrix* w, Rounding rounding) override;
   void linear(const float* x, std::int64_t m, std::int64_t ldx, const Matrix& w, const float* bias, Activation act,
               Rounding rounding, float* y, std::int64_t ldy) override;
+  void fused_linear(const FusedLinear& args) override;
   void layer_norm(const LayerNorm& args) override;
   void rms_norm(float* x, std::int64_t rows, std::int64_t dim, std::int64_t ldx, float eps, const float* weight,
                 Rounding rounding) override;
   void rope(float* x, std::int64_t rows, std::int64_t heads, std::int64_t head_dim, std::int64_t ldx, const float* cos,
             const float* sin, Rounding rounding) override;
+  void cache_heads(const HeadRows& args) override;
   void store_kv(const StoreKv& args) override;
   void cached_attention(const CachedAttention& args) override;
   void attention(const float* q, std::int64_t rows, std::int64_t heads, std::int64_t head_dim, std::int64_t ldq,
                  const KeyValueView& kv, float scale, Rounding rounding, float* y, std::int64_t ldy) override;
   void add_gated(float* h, const float* a, std::int64_t rows, std::int64_t dim, const float* gate,
                  std::int64_t gate_stride, const std::int32_t* row_map, Rounding rounding) override;
+  void normalise_channels(const float* x, std::int64_t rows, std::int64_t channels, const float* gamma, bool is_silu,
+                          Rounding rounding, float* y) override;
   void conv3d(const Conv3d& args, Rounding rounding) override;
 
  private:
@@ -47,11 +51,16 @@ class CpuOps final : public Ops {
   const AttentionKernels& attention_kernels_;
   struct Prepared;
   [[nodiscard]] void* scratch(std::int64_t bytes);
-  void packed(const Prepared& w, const float* x, std::int64_t m, std::int64_t ldx, PackedProduct args);
+  void packed(const Prepared& w, const float* x, std::int64_t m, std::int64_t ldx, PackedProduct args,
+              const PackedNorm* norm);
+  void plain_linear(const FusedLinear& args);
+  [[nodiscard]] float* rows_memory(std::int64_t floats);
   std::vector<std::unique_ptr<Prepared>> prepared_;
   // Activations of a packed product or a picture with its border, as large as the largest one so far.
   BigMemory scratch_;
   std::int64_t scratch_bytes_ = 0;
+  // Of a fused linear layer: normed rows and partial sums; as large as needed so far.
+  std::vector<float> rows_;
 };
 
 }  // namespace premotor::ops

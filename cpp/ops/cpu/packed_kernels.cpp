@@ -212,19 +212,51 @@ inline F activate(F v, Activation act) {
   return act == Activation::silu ? silu_vector(v) : v;
 }
 
-// What `at` carries and a row's sums -> `at`.
+// A whole panel's width is copied by vectors, not by a call.
+inline void copy_columns(float* to, const float* from, std::int64_t columns) {
+  if (columns == kColumns)
+    __builtin_memcpy(to, from, kColumns * 4);
+  else
+    __builtin_memcpy(to, from, static_cast<std::size_t>(columns) * 4);
+}
+
+// A row of at most a panel's width, whole: the row itself, or a padded copy of a narrow one.
+inline const float* whole_row(const float* row, std::int64_t columns, float (&copy)[kColumns]) {
+  if (columns == kColumns) return row;
+  copy_columns(copy, row, columns);
+  return copy;
+}
+
+// One finished row onto its residual.
+inline void add_to_residual(const PackedFinish& a, std::int64_t r, const float* result) {
+  float* to = a.residual + r * a.residual_stride;
+  float old_copy[kColumns] = {}, gate_copy[kColumns] = {}, sum[kColumns];
+  const float* old = whole_row(to, a.columns, old_copy);
+  const float* gate = nullptr;
+  if (a.gate != nullptr)
+    gate = whole_row(a.gate + (a.row_map == nullptr ? 0 : a.row_map[r]) * a.gate_stride, a.columns, gate_copy);
+  for (std::int64_t c = 0; c < kColumns; c += W) {
+    F v = load(result + c);
+    v = gate == nullptr ? load(old + c) + v : load(old + c) + v * load(gate + c);
+    store(sum + c, a.rounding == Rounding::bf16 ? round_vector(v) : v);
+  }
+  copy_columns(to, sum, a.columns);
+}
+
+// A row's sums and what `from` carries -> `to`, which may be `from`.
 template <typename Sum, bool is_first, bool is_last>
-inline void finish_row(const PackedFinish& a, std::int64_t r, const Byte* sums, const float* bias, float* at) {
+inline void finish_row(const PackedFinish& a, std::int64_t r, const Byte* sums, const float* bias, const float* from,
+                       float* to) {
   for (std::int64_t c = 0; c < kColumns; c += W) {
     Sum sum;
     __builtin_memcpy(&sum, sums + c * kUnitBytes, sizeof sum);
     if constexpr (!is_first) {
       Sum carried;
-      __builtin_memcpy(&carried, at + c, sizeof carried);
+      __builtin_memcpy(&carried, from + c, sizeof carried);
       sum = carried + sum;
     }
     if constexpr (!is_last) {
-      __builtin_memcpy(at + c, &sum, sizeof sum);
+      __builtin_memcpy(to + c, &sum, sizeof sum);
       continue;
     }
     F v = to_output(sum, a, r, c) + load(bias + c);
@@ -233,25 +265,29 @@ inline void finish_row(const PackedFinish& a, std::int64_t r, const Byte* sums, 
       v = activate(v, a.act);
       if (a.rounding == Rounding::bf16) v = round_vector(v);
     }
-    store(at + c, v);
+    store(to + c, v);
   }
 }
 
 template <typename Sum, bool is_first, bool is_last>
 void finish_rows(const PackedFinish& a) {
   float bias[kColumns] = {};
-  if (a.bias != nullptr && is_last) __builtin_memcpy(bias, a.bias, static_cast<std::size_t>(a.columns) * 4);
+  if (a.bias != nullptr && is_last) copy_columns(bias, a.bias, a.columns);
+  const bool adds = is_last && a.residual != nullptr;
   const Byte* sums = static_cast<const Byte*>(a.sum);
   for (std::int64_t r = 0; r < a.rows; ++r, sums += kColumns * kUnitBytes) {
     float* y = a.y + r * a.ldy;
-    if (a.columns == kColumns) {
-      finish_row<Sum, is_first, is_last>(a, r, sums, bias, y);
+    if (a.columns == kColumns && !adds) {
+      finish_row<Sum, is_first, is_last>(a, r, sums, bias, y, y);
       continue;
     }
-    float edge[kColumns] = {};  // a narrow panel goes through a padded row
-    if (!is_first) __builtin_memcpy(edge, y, static_cast<std::size_t>(a.columns) * 4);
-    finish_row<Sum, is_first, is_last>(a, r, sums, bias, edge);
-    __builtin_memcpy(y, edge, static_cast<std::size_t>(a.columns) * 4);
+    float edge[kColumns] = {};  // a narrow panel goes through a padded row, and so does what is added to a residual
+    const float* from = is_first ? nullptr : whole_row(y, a.columns, edge);
+    finish_row<Sum, is_first, is_last>(a, r, sums, bias, from, edge);
+    if (adds)
+      add_to_residual(a, r, edge);
+    else
+      copy_columns(y, edge, a.columns);
   }
 }
 

@@ -36,6 +36,8 @@ struct WindowTile {
 
 // Adds a block's sums to what y carries and, behind the last block, makes y of it:
 //   y[r, c] = round(act(round(sum[r, c] + bias[c]))), an int8 sum first times x_scale[r] * w_scale[c].
+// With a residual that goes to another place, and y is only carried in:
+//   residual[r, c] = round(residual[r, c] + gate[row_map[r], c] * what y would be)
 struct PackedFinish {
   const void* sum;           // [rows, 32] as PackedTile::sum
   std::int64_t rows;         // >= 1
@@ -49,6 +51,11 @@ struct PackedFinish {
   Rounding rounding;
   float* y;  // [rows, columns], row stride ldy; between blocks it carries the sums, s32 bits of an int8 product
   std::int64_t ldy;
+  float* residual;  // [rows, columns], row stride residual_stride, or null
+  std::int64_t residual_stride;
+  const float* gate;  // [*, columns], row stride gate_stride; null: 1
+  std::int64_t gate_stride;
+  const std::int32_t* row_map;  // [rows] -> row of gate; null: all use row 0
 };
 
 struct PackedKernels {

@@ -6,6 +6,8 @@
 #include <cstdlib>
 #include <cstring>
 
+#include "ops/cpu/row_ops.h"
+
 namespace premotor::ops {
 namespace {
 
@@ -89,6 +91,13 @@ void Job::run_tile(std::int64_t panel, std::int64_t tile, std::int64_t first_uni
   finish.rounding = args.rounding;
   finish.y = y;
   finish.ldy = args.ldy;
+  if (args.residual != nullptr) {
+    finish.residual = args.residual + row * args.residual_stride + column;
+    finish.residual_stride = args.residual_stride;
+    finish.gate = args.gate == nullptr ? nullptr : args.gate + column;
+    finish.gate_stride = args.gate_stride;
+    finish.row_map = args.row_map == nullptr ? nullptr : args.row_map + row;
+  }
   if (args.product != Product::int8) return kernels.finish(finish);
   finish.x_scale = x_scales() + row;
   finish.w_scale = packed_scales(args.w) + column;
@@ -129,7 +138,7 @@ std::int64_t packed_scratch_bytes(const PackedKernels& kernels, Product product,
 }
 
 void packed_convert(ThreadPool& pool, const PackedKernels& kernels, Product product, const float* x, std::int64_t m,
-                    std::int64_t k, std::int64_t ldx, void* converted) {
+                    std::int64_t k, std::int64_t ldx, void* converted, const PackedNorm* norm) {
   assert(m >= 1 && k >= 1 && ldx >= k);
   assert(product != Product::int8 || k <= kPackedDepthMax);
   const auto at = static_cast<std::size_t>(product);
@@ -140,8 +149,14 @@ void packed_convert(ThreadPool& pool, const PackedKernels& kernels, Product prod
   const std::int64_t grain = m * k < kSerialValues ? tiles.count : 1;
   pool.parallel_for(tiles.count, grain, [&](std::int64_t begin, std::int64_t end) {
     for (std::int64_t tile = begin; tile < end; ++tile) {
-      const std::int64_t row = tiles.begin(tile);
-      kernels.convert[at](x + row * ldx, ldx, tiles.rows(tile), k, to + row * row_bytes, scales + row);
+      const std::int64_t row = tiles.begin(tile), rows = tiles.rows(tile);
+      const float* from = x + row * ldx;
+      if (norm != nullptr) {
+        for (std::int64_t r = row; r < row + rows; ++r)
+          norm->kernels.layer_norm(x + r * ldx, row_norm(norm->norm, k, r, norm->rounding), norm->normed + r * k);
+        from = norm->normed + row * k;
+      }
+      kernels.convert[at](from, norm == nullptr ? ldx : k, rows, k, to + row * row_bytes, scales + row);
     }
   });
 }
@@ -163,8 +178,8 @@ void packed_multiply(ThreadPool& pool, const PackedKernels& kernels, const Packe
 }
 
 void packed_linear(ThreadPool& pool, const PackedKernels& kernels, const float* x, std::int64_t ldx, void* scratch,
-                   PackedProduct args) {
-  packed_convert(pool, kernels, args.product, x, args.m, args.w.k, ldx, scratch);
+                   PackedProduct args, const PackedNorm* norm) {
+  packed_convert(pool, kernels, args.product, x, args.m, args.w.k, ldx, scratch, norm);
   args.converted = scratch;
   packed_multiply(pool, kernels, args);
 }
