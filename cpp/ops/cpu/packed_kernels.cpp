@@ -11,6 +11,8 @@
 
 #if defined(__x86_64__)
 #include <immintrin.h>
+#elif defined(__aarch64__)
+#include "ops/cpu/packed_arm.h"
 #endif
 
 #define PREMOTOR_TEXT_(x) #x
@@ -19,10 +21,8 @@
 namespace premotor::ops::PREMOTOR_ISA {
 namespace {
 
+#if !defined(__aarch64__)
 constexpr int V = W >= 8 ? 2 : 4;
-#if defined(__aarch64__)
-constexpr int MR = 6;
-#else
 constexpr int MR = W >= 16 ? 12 : (W >= 8 ? 6 : 3);
 #endif
 constexpr std::int64_t kColumns = kPanelColumns;
@@ -61,6 +61,7 @@ inline I broadcast_unit(const Byte* p) {
   return x + I{};
 }
 
+#if !defined(__aarch64__)  // whose steps and tiles are those of packed_arm.h
 // Each step adds one unit of k: acc[i][j] += x[i] . w[j].
 struct StepF32 {
   using Sum = F;
@@ -190,6 +191,8 @@ struct StepInt8 {
   }
 };
 #endif
+constexpr bool kHasInt8 = kIsOffset;
+constexpr std::int64_t kGroupDot = 1, kGroupInt8 = 1;
 
 template <typename Step, int M>
 void multiply_rows(const PackedTile& t) {
@@ -256,7 +259,7 @@ void window_columns(const WindowTile& t, std::int64_t column) {
 
 // Sixteen columns at a time, or 32 where two vectors hold them. Tiles of sixteen columns are taller on AVX-512.
 constexpr int kHalf = 16 / W;
-constexpr int kHalfPixels = W >= 16 ? 24 : MR;
+constexpr int kHalfPixels = W >= 16 ? 24 : MR, kWholePixels = MR;
 
 void multiply_window(const WindowTile& t) {
   if constexpr (W >= 16) {
@@ -264,10 +267,12 @@ void multiply_window(const WindowTile& t) {
   }
   for (std::int64_t column = 0; column < t.columns; column += 16) window_columns<kHalf, kHalfPixels>(t, column);
 }
+#endif
 
 // Rows are converted a stretch of units at a time, so that the units of a tile that share cache lines are written while
-// those are near. `fill(row, first, count, out)` writes the units first .. first + count of one row.
-template <std::int64_t unit_bytes, typename Fill>
+// those are near. `fill(row, first, count, out)` writes the units first .. first + count of one row. A row's units of a
+// group lie together; the last group may be smaller.
+template <std::int64_t unit_bytes, std::int64_t group, typename Fill>
 inline void convert_rows(std::int64_t rows, std::int64_t units, Byte* to, Fill fill) {
   constexpr std::int64_t kStretch = 128;
   alignas(64) Byte stretch[kStretch * unit_bytes];
@@ -275,9 +280,12 @@ inline void convert_rows(std::int64_t rows, std::int64_t units, Byte* to, Fill f
     const std::int64_t count = units - first < kStretch ? units - first : kStretch;
     for (std::int64_t r = 0; r < rows; ++r) {
       fill(r, first, count, stretch);
-      Byte* out = to + (first * rows + r) * unit_bytes;
-      for (std::int64_t u = 0; u < count; ++u)
-        __builtin_memcpy(out + u * rows * unit_bytes, stretch + u * unit_bytes, unit_bytes);
+      Byte* out = to + first * rows * unit_bytes;
+      std::int64_t u = 0;
+      for (; u + group <= count; u += group)
+        __builtin_memcpy(out + (u * rows + r * group) * unit_bytes, stretch + u * unit_bytes, group * unit_bytes);
+      const std::int64_t rest = (count - u) * unit_bytes;
+      if (rest > 0) __builtin_memcpy(out + u * rows * unit_bytes + r * rest, stretch + u * unit_bytes, rest);
     }
   }
 }
@@ -306,7 +314,7 @@ void convert_floats(const float* x, std::int64_t ldx, std::int64_t rows, std::in
                [](F v) { return is_rounded ? round_vector(v) : v; });
     __builtin_memcpy(out, values, static_cast<std::size_t>(count * unit) * sizeof(float));
   };
-  convert_rows<unit * 4>(rows, (k + unit - 1) / unit, static_cast<Byte*>(to), fill);
+  convert_rows<unit * 4, 1>(rows, (k + unit - 1) / unit, static_cast<Byte*>(to), fill);
 }
 
 // Activations rounded to bf16, two to a unit.
@@ -322,7 +330,7 @@ void convert_pairs(const float* x, std::int64_t ldx, std::int64_t rows, std::int
       __builtin_memcpy(out + u * 4, &pair, sizeof pair);
     }
   };
-  convert_rows<4>(rows, (k + 1) / 2, static_cast<Byte*>(to), fill);
+  convert_rows<4, kGroupDot>(rows, (k + 1) / 2, static_cast<Byte*>(to), fill);
 }
 
 // max|x| / 127, not below the smallest normal float; not finite when x is not. Magnitudes compare as integers, where a
@@ -362,8 +370,8 @@ void convert_int8(const float* x, std::int64_t ldx, std::int64_t rows, std::int6
     __builtin_memcpy(q, values, sizeof q);
     for (std::int64_t u = 0; u < count; ++u) {
       const std::int32_t* v = q + 4 * u;
-      if constexpr (kIsOffset) {
-        for (int j = 0; j < 4; ++j) out[u * 4 + j] = static_cast<Byte>(v[j] + 128);
+      if constexpr (StepInt8::x_bytes == 4) {
+        for (int j = 0; j < 4; ++j) out[u * 4 + j] = static_cast<Byte>(v[j] + (kIsOffset ? 128 : 0));
       } else {
         const std::int16_t wide[4] = {static_cast<std::int16_t>(v[0]), static_cast<std::int16_t>(v[2]),
                                       static_cast<std::int16_t>(v[1]), static_cast<std::int16_t>(v[3])};
@@ -371,7 +379,7 @@ void convert_int8(const float* x, std::int64_t ldx, std::int64_t rows, std::int6
       }
     }
   };
-  convert_rows<StepInt8::x_bytes>(rows, (k + 3) / 4, static_cast<Byte*>(to), fill);
+  convert_rows<StepInt8::x_bytes, kGroupInt8>(rows, (k + 3) / 4, static_cast<Byte*>(to), fill);
 }
 
 inline F to_output(F sum, const PackedFinish&, std::int64_t, std::int64_t) { return sum; }
@@ -420,16 +428,16 @@ void finish(const PackedFinish& a) {
 }  // namespace
 
 const PackedKernels& packed_kernels() {
-  constexpr bool is_dot = StepDot::x_bytes == 4, is_vnni = kIsOffset;
+  constexpr bool is_dot = StepDot::x_bytes == 4, is_int8 = kHasInt8;
   static const PackedKernels table = {
       "cpu-" PREMOTOR_TEXT(PREMOTOR_ISA),
       MR,
       {StepF32::x_bytes, StepWiden::x_bytes, StepDot::x_bytes, StepInt8::x_bytes},
-      {true, true, is_dot, is_vnni},
+      {true, true, is_dot, is_int8},
       {convert_floats<1, false>, convert_floats<2, false>, is_dot ? convert_pairs : convert_floats<2, true>,
        convert_int8},
       {multiply<StepF32>, multiply<StepWiden>, multiply<StepDot>, multiply<StepInt8>},
-      {kHalfPixels, MR},
+      {kHalfPixels, kWholePixels},
       multiply_window,
       finish<F>,
       finish<I>,
