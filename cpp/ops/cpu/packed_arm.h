@@ -301,20 +301,25 @@ constexpr bool is_matrix() {
   return (__is_same(Step, StepDot) && kGroupDot == 2) || (__is_same(Step, StepInt8) && kGroupInt8 == 2);
 }
 
-// The fewer rows, the more of a panel's columns at a time, so that as many sums are under way and weights are read
-// once.
+// Vectors of columns of a tile of `rows`: the fewer rows, the more, so that as many sums are under way and weights are
+// read in fewer turns. A row of StepLong has two accumulators a vector, StepWiden needs one more register of weights.
+template <typename Step>
+constexpr int vectors(int rows) {
+  if (__is_same(Step, StepLong)) return rows <= 2 ? 4 : (rows <= 4 ? 2 : 1);
+  if (is_matrix<Step>()) return rows <= 2 ? 8 : (rows <= 6 ? 4 : 2);
+  return rows <= 3 ? 8 : (rows <= (__is_same(Step, StepWiden) ? 5 : 6) ? 4 : 2);
+}
+
 template <typename Step, int M>
 void multiply_rows(const PackedTile& t) {
-  constexpr bool is_long = __is_same(Step, StepLong);
-  constexpr int V =
-      is_long ? (M <= 2 ? 4 : (M <= 4 ? 2 : 1)) : (M <= (is_matrix<Step>() ? 2 : 3) ? 8 : (M <= 6 ? 4 : 2));
+  constexpr int V = vectors<Step>(M);
   const Byte* x = static_cast<const Byte*>(t.x);
   for (std::int64_t c = 0; c < kRowBytes; c += V * 16) {
     const Byte* w = static_cast<const Byte*>(t.w) + c;
     Byte* sum = static_cast<Byte*>(t.sum) + c;
     if constexpr (is_matrix<Step>()) {
       multiply_matrices<Step, M, V>(x, w, t.units, sum);
-    } else if constexpr (is_long) {
+    } else if constexpr (__is_same(Step, StepLong)) {
       multiply_columns_long<M, V>(x, w, t.units, sum);
     } else {
       multiply_columns<Step, M, V>(x, w, t.units, sum);

@@ -21,21 +21,22 @@
 namespace premotor::ops::PREMOTOR_ISA {
 namespace {
 
-#if !defined(__aarch64__)
-constexpr int V = W >= 8 ? 2 : 4;
-constexpr int MR = W >= 16 ? 12 : (W >= 8 ? 6 : 3);
-#endif
 constexpr std::int64_t kColumns = kPanelColumns;
 constexpr std::int64_t kUnitBytes = 4;
+
+#if !defined(__aarch64__)  // whose tiles are those of packed_arm.h
+constexpr int V = W >= 8 ? 2 : 4;
+constexpr int MR = W >= 16 ? 12 : (W >= 8 ? 6 : 3);
 
 // How far ahead weights are fetched, in bytes: as data that is read once, past the second-level cache, where it would
 // push out activations. Faster than the processor's own prefetcher with few rows, no slower with many (docs/SPEED.md).
 // Reaches past the matrix's end, where a prefetch does nothing.
 constexpr std::int64_t kAhead = 48 * kColumns * kUnitBytes;
+#endif
 
 typedef unsigned char Byte;
 
-inline I load_units(const Byte* p) {
+[[maybe_unused]] inline I load_units(const Byte* p) {
   I v;
   __builtin_memcpy(&v, p, sizeof v);
   return v;
@@ -50,6 +51,8 @@ inline I as_units(F v) {
   __builtin_memcpy(&i, &v, sizeof i);
   return i;
 }
+
+#if !defined(__aarch64__)
 inline F broadcast_float(const Byte* p) {
   float x;
   __builtin_memcpy(&x, p, sizeof x);
@@ -61,7 +64,6 @@ inline I broadcast_unit(const Byte* p) {
   return x + I{};
 }
 
-#if !defined(__aarch64__)  // whose steps and tiles are those of packed_arm.h
 // Each step adds one unit of k: acc[i][j] += x[i] . w[j].
 struct StepF32 {
   using Sum = F;
