@@ -1,7 +1,7 @@
 /**
  * What `npm test` needs to run the engine's native tests as 64-bit ARM programs on another processor: the cross compiler and the emulator of
- * user programs; as root on a Debian system they are installed. Builds the tests into build/aarch64 (setup/aarch64.cmake). What stays missing is skipped by
- * test/aarch64.test.ts, loudly. On an ARM host nothing is done: there the native tests are ARM programs anyway.
+ * user programs; as root on a Debian system they are installed. Builds the tests into build/aarch64 (setup/aarch64.cmake). What stays missing
+ * is skipped by test/aarch64.test.ts, loudly. On an ARM host nothing is done: there the native tests are ARM programs anyway.
  */
 import { spawnSync } from 'node:child_process';
 import { existsSync } from 'node:fs';

@@ -1,7 +1,7 @@
 /**
  * The native tests of cpp/base, cpp/ops and cpp/engine as 64-bit ARM programs, in an emulator of user programs that plays one processor after
- * another, so that every level of the instruction set runs (docs/ENGINE.md). Skipped, with a reason, where the cross compiler or the emulator is missing;
- * `npm test` builds the programs. PREMOTOR_AARCH64=all runs those too that take minutes under emulation.
+ * another, so that every level of the instruction set runs (docs/ENGINE.md). Skipped, with a reason, where the cross compiler or the emulator
+ * is missing; `npm test` builds the programs. PREMOTOR_AARCH64=all runs those too that take minutes under emulation.
  */
 import { spawnSync } from 'node:child_process';
 import { existsSync, readdirSync } from 'node:fs';
