@@ -307,8 +307,7 @@ void Transformer::attend_cache(const Pass& pass, std::int64_t first, const Block
     args.v_plane = cache.values(layer, row);
     ops_.cache_heads(args);
     if (!wanted) continue;
-    const ops::CachedView view{
-        args.k_plane, args.v_plane, args.dtype, cache.rows(), pass.attended->data(), 0, 1.0f};
+    const ops::CachedView view{args.k_plane, args.v_plane, args.dtype, cache.rows(), pass.attended->data(), 0, 1.0f};
     ops_.cached_attention({q, tokens, args.heads, args.head_dim, args.ld, view, scale, rounding_,
                            scratch_.attended.data() + at * inner, inner});
   }

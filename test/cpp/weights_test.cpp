@@ -265,7 +265,10 @@ void out_of_memory() {
     TensorStore store;
     if (!TensorStore::open_file(path, &store).ok()) ::_exit(2);
     const rlimit limit = {std::size_t{768} << 20, std::size_t{768} << 20};
+    rlimit now = {};
     ::setrlimit(RLIMIT_AS, &limit);
+    ::getrlimit(RLIMIT_AS, &now);
+    if (now.rlim_cur != limit.rlim_cur) ::_exit(4);
     WeightReader reader(store, WeightPrecision::f32);
     Matrix matrix;
     std::vector<float> list;
@@ -276,7 +279,10 @@ void out_of_memory() {
   }
   int result = -1;
   ::waitpid(child, &result, 0);
-  tap::ok(WIFEXITED(result) && WEXITSTATUS(result) == 0, "a copy that does not fit is OUT_OF_MEMORY");
+  if (WIFEXITED(result) && WEXITSTATUS(result) == 4)
+    tap::skip("a copy that does not fit is OUT_OF_MEMORY", "an emulator of user programs ignores the bound");
+  else
+    tap::ok(WIFEXITED(result) && WEXITSTATUS(result) == 0, "a copy that does not fit is OUT_OF_MEMORY");
 #endif
 }
 

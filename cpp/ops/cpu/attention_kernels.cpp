@@ -269,6 +269,7 @@ const AttentionKernels& attention_kernels() {
   static const AttentionKernels table = {
       "cpu-" PREMOTOR_TEXT(PREMOTOR_ISA),
       MR,
+      is_dot,
       {scores<StepF32>, scores<StepWiden>, scores<StepDot>},
       {weigh<false>, weigh<false>, weigh<is_dot>},
       {accumulate<StepF32>, accumulate<StepWiden>, accumulate<StepDot>},

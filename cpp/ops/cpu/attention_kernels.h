@@ -76,15 +76,31 @@ constexpr int kAttentionProducts = 3;
 struct AttentionKernels {
   const char* name;
   std::int64_t rows;
+  bool has_dot;  // products of bf16 pairs; else bf16_dot takes the conversions and tiles of bf16
   void (*scores[kAttentionProducts])(const ScoreTile& tile);
   void (*weigh[kAttentionProducts])(const WeighTile& tile);
   void (*accumulate[kAttentionProducts])(const ValueTile& tile);
   void (*widen)(const WidenTile& tile);
 };
 
+#if defined(__aarch64__)
+namespace neon {
+const AttentionKernels& attention_kernels();
+}
+namespace neon_dot {
+const AttentionKernels& attention_kernels();
+}
+namespace neon_i8mm {
+const AttentionKernels& attention_kernels();
+}
+namespace neon_bf16 {
+const AttentionKernels& attention_kernels();
+}
+#else
 namespace baseline {
 const AttentionKernels& attention_kernels();
 }
+#endif
 namespace avx2 {
 const AttentionKernels& attention_kernels();
 }

@@ -47,9 +47,10 @@ std::int64_t stretches_of(const Ops::CachedAttention& args, std::int64_t panels)
   return std::clamp<std::int64_t>(chunks / kStretchChunks, 1, wanted);
 }
 
-Product product_of(const Ops::CachedAttention& args) {
+// Queries of a rounded pass are bf16 values: as pairs they multiply exactly.
+Product product_of(const AttentionKernels& kernels, const Ops::CachedAttention& args) {
   if (args.kv.dtype == Dtype::f32) return Product::f32;
-  return args.rounding == Rounding::bf16 ? Product::bf16_dot : Product::bf16;
+  return args.rounding == Rounding::bf16 && kernels.has_dot ? Product::bf16_dot : Product::bf16;
 }
 
 void round_row(const Job& job, float* y) {
@@ -316,7 +317,7 @@ void cached_attention(ThreadPool& pool, const AttentionKernels& kernels, const P
           packed,
           args,
           {args.heads, args.kv.rows, args.head_dim, args.kv.dtype},
-          product_of(args),
+          product_of(kernels, args),
           nullptr,
           nullptr,
           0,
@@ -344,16 +345,23 @@ void cached_attention(ThreadPool& pool, const AttentionKernels& kernels, const P
 }
 
 const AttentionKernels& cpu_attention_kernels(const PackedKernels& packed) {
-  const AttentionKernels* tables[kPackedTables];
-  int count = 0;
-  tables[count++] = &baseline::attention_kernels();
-#if defined(PREMOTOR_X86_64)
-  tables[count++] = &avx2::attention_kernels();
-  tables[count++] = &avx512::attention_kernels();
-  tables[count++] = &avx512_dot::attention_kernels();
+  const AttentionKernels* const tables[] = {
+#if defined(__aarch64__)
+    &neon::attention_kernels(),
+    &neon_dot::attention_kernels(),
+    &neon_i8mm::attention_kernels(),
+    &neon_bf16::attention_kernels(),
+#else
+    &baseline::attention_kernels(),
 #endif
-  for (int i = 0; i < count; ++i)
-    if (std::strcmp(tables[i]->name, packed.name) == 0) return *tables[i];
+#if defined(PREMOTOR_X86_64)
+    &avx2::attention_kernels(),
+    &avx512::attention_kernels(),
+    &avx512_dot::attention_kernels(),
+#endif
+  };
+  for (const AttentionKernels* table : tables)
+    if (std::strcmp(table->name, packed.name) == 0) return *table;
   return *tables[0];
 }
 

@@ -13,9 +13,14 @@ namespace premotor::ops::PREMOTOR_ISA {
 namespace {
 
 // Rows of x and rows of w in one register tile: accumulators + operands fit the register file (32 registers with
-// AVX-512, 16 below).
-constexpr int MR = W >= 16 ? 4 : 3;
-constexpr int NR = W >= 16 ? 6 : (W >= 8 ? 4 : 3);
+// AVX-512 and on 64-bit ARM, 16 elsewhere).
+#if defined(__aarch64__)
+constexpr bool kHas32Registers = true;
+#else
+constexpr bool kHas32Registers = W >= 16;
+#endif
+constexpr int MR = kHas32Registers ? 4 : 3;
+constexpr int NR = kHas32Registers ? 6 : (W >= 8 ? 4 : 3);
 
 // One register tile of y = x w^T: M rows of x by N rows of w, over all of k.
 template <int M, int N, typename T>

@@ -56,12 +56,19 @@ struct Kernels {
 };
 
 // The best table for this processor. `premotor_isa` (environment PREMOTOR_ISA = baseline | avx2 | avx512) forces a
-// lower one; avx512_dot counts as avx512 here.
+// lower one; avx512_dot counts as avx512 here. On 64-bit ARM there is one table, neon.
 const Kernels& cpu_kernels();
 
+#if defined(__aarch64__)
+namespace neon {
+const Kernels& kernels();
+}
+namespace baseline = neon;
+#else
 namespace baseline {
 const Kernels& kernels();
 }
+#endif
 namespace avx2 {
 const Kernels& kernels();
 }

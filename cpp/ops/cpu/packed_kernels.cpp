@@ -7,7 +7,13 @@
 //     [row 11]     12 x 2 accumulators, 2 vectors of w and 1 of x fill the 32 registers of AVX-512; 6 x 2 those of AVX2
 #include "ops/cpu/packed_kernels.h"
 
+#include "ops/cpu/packed_units.h"
+
+#if defined(__aarch64__)
+#include "ops/cpu/packed_arm.h"
+#else
 #include "ops/cpu/packed_steps.h"
+#endif
 
 #define PREMOTOR_TEXT_(x) #x
 #define PREMOTOR_TEXT(x) PREMOTOR_TEXT_(x)
@@ -15,6 +21,7 @@
 namespace premotor::ops::PREMOTOR_ISA {
 namespace {
 
+#if !defined(__aarch64__)  // whose tiles are those of packed_arm.h
 template <typename Step, int M>
 void multiply_rows(const PackedTile& t) {
   using Sum = typename Step::Sum;
@@ -83,7 +90,7 @@ void window_columns(const WindowTile& t, std::int64_t column) {
 
 // Sixteen columns at a time, or 32 where two vectors hold them. Tiles of sixteen columns are taller on AVX-512.
 constexpr int kHalf = 16 / W;
-constexpr int kHalfPixels = W >= 16 ? 24 : MR;
+constexpr int kHalfPixels = W >= 16 ? 24 : MR, kWholePixels = MR;
 
 void multiply_window(const WindowTile& t) {
   if constexpr (W >= 16) {
@@ -91,10 +98,12 @@ void multiply_window(const WindowTile& t) {
   }
   for (std::int64_t column = 0; column < t.columns; column += 16) window_columns<kHalf, kHalfPixels>(t, column);
 }
+#endif
 
 // Rows are converted a stretch of units at a time, so that the units of a tile that share cache lines are written while
-// those are near. `fill(row, first, count, out)` writes the units first .. first + count of one row.
-template <std::int64_t unit_bytes, typename Fill>
+// those are near. `fill(row, first, count, out)` writes the units first .. first + count of one row. A row's units of a
+// group lie together; the last group may be smaller.
+template <std::int64_t unit_bytes, std::int64_t group, typename Fill>
 inline void convert_rows(std::int64_t rows, std::int64_t units, Byte* to, Fill fill) {
   constexpr std::int64_t kStretch = 128;
   alignas(64) Byte stretch[kStretch * unit_bytes];
@@ -102,9 +111,12 @@ inline void convert_rows(std::int64_t rows, std::int64_t units, Byte* to, Fill f
     const std::int64_t count = units - first < kStretch ? units - first : kStretch;
     for (std::int64_t r = 0; r < rows; ++r) {
       fill(r, first, count, stretch);
-      Byte* out = to + (first * rows + r) * unit_bytes;
-      for (std::int64_t u = 0; u < count; ++u)
-        __builtin_memcpy(out + u * rows * unit_bytes, stretch + u * unit_bytes, unit_bytes);
+      Byte* out = to + first * rows * unit_bytes;
+      std::int64_t u = 0;
+      for (; u + group <= count; u += group)
+        __builtin_memcpy(out + (u * rows + r * group) * unit_bytes, stretch + u * unit_bytes, group * unit_bytes);
+      const std::int64_t rest = (count - u) * unit_bytes;
+      if (rest > 0) __builtin_memcpy(out + u * rows * unit_bytes + r * rest, stretch + u * unit_bytes, rest);
     }
   }
 }
@@ -133,7 +145,7 @@ void convert_floats(const float* x, std::int64_t ldx, std::int64_t rows, std::in
                [](F v) { return is_rounded ? round_vector(v) : v; });
     __builtin_memcpy(out, values, static_cast<std::size_t>(count * unit) * sizeof(float));
   };
-  convert_rows<unit * 4>(rows, (k + unit - 1) / unit, static_cast<Byte*>(to), fill);
+  convert_rows<unit * 4, 1>(rows, (k + unit - 1) / unit, static_cast<Byte*>(to), fill);
 }
 
 // Activations rounded to bf16, two to a unit.
@@ -149,7 +161,7 @@ void convert_pairs(const float* x, std::int64_t ldx, std::int64_t rows, std::int
       __builtin_memcpy(out + u * 4, &pair, sizeof pair);
     }
   };
-  convert_rows<4>(rows, (k + 1) / 2, static_cast<Byte*>(to), fill);
+  convert_rows<4, kGroupDot>(rows, (k + 1) / 2, static_cast<Byte*>(to), fill);
 }
 
 // max|x| / 127, not below the smallest normal float; not finite when x is not. Magnitudes compare as integers, where a
@@ -189,8 +201,8 @@ void convert_int8(const float* x, std::int64_t ldx, std::int64_t rows, std::int6
     __builtin_memcpy(q, values, sizeof q);
     for (std::int64_t u = 0; u < count; ++u) {
       const std::int32_t* v = q + 4 * u;
-      if constexpr (kIsOffset) {
-        for (int j = 0; j < 4; ++j) out[u * 4 + j] = static_cast<Byte>(v[j] + 128);
+      if constexpr (StepInt8::x_bytes == 4) {
+        for (int j = 0; j < 4; ++j) out[u * 4 + j] = static_cast<Byte>(v[j] + (kIsOffset ? 128 : 0));
       } else {
         const std::int16_t wide[4] = {static_cast<std::int16_t>(v[0]), static_cast<std::int16_t>(v[2]),
                                       static_cast<std::int16_t>(v[1]), static_cast<std::int16_t>(v[3])};
@@ -198,7 +210,7 @@ void convert_int8(const float* x, std::int64_t ldx, std::int64_t rows, std::int6
       }
     }
   };
-  convert_rows<StepInt8::x_bytes>(rows, (k + 3) / 4, static_cast<Byte*>(to), fill);
+  convert_rows<StepInt8::x_bytes, kGroupInt8>(rows, (k + 3) / 4, static_cast<Byte*>(to), fill);
 }
 
 inline F to_output(F sum, const PackedFinish&, std::int64_t, std::int64_t) { return sum; }
@@ -300,16 +312,16 @@ void finish(const PackedFinish& a) {
 }  // namespace
 
 const PackedKernels& packed_kernels() {
-  constexpr bool is_dot = StepDot::x_bytes == 4, is_vnni = kIsOffset;
+  constexpr bool is_dot = StepDot::x_bytes == 4, is_int8 = kHasInt8;
   static const PackedKernels table = {
       "cpu-" PREMOTOR_TEXT(PREMOTOR_ISA),
       MR,
       {StepF32::x_bytes, StepWiden::x_bytes, StepDot::x_bytes, StepInt8::x_bytes},
-      {true, true, is_dot, is_vnni},
+      {true, true, is_dot, is_int8},
       {convert_floats<1, false>, convert_floats<2, false>, is_dot ? convert_pairs : convert_floats<2, true>,
        convert_int8},
       {multiply<StepF32>, multiply<StepWiden>, multiply<StepDot>, multiply<StepInt8>},
-      {kHalfPixels, MR},
+      {kHalfPixels, kWholePixels},
       multiply_window,
       finish<F>,
       finish<I>,

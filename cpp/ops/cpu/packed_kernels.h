@@ -10,7 +10,7 @@ namespace premotor::ops {
 
 // sum[r, c] = sum over u of x[u, r] . w[u, c], r < rows, c < 32, where "." is the product over one unit (packed.h).
 struct PackedTile {
-  const void* x;       // [units, rows] activation units as `convert` wrote them, 4-byte aligned
+  const void* x;       // units of `rows` rows as `convert` wrote them, in its own order; 4-byte aligned
   std::int64_t rows;   // 1 .. PackedKernels::rows
   const void* w;       // [units, 32] units of one panel, 64-byte aligned
   std::int64_t units;  // >= 1
@@ -64,7 +64,9 @@ struct PackedKernels {
   std::int64_t unit_bytes[kProducts];  // of one unit of activations: 4, or 8 where kernels want them widened
   bool is_native[kProducts];           // the product has instructions of its own here
 
-  // Row-major x [rows, k] f32, row stride ldx -> [units, rows] activation units; int8 also writes scales [rows].
+  // Row-major x [rows, k] f32, row stride ldx -> activation units in the order that `multiply` takes, [units, rows] or
+  // [pairs of units, rows, 2] with a single last unit as [rows]; a block of an even number of units is read by itself.
+  // int8 also writes scales [rows].
   void (*convert[kProducts])(const float* x, std::int64_t ldx, std::int64_t rows, std::int64_t k, void* to,
                              float* scales);
   void (*multiply[kProducts])(const PackedTile& tile);
@@ -76,16 +78,32 @@ struct PackedKernels {
 };
 
 // The best table for this processor. Environment PREMOTOR_ISA = baseline | avx2 | avx512 | avx512_dot forces a lower
-// one.
+// one, on 64-bit ARM neon | neon_dot | neon_i8mm | neon_bf16.
 const PackedKernels& cpu_packed_kernels();
 
 // The tables that this processor can run, lowest first, at most kPackedTables; returns how many.
 constexpr int kPackedTables = 4;
 int cpu_packed_tables(const PackedKernels* tables[kPackedTables]);
 
+#if defined(__aarch64__)
+namespace neon {
+const PackedKernels& packed_kernels();
+}
+namespace baseline = neon;
+namespace neon_dot {
+const PackedKernels& packed_kernels();
+}
+namespace neon_i8mm {
+const PackedKernels& packed_kernels();
+}
+namespace neon_bf16 {
+const PackedKernels& packed_kernels();
+}
+#else
 namespace baseline {
 const PackedKernels& packed_kernels();
 }
+#endif
 namespace avx2 {
 const PackedKernels& packed_kernels();
 }

@@ -8,6 +8,10 @@
 
 #include "ops/cpu/row_ops.h"
 
+#if defined(__aarch64__) && defined(__linux__)
+#include <sys/auxv.h>
+#endif
+
 namespace premotor::ops {
 namespace {
 
@@ -197,6 +201,16 @@ int cpu_packed_tables(const PackedKernels* tables[kPackedTables]) {
   tables[count++] = &avx512::packed_kernels();
   if (!__builtin_cpu_supports("avx512bf16") || !__builtin_cpu_supports("avx512vnni")) return count;
   tables[count++] = &avx512_dot::packed_kernels();
+#elif defined(__aarch64__) && defined(__linux__)
+  // Bits of the kernel's interface (arch/arm64/include/uapi/asm/hwcap.h), which older C libraries have no names for.
+  constexpr unsigned long kDotProducts = 1ul << 20, kInt8Matrices = 1ul << 13, kBf16 = 1ul << 14;
+  if ((getauxval(AT_HWCAP) & kDotProducts) == 0) return count;
+  tables[count++] = &neon_dot::packed_kernels();
+  const unsigned long more = getauxval(AT_HWCAP2);
+  if ((more & kInt8Matrices) == 0) return count;
+  tables[count++] = &neon_i8mm::packed_kernels();
+  if ((more & kBf16) == 0) return count;
+  tables[count++] = &neon_bf16::packed_kernels();
 #endif
   return count;
 }

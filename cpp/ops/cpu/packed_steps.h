@@ -1,9 +1,9 @@
-// One unit along k of a register tile, for every product and instruction set; shared by the kernels of packed products
-// and of attention. Like vectors.h it lies in the unnamed namespace of one instruction set.
+// One unit along k of a register tile, for every product, by the compiler's vectors. Packed products on 64-bit ARM have
+// tiles of their own (packed_arm.h); attention takes these there too. Like vectors.h it lies in the unnamed namespace
+// of one instruction set.
 #pragma once
 
-#include "ops/cpu/packed.h"
-#include "ops/cpu/vectors.h"
+#include "ops/cpu/packed_units.h"
 
 #if defined(__x86_64__)
 #include <immintrin.h>
@@ -18,26 +18,7 @@ constexpr int MR = 6;
 #else
 constexpr int MR = W >= 16 ? 12 : (W >= 8 ? 6 : 3);
 #endif
-constexpr std::int64_t kColumns = kPanelColumns;
-constexpr std::int64_t kUnitBytes = 4;
 
-typedef unsigned char Byte;
-
-inline I load_units(const Byte* p) {
-  I v;
-  __builtin_memcpy(&v, p, sizeof v);
-  return v;
-}
-inline F as_floats(I v) {
-  F f;
-  __builtin_memcpy(&f, &v, sizeof f);
-  return f;
-}
-inline I as_units(F v) {
-  I i;
-  __builtin_memcpy(&i, &v, sizeof i);
-  return i;
-}
 inline F broadcast_float(const Byte* p) {
   float x;
   __builtin_memcpy(&x, p, sizeof x);
@@ -178,6 +159,9 @@ struct StepInt8 {
   }
 };
 #endif
+constexpr bool kHasInt8 = kIsOffset;
+// Units of one row that lie side by side in the activations.
+constexpr std::int64_t kGroupDot = 1, kGroupInt8 = 1;
 
 }  // namespace
 }  // namespace premotor::ops::PREMOTOR_ISA

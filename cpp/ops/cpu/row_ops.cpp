@@ -33,7 +33,8 @@ void CpuOps::rope(float* x, std::int64_t rows, std::int64_t heads, std::int64_t 
 void CpuOps::cache_heads(const HeadRows& a) {
   const std::int64_t inner = a.heads * a.head_dim, pairs = a.head_dim / 2;
   const KvLayout layout{a.heads, a.plane_rows, a.head_dim, a.dtype};
-  const StoreKv store{a.k, a.v, a.rows, a.heads, a.head_dim, a.ld, a.k_plane, a.v_plane, a.dtype, a.plane_rows, a.slots};
+  const StoreKv store{a.k,       a.v,       a.rows,  a.heads,      a.head_dim, a.ld,
+                      a.k_plane, a.v_plane, a.dtype, a.plane_rows, a.slots};
   pool_.parallel_for(a.rows, row_grain(3 * inner), [&](std::int64_t begin, std::int64_t end) {
     const auto turn = [&](float* x, std::int64_t r, const float* weight) {
       kernels_.rms_norm(x, inner, a.eps, weight, a.rounding);
