@@ -59,8 +59,8 @@ t.test('every precision and pass, as JSON', (t) => {
 });
 
 t.test('work counted by hand', (t) => {
-  // micro: 2 layers, width 48, ffn 96, 8 channels in patches of 4, 30 action channels; 12 video and 8 action tokens, 90 slots of which 70 hold history;
-  // 5 words and the padding's one row.
+  // micro: 2 layers, width 48, ffn 96, 8 channels in patches of 4, 30 action channels; 12 video and 8 action tokens, 90 slots of which 70 hold
+  // history; 5 words and the padding's one row.
   const [layers, width, ffn, video, action, history, text] = [2, 48, 96, 12, 8, 70, 6];
   const block = 6 * width ** 2 + 2 * width * ffn;
   const rows = new Map(rowsOf('--precision', 'f32').map((row) => [row.pass, row]));
