@@ -50,13 +50,16 @@ export function tasksOf(hasChunks: boolean): Task[] {
 }
 
 /**
- * How far a result may be from PyTorch's at the group's precision, relative RMS. In float32 the same sums in another order, and five guided steps; in
- * bfloat16 two roundings of everything, which guidance multiplies by up to nine and steps add up; int8 quantises every activation besides.
+ * How far a result may be from PyTorch's at the group's precision, relative RMS, by the contestant's own. In float32 the same sums in another order;
+ * in bfloat16 two roundings of everything; int8 and int4 quantise besides. Guidance multiplies what is reduced by up to nine, and steps add up.
  */
+const ERROR_MAX: Readonly<Record<string, number>> = { f32: 1e-4, bf16: 0.05, int8: 0.1 };
+const ERROR_MAX_OTHERS = 0.3;
+
 export function errorMax(contestant: string, isChunk: boolean): number {
-  if (contestant.endsWith(' f32')) return 1e-4;
-  if (contestant === 'ONNX Runtime int8') return 0.1;
-  return isChunk ? 0.3 : 0.05;
+  const precision = contestant.split(' ').at(-1) ?? '';
+  const limit = ERROR_MAX[precision] ?? ERROR_MAX_OTHERS;
+  return isChunk && precision !== 'f32' ? Math.min(6 * limit, 0.9) : limit;
 }
 
 /** Relative RMS of the difference over what both have: the reference's second row of an action pass has no counterpart. */

@@ -1,6 +1,6 @@
 /**
- * bench/peers.ts on the smallest size: contestants that are absent are named and skipped, a result that is off ends the run, and the arithmetic of its
- * tables. With PyTorch (PREMOTOR_PEERS_PYTHON, else python3) the engine's passes are compared with the reference form. No time is asserted.
+ * bench/peers.ts on the smallest size: contestants that are absent are named and skipped, a result that is off ends the run, and the arithmetic of
+ * its tables. With PyTorch (PREMOTOR_PEERS_PYTHON, else python3) the engine's passes are compared with the reference form. No time is asserted.
  */
 import { spawnSync } from 'node:child_process';
 import { chmodSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
@@ -101,6 +101,7 @@ t.test('the arithmetic of the tables', (t) => {
   t.equal(relativeRms(Float32Array.of(3), Float32Array.of(3, 4), false), Number.POSITIVE_INFINITY);
   t.equal(relativeRms(Float32Array.of(Number.NaN, 4), Float32Array.of(3, 4), false), Number.POSITIVE_INFINITY);
   t.ok(errorMax('engine f32', true) <= 1e-4);
+  t.ok(errorMax('engine int4', true) < 1.4, 'less than two results that have nothing to do with one another');
   const of = (task: string, contestant: string, ...ms: number[]) => ({ size: 'mid', task, contestant, ms });
   const ratios = ratiosOf([
     of('chunk 5V/10A', 'engine bf16', 10, 12),
