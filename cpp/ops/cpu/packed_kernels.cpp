@@ -433,6 +433,7 @@ const PackedKernels& packed_kernels() {
       multiply_window,
       finish<F>,
       finish<I>,
+      &int4_kernels(),
   };
   return table;
 }

@@ -6,6 +6,8 @@
 #include <cstdlib>
 #include <cstring>
 
+#include "ops/cpu/int4.h"
+
 namespace premotor::ops {
 namespace {
 
@@ -106,6 +108,7 @@ void Job::run_panels(std::int64_t tile_begin, std::int64_t tile_end, std::int64_
 }  // namespace
 
 std::int64_t packed_scratch_bytes(const PackedKernels& kernels, Product product, std::int64_t m, std::int64_t k) {
+  if (product == Product::int4) return int4_scratch_bytes(kernels, m, k);
   const auto at = static_cast<std::size_t>(product);
   const std::int64_t units = packed_units(packed_precision(product), k);
   const std::int64_t scales = product == Product::int8 ? ceil_div(m * 4, 64) * 64 : 0;
@@ -116,6 +119,7 @@ void packed_convert(ThreadPool& pool, const PackedKernels& kernels, Product prod
                     std::int64_t k, std::int64_t ldx, void* converted) {
   assert(m >= 1 && k >= 1 && ldx >= k);
   assert(product != Product::int8 || k <= kPackedDepthMax);
+  if (product == Product::int4) return int4_convert(pool, kernels, x, m, k, ldx, converted);
   const auto at = static_cast<std::size_t>(product);
   const std::int64_t row_bytes = packed_units(packed_precision(product), k) * kernels.unit_bytes[at];
   const Tiles tiles(m, kernels.rows);
@@ -133,6 +137,7 @@ void packed_convert(ThreadPool& pool, const PackedKernels& kernels, Product prod
 void packed_multiply(ThreadPool& pool, const PackedKernels& kernels, const PackedProduct& args) {
   assert(args.m >= 1 && args.w.n >= 1 && args.w.k >= 1 && args.ldy >= args.w.n);
   assert(args.w.precision == packed_precision(args.product));
+  if (args.product == Product::int4) return int4_multiply(pool, kernels, args);
   const Job job(kernels, args);
   const std::int64_t panels = packed_panels(args.w.n), chunks = ceil_div(job.tiles.count, kTaskTiles);
   const std::int64_t grain = args.m * args.w.n * args.w.k < kSerialMultiplies ? panels * chunks : 1;
