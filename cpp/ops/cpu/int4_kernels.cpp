@@ -1,5 +1,7 @@
 // Tiles over 4-bit weights, compiled once per instruction set like packed_kernels.cpp, whose tiles these are. A value is
 // taken out of its unit without its scale, which is exact in bf16 and in f32; the scale multiplies the sum of a group:
+// In AVX-512 a tile has 8 rows: 16 sums of the group, which begin anew so often that those of the block
+// have to lie in registers too.
 //
 //     unit of output c   [ 7  5  3  1 | 6  4  2  0 ]   (values along k, 4 bits each, the lowest bits at the right)
 //     >> 4 i             two indices in the low bits of two words -> a table of 16 words -> the bf16 pair 2i, 2i + 1
@@ -18,7 +20,7 @@ constexpr int V = W >= 8 ? 2 : 4;
 #if defined(__aarch64__)
 constexpr int MR = 6;
 #else
-constexpr int MR = W >= 16 ? 12 : (W >= 8 ? 6 : 3);
+constexpr int MR = W >= 16 ? 8 : (W >= 8 ? 6 : 3);
 #endif
 constexpr std::int64_t kColumns = kPanelColumns;
 constexpr std::int64_t kUnitBytes = 4 * kColumns;   // of a panel
@@ -144,9 +146,9 @@ void multiply_rows(const Int4Tile& t, const Byte* widened) {
   for (std::int64_t c = 0; c < kColumns; c += V * W) {
     const Byte* x = static_cast<const Byte*>(t.x);
     const Byte* group = static_cast<const Byte*>(t.w);
-    // Zeros to begin with, not a branch below: with one, some heights of tiles get a fused multiplication and others not.
+    F total[M][V];
     for (int i = 0; i < M; ++i)
-      for (int j = 0; j < V; ++j) store(t.sum + i * kColumns + c + j * W, F{});
+      for (int j = 0; j < V; ++j) total[i][j] = F{};
     const Byte* next = widened == nullptr ? nullptr : widened + c * 4;
     for (std::int64_t first = 0; first < t.units; first += t.group, group += group_bytes) {
       const std::int64_t count = t.units - first < t.group ? t.units - first : t.group;
@@ -162,12 +164,11 @@ void multiply_rows(const Int4Tile& t, const Byte* widened) {
       next = w;
       for (int j = 0; j < V; ++j) {
         const F scale = scales_at(group, c + j * W);
-        for (int i = 0; i < M; ++i) {
-          float* at = t.sum + i * kColumns + c + j * W;
-          store(at, load(at) + acc[i][j] * scale);
-        }
+        for (int i = 0; i < M; ++i) total[i][j] += acc[i][j] * scale;
       }
     }
+    for (int i = 0; i < M; ++i)
+      for (int j = 0; j < V; ++j) store(t.sum + i * kColumns + c + j * W, total[i][j]);
   }
 }
 
