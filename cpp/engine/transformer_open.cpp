@@ -72,18 +72,18 @@ Status Transformer::read_block(WeightReader& reader, const std::string& prefix, 
     PREMOTOR_TRY(reader.floats(prefix + "norm2.weight", {width}, &out->norm2_weight));
     PREMOTOR_TRY(reader.floats(prefix + "norm2.bias", {width}, &out->norm2_bias));
   }
-  PREMOTOR_TRY(read_linear(reader, prefix + "ffn.net.0.proj", ffn, width, &out->ffn_up));
-  PREMOTOR_TRY(read_linear(reader, prefix + "ffn.net.2", width, ffn, &out->ffn_down));
+  PREMOTOR_TRY(read_block_linear(reader, prefix + "ffn.net.0.proj", ffn, width, &out->ffn_up));
+  PREMOTOR_TRY(read_block_linear(reader, prefix + "ffn.net.2", width, ffn, &out->ffn_down));
   return reader.floats(prefix + "scale_shift_table", {1, 6, width}, &out->scale_shift_table);
 }
 
 Status Transformer::read_attention(WeightReader& reader, const std::string& prefix, std::int64_t width,
                                    std::int64_t key_width, AttentionWeights* out) {
   const std::int64_t inner = config_.inner_dim();
-  PREMOTOR_TRY(read_linear(reader, prefix + "to_q", inner, width, &out->q));
-  PREMOTOR_TRY(read_linear(reader, prefix + "to_k", inner, key_width, &out->k));
-  PREMOTOR_TRY(read_linear(reader, prefix + "to_v", inner, key_width, &out->v));
-  PREMOTOR_TRY(read_linear(reader, prefix + "to_out.0", width, inner, &out->out));
+  PREMOTOR_TRY(read_block_linear(reader, prefix + "to_q", inner, width, &out->q));
+  PREMOTOR_TRY(read_block_linear(reader, prefix + "to_k", inner, key_width, &out->k));
+  PREMOTOR_TRY(read_block_linear(reader, prefix + "to_v", inner, key_width, &out->v));
+  PREMOTOR_TRY(read_block_linear(reader, prefix + "to_out.0", width, inner, &out->out));
   PREMOTOR_TRY(reader.floats(prefix + "norm_q.weight", {inner}, &out->norm_q));
   return reader.floats(prefix + "norm_k.weight", {inner}, &out->norm_k);
 }
@@ -91,6 +91,12 @@ Status Transformer::read_attention(WeightReader& reader, const std::string& pref
 Status Transformer::read_linear(WeightReader& reader, const std::string& prefix, std::int64_t rows, std::int64_t cols,
                                 Linear* out) {
   PREMOTOR_TRY(reader.matrix(prefix + ".weight", rows, cols, &out->weight));
+  return reader.floats(prefix + ".bias", {rows}, &out->bias);
+}
+
+Status Transformer::read_block_linear(WeightReader& reader, const std::string& prefix, std::int64_t rows,
+                                      std::int64_t cols, Linear* out) {
+  PREMOTOR_TRY(reader.quantised_matrix(prefix + ".weight", rows, cols, &out->weight));
   return reader.floats(prefix + ".bias", {rows}, &out->bias);
 }
 

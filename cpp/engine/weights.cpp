@@ -53,6 +53,23 @@ bool same_type(StoredDtype stored, ops::Dtype wanted) {
          (stored == StoredDtype::bf16 && wanted == ops::Dtype::bf16);
 }
 
+ops::WeightFormat format_of(WeightPrecision precision) {
+  switch (precision) {
+    case WeightPrecision::int8:
+      return ops::WeightFormat::int8;
+    case WeightPrecision::int4_32:
+      return ops::WeightFormat::int4_32;
+    case WeightPrecision::int4_64:
+      return ops::WeightFormat::int4_64;
+    case WeightPrecision::int4_128:
+      return ops::WeightFormat::int4_128;
+    case WeightPrecision::f32:
+    case WeightPrecision::bf16:
+      break;
+  }
+  return ops::WeightFormat::stored;
+}
+
 }  // namespace
 
 Status WeightReader::fetch(const std::string& name, const std::vector<std::int64_t>& shape, const StoredTensor** out) {
@@ -101,9 +118,9 @@ Status WeightReader::allocate(const StoredTensor& tensor, std::int64_t elements,
 void WeightReader::prepare_with(ops::Ops& ops, ops::Rounding rounding) {
   std::int64_t elements = 0;
   for (const StoredTensor& tensor : store_.tensors()) elements += tensor.elements();
-  if (elements > kPreparedElementsMax) return;
-  preparer_ = &ops;
   rounding_ = rounding;
+  quantiser_ = &ops;
+  if (elements <= kPreparedElementsMax) preparer_ = &ops;
 }
 
 Status WeightReader::matrix(const std::string& name, std::int64_t rows, std::int64_t cols, ops::Matrix* out,
@@ -111,6 +128,28 @@ Status WeightReader::matrix(const std::string& name, std::int64_t rows, std::int
   const std::vector<std::int64_t> plain{rows, cols};
   PREMOTOR_TRY(read_matrix(name, rows, cols, stored_shape.empty() ? plain : stored_shape, out));
   if (preparer_ != nullptr) preparer_->prepare(out, rounding_);
+  return Status::good();
+}
+
+Status WeightReader::quantised_matrix(const std::string& name, std::int64_t rows, std::int64_t cols,
+                                      ops::Matrix* out) {
+  const ops::WeightFormat format = format_of(precision_);
+  if (format == ops::WeightFormat::stored) return matrix(name, rows, cols, out);
+  assert(quantiser_ != nullptr);
+  const std::size_t copies = buffers_.size();
+  const std::int64_t converted_before = converted_bytes_, bytes_before = weight_bytes_;
+  PREMOTOR_TRY(read_matrix(name, rows, cols, {rows, cols}, out));
+  const std::int64_t kept = quantiser_->prepare(out, rounding_, format);
+  const StoredTensor& tensor = *store_.find(name);
+  if (kept == 0)
+    return checkpoint_error("OUT_OF_MEMORY", store_.file_of(tensor), name, "memory for the quantised weight",
+                            "too little free memory", "Free memory, or run a smaller checkpoint.");
+  // Nobody reads the stored values again, nor a copy that was made of them.
+  buffers_.resize(copies);
+  store_.release_pages(tensor);
+  out->data = nullptr;
+  converted_bytes_ = converted_before;
+  weight_bytes_ = bytes_before + kept;
   return Status::good();
 }
 

@@ -16,7 +16,9 @@
 namespace premotor::engine {
 
 // What the weights are computed from. f32: the stored values, exactly. bf16: rounded to bfloat16 where stored wider.
-enum class WeightPrecision : std::uint8_t { f32, bf16 };
+// int8, int4_*: the linear layers of the transformer's blocks quantised while they are read (ops::WeightFormat), all
+// else as under f32.
+enum class WeightPrecision : std::uint8_t { f32, bf16, int8, int4_32, int4_64, int4_128 };
 
 // Hands out tensors of one store by name and remembers which were asked for.
 class WeightReader {
@@ -32,6 +34,10 @@ class WeightReader {
   // 64-byte aligned. Errors: CHECKPOINT_MISSING_TENSOR, CHECKPOINT_SHAPE, CHECKPOINT_DTYPE, OUT_OF_MEMORY.
   Status matrix(const std::string& name, std::int64_t rows, std::int64_t cols, ops::Matrix* out,
                 const std::vector<std::int64_t>& stored_shape = {});
+
+  // The same for a linear layer that a quantised precision quantises. Then `out->data` is null: only the backend's form
+  // is kept. Needs prepare_with; large stores are quantised too.
+  Status quantised_matrix(const std::string& name, std::int64_t rows, std::int64_t cols, ops::Matrix* out);
 
   // A tensor of any shape as float32 values (rounded to bf16 first under WeightPrecision::bf16).
   Status floats(const std::string& name, const std::vector<std::int64_t>& shape, std::vector<float>* out);
@@ -66,6 +72,7 @@ class WeightReader {
   const TensorStore& store_;
   WeightPrecision precision_;
   ops::Ops* preparer_ = nullptr;
+  ops::Ops* quantiser_ = nullptr;
   ops::Rounding rounding_ = ops::Rounding::none;
   std::vector<std::string> read_;
   std::vector<std::unique_ptr<std::byte[]>> buffers_;
