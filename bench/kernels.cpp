@@ -38,9 +38,8 @@ struct Shape {
 
 enum class Kind { unpacked_f32, unpacked_bf16, packed_f32, packed_bf16, packed_bf16_dot, packed_int8, packed_int4 };
 constexpr int kKinds = 7;
-constexpr const char* kKindNames[kKinds] = {"row-major f32", "row-major bf16",  "packed f32",
-                                            "packed bf16",   "packed bf16_dot", "packed int8",
-                                            "packed int4"};
+constexpr const char* kKindNames[kKinds] = {"row-major f32",   "row-major bf16", "packed f32", "packed bf16",
+                                            "packed bf16_dot", "packed int8",    "packed int4"};
 // What a sample of outputs may differ from the exact product of the unrounded operands, root mean square, relative:
 // f32 sums; one factor rounded by 2^-9; both rounded so; both rounded to 1/254 of about four standard deviations; one
 // to a sixteenth of the range of 32 values.

@@ -131,8 +131,7 @@ Status WeightReader::matrix(const std::string& name, std::int64_t rows, std::int
   return Status::good();
 }
 
-Status WeightReader::quantised_matrix(const std::string& name, std::int64_t rows, std::int64_t cols,
-                                      ops::Matrix* out) {
+Status WeightReader::quantised_matrix(const std::string& name, std::int64_t rows, std::int64_t cols, ops::Matrix* out) {
   const ops::WeightFormat format = format_of(precision_);
   if (format == ops::WeightFormat::stored) return matrix(name, rows, cols, out);
   assert(quantiser_ != nullptr);

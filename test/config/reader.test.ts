@@ -141,7 +141,7 @@ control:
     '4:3 task.seed: a whole number of 0 .. 4294967295 | -1',
     '6:3 policy.checkpoint_dir: the path of a folder | 7',
     '7:3 policy.threads: a whole number of 1 .. 1024 | "two"',
-    '8:3 policy.precision: "f32" or "bf16" | "fp8"',
+    '8:3 policy.precision: "f32" or "bf16" or "int8" or "int4" | "fp8"',
     '10:3 cameras.frame_rate_hz: a number above 0 and up to 1000 | 0',
     '12:3 control.chunks_max: a whole number of 1 .. 10000 | 1.5',
     '13:3 control.hold_ms: a number of 0 .. 60000 | Infinity',

@@ -61,7 +61,8 @@ class Runner {
       if (kind == "infer" || kind == "kv") compare_counts(call, where);
     }
     for (const auto& [kind, worst] : worst_)
-      if (info_.is_told) tap::note(info_.name + " worst relative RMS of " + kind + ": " + std::to_string(worst * 1e6) + "e-6");
+      if (info_.is_told)
+        tap::note(info_.name + " worst relative RMS of " + kind + ": " + std::to_string(worst * 1e6) + "e-6");
   }
 
   // The worst relative root mean square of every kind of tensor so far: "video.out", "cache.k", ...

@@ -192,8 +192,9 @@ void test_products(ThreadPool& pool, const PackedKernels& kernels) {
       const std::string what = std::string(kernels.name) + " int4 group " + std::to_string(group) + " " +
                                std::to_string(m) + "x" + std::to_string(n) + "x" + std::to_string(k);
       tap::ok(golden::relative_rms(product(pool, kernels, x, m, w.matrix), expected) < 1e-6, what);
-      tap::ok(golden::relative_rms(product(pool, kernels, x, m, w.matrix, bias.data(), Activation::silu), smooth) < 1e-6,
-              what + " with bias and SiLU");
+      tap::ok(
+          golden::relative_rms(product(pool, kernels, x, m, w.matrix, bias.data(), Activation::silu), smooth) < 1e-6,
+          what + " with bias and SiLU");
       x[static_cast<std::size_t>(k / 2)] = NAN;
       const std::vector<float> bad = product(pool, kernels, x, m, w.matrix);
       tap::ok(!std::isfinite(bad[0]) && (m == 1 || std::isfinite(bad.back())),

@@ -21,8 +21,8 @@ struct Row {
 }  // namespace
 
 int main() {
-  const Row rows[] = {{"f32", WeightPrecision::f32, 1e-4},          {"bf16", WeightPrecision::bf16, 1},
-                      {"int8", WeightPrecision::int8, 1},        {"int4_32", WeightPrecision::int4_32, 1},
+  const Row rows[] = {{"f32", WeightPrecision::f32, 1e-4},      {"bf16", WeightPrecision::bf16, 1},
+                      {"int8", WeightPrecision::int8, 1},       {"int4_32", WeightPrecision::int4_32, 1},
                       {"int4_64", WeightPrecision::int4_64, 1}, {"int4_128", WeightPrecision::int4_128, 1}};
   for (const char* name : {"franka_tiny", "robotwin_tiny", "nocfg_partial", "i2va_tiny"})
     for (const Row& row : rows) {

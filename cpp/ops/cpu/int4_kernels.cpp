@@ -1,7 +1,7 @@
-// Tiles over 4-bit weights, compiled once per instruction set like packed_kernels.cpp, whose tiles these are. A value is
-// taken out of its unit without its scale, which is exact in bf16 and in f32; the scale multiplies the sum of a group:
-// In AVX-512 a tile has 8 rows: 16 sums of the group, which begin anew so often that those of the block
-// have to lie in registers too.
+// Tiles over 4-bit weights, compiled once per instruction set like packed_kernels.cpp, whose tiles these are. A value
+// is taken out of its unit without its scale, which is exact in bf16 and in f32; the scale multiplies the sum of a
+// group: In AVX-512 a tile has 8 rows: 16 sums of the group, which begin anew so often that those of the block have to
+// lie in registers too.
 //
 //     unit of output c   [ 7  5  3  1 | 6  4  2  0 ]   (values along k, 4 bits each, the lowest bits at the right)
 //     >> 4 i             two indices in the low bits of two words -> a table of 16 words -> the bf16 pair 2i, 2i + 1

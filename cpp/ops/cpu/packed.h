@@ -42,16 +42,17 @@ constexpr std::int64_t kInt4Group = 32;  // values along k that share a scale, u
 //             bf16 dot product where it has one, which also takes denormals as zero)
 //   int8      quantised per row to round(x / s), s = max|x| / 127, int8 weights; 32-bit integer sums, exact. A row that
 //             is not finite gives a row that is not finite.
-//   int4      rounded to bf16, int4 weights exact; products exact, f32 sums of a group, times its scale, added in order.
-//             Its kernels are in int4_kernels.h; the tables of packed_kernels.h have the other products.
+//   int4      rounded to bf16, int4 weights exact; products exact, f32 sums of a group, times its scale, added in
+//   order.
+//             Its kernels are in int4_kernels.h; the tables of packed_kernels.h have the others.
 enum class Product : std::uint8_t { f32, bf16, bf16_dot, int8, int4 };
 constexpr int kProducts = 4;
 
 struct PackedMatrix {
   const void* data = nullptr;  // packed_bytes(precision, n, k) bytes in the layout above, 64-byte aligned
   PackedPrecision precision = PackedPrecision::f32;
-  std::int64_t n = 0;  // outputs
-  std::int64_t k = 0;  // inputs
+  std::int64_t n = 0;               // outputs
+  std::int64_t k = 0;               // inputs
   std::int64_t group = kInt4Group;  // int4 only
 };
 
