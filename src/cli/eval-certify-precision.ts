@@ -1,6 +1,6 @@
 /**
  * `premotor eval certify-precision`: runs a checkpoint at a precision on the same scenes as in float32 and says whether it is as good, within a
- * margin; with --write it stores that beside the checkpoint, where loadPolicy looks for it. Owned by the command line; src/evaluation runs and compares.
+ * margin; with --write it stores that beside the checkpoint, where loadPolicy looks for it. Owned by the command line; src/evaluation compares.
  */
 import { join, resolve } from 'node:path';
 import { type Command, Option } from 'commander';

@@ -1,6 +1,7 @@
 /**
  * Certificates of precisions: `certificates/PRECISION.json` in a checkpoint's folder says that the checkpoint, run at that precision, did its tasks
- * as well as in float32, within a margin. Read here and judged; `premotor eval certify-precision` writes them. A quantised precision is refused without.
+ * as well as in float32, within a margin. Read here and judged; `premotor eval certify-precision` writes them. A quantised precision is refused
+ * without.
  */
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
