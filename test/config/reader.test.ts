@@ -29,7 +29,7 @@ t.test('the shortest file: defaults are filled in and listed, paths start from t
   t.same(config, {
     robot: { type: 'sim' },
     task: { name: 'touch', seed: 0 },
-    policy: { checkpoint_dir: '/robots/ckpt', precision: 'f32', device: 'auto', isolate: true, recover: true },
+    policy: { checkpoint_dir: '/robots/ckpt', precision: 'f32', allow_uncertified: false, device: 'auto', isolate: true, recover: true },
     cameras: { frame_rate_hz: 12.5, frame_age_max_ms: 100, dark_below: 4, frozen_after_rad: 0.1, frame_skew_max_ms: 50 },
     control: {
       mode: 'sync',
@@ -56,7 +56,8 @@ task: {name: push, seed: 4294967295, instruction: shove it}
 policy:
   checkpoint_dir: /models/a
   job: {frame_chunk_size: 2}
-  precision: bf16
+  precision: int8
+  allow_uncertified: true
   device: cpu
   threads: 2
   isolate: false
