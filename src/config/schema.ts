@@ -4,7 +4,7 @@
  */
 import { z } from 'zod';
 import { MODE_NAMES } from '../mode-names.js';
-import { PRECISIONS } from '../policy/precision.js';
+import { PRECISIONS } from '../precision-names.js';
 
 /** What is known of a key beside its type. */
 export interface KeyNotes {

@@ -1,11 +1,9 @@
 /**
- * The precisions that the CPU backend computes, and what each does to the weights. Names alone: the arithmetic is in cpp/engine/weights.h, whether a
- * checkpoint may be run so in certificate.ts.
+ * What each precision does to the weights, in words: the arithmetic is in cpp/engine/weights.h, whether a checkpoint may be run so in certificate.ts.
  */
-import type { Precision } from './contract.js';
+import type { CpuPrecision } from '../precision-names.js';
 
-export const PRECISIONS = ['f32', 'bf16', 'int8', 'int4'] as const satisfies readonly Precision[];
-export type CpuPrecision = (typeof PRECISIONS)[number];
+export { type CpuPrecision, PRECISIONS } from '../precision-names.js';
 
 /** Those whose weights are quantised: a checkpoint was not trained so, and is run so only with a certificate. */
 export type QuantisedPrecision = 'int8' | 'int4';

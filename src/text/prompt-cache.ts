@@ -8,7 +8,7 @@ import { mkdir, open, readdir, readFile, rename, rm, stat, utimes } from 'node:f
 import { homedir } from 'node:os';
 import { join } from 'node:path';
 import { PremotorError } from '../errors.js';
-import type { CpuPrecision } from '../policy/precision.js';
+import type { CpuPrecision } from '../precision-names.js';
 import { decodeSafetensors, encodeSafetensors, type TensorData } from './safetensors.js';
 import { TEXT_TOKENS_MAX } from './tokenizer.js';
 
