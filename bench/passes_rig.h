@@ -3,6 +3,7 @@
 // the same state and leaves none behind.
 #pragma once
 
+#include <bit>
 #include <cmath>
 #include <cstdint>
 #include <cstdlib>
@@ -128,15 +129,15 @@ class Rig {
     need(engine::KvCache::open(shape, &cache_));
     if (size_.history() == 0) return;
     need(cache_->begin_write(size_.history(), WriteKind::committed));
-    std::vector<float> values(static_cast<std::size_t>(size_.history() * config.inner_dim()));
+    std::vector<float> keys(static_cast<std::size_t>(size_.history() * config.inner_dim())), values(keys.size());
     for (std::int64_t layer = 0; layer < config.num_layers; ++layer)
-      for (std::int64_t row = 0; row < kGuidanceRows; ++row)
-        for (const bool is_value : {false, true}) {
-          Inputs::history(layer, row, is_value, &values);
-          ops_.store_kv(values.data(), size_.history(), shape.heads, shape.head_dim, config.inner_dim(),
-                        is_value ? cache_->values(layer, row) : cache_->keys(layer, row), shape.dtype, cache_->rows(),
-                        cache_->write_rows().data());
-        }
+      for (std::int64_t row = 0; row < kGuidanceRows; ++row) {
+        Inputs::history(layer, row, false, &keys);
+        Inputs::history(layer, row, true, &values);
+        ops_.store_kv({keys.data(), values.data(), size_.history(), shape.heads, shape.head_dim, config.inner_dim(),
+                       cache_->keys(layer, row), cache_->values(layer, row), shape.dtype, cache_->rows(),
+                       cache_->write_rows().data()});
+      }
     cache_->end_write();
   }
 
@@ -145,7 +146,7 @@ class Rig {
     const auto at = static_cast<std::size_t>(modality);
     need(cache_->begin_write(tokens(modality), kind));
     rows_[at] = cache_->write_rows();
-    attended_[at] = cache_->attended_rows();
+    attended_[at] = cache_->attended();
     timesteps_[at].assign(static_cast<std::size_t>(size_.frames), rounded(timestep));
     engine::Pass pass;
     pass.modality = modality;
@@ -158,15 +159,21 @@ class Rig {
     pass.text = &text_;
     pass.cache = cache_.get();
     pass.write_rows = &rows_[at];
-    pass.attended_rows = &attended_[at];
+    pass.attended = &attended_[at];
     pass.out = out;
     return pass;
+  }
+
+  static std::int64_t attended_rows(const std::vector<std::uint32_t>& words) {
+    std::int64_t rows = 0;
+    for (const std::uint32_t word : words) rows += std::popcount(word);
+    return rows;
   }
 
   void run(std::span<const engine::Pass> parts) {
     std::vector<Part> counted;
     for (const engine::Pass& pass : parts)
-      counted.push_back({tokens(pass.modality), std::ssize(*pass.attended_rows), features(pass.modality, false),
+      counted.push_back({tokens(pass.modality), attended_rows(*pass.attended), features(pass.modality, false),
                          features(pass.modality, true)});
     const engine::Pass& lead = parts.front();
     work_ +=
@@ -196,12 +203,15 @@ class Rig {
     const engine::KvCacheShape& shape = cache_->shape();
     to->clear();
     for (std::int64_t row = 0; row < kGuidanceRows; ++row)
-      for (const void* plane : {cache_->keys(shape.layers - 1, row), cache_->values(shape.layers - 1, row)})
+      for (const bool is_key : {true, false})
         for (const auto& written : rows_)
           for (const std::int32_t at : written)
             for (std::int64_t head = 0; head < shape.heads; ++head)
-              for (std::int64_t d = 0; d < shape.head_dim; ++d)
-                to->push_back(value_at(plane, (head * cache_->rows() + at) * shape.head_dim + d));
+              for (std::int64_t d = 0; d < shape.head_dim; ++d) {
+                const ops::KvLayout layout = cache_->layout();
+                to->push_back(is_key ? value_at(cache_->keys(shape.layers - 1, row), layout.key_at(head, at, d))
+                                     : value_at(cache_->values(shape.layers - 1, row), layout.value_at(head, at, d)));
+              }
   }
   [[nodiscard]] float value_at(const void* plane, std::int64_t index) const {
     if (precision_.cache == ops::Dtype::f32) return static_cast<const float*>(plane)[index];
@@ -233,7 +243,8 @@ class Rig {
   std::unique_ptr<Inputs> inputs_;
   std::vector<engine::TextKeysValues> text_{static_cast<std::size_t>(kGuidanceRows)};
   engine::RopeTable rope_[2];
-  std::vector<std::int32_t> rows_[2], attended_[2];
+  std::vector<std::int32_t> rows_[2];
+  std::vector<std::uint32_t> attended_[2];
   std::vector<float> timesteps_[2];
   Work work_;
 };

@@ -59,6 +59,10 @@ struct Precision {
 constexpr Precision kPrecisions[] = {
     {"f32", WeightPrecision::f32, premotor::ops::Rounding::none, premotor::ops::Dtype::f32, Peak::f32, 4, 1e-4},
     {"bf16", WeightPrecision::bf16, premotor::ops::Rounding::bf16, premotor::ops::Dtype::bf16, Peak::bf16, 2, 3e-2},
+    {"int8", WeightPrecision::int8, premotor::ops::Rounding::none, premotor::ops::Dtype::bf16, Peak::int8, 1, 1e-1},
+    // Groups of 32 with a scale of 16 bits; products in bf16.
+    {"int4", WeightPrecision::int4_32, premotor::ops::Rounding::none, premotor::ops::Dtype::bf16, Peak::bf16, 0.5625,
+     4e-1},
 };
 
 // The least that a pass has to do. Modulation, norms and activations are not counted, nor is anything that is kept

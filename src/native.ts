@@ -189,7 +189,7 @@ export interface NativeInspection {
 
 /** What policies need. */
 export interface NativeEngineModule {
-  openEngine(options: { checkpoint: string; job: NativeJob; precision: 'f32' | 'bf16'; threads: number }): Promise<NativeEngine>;
+  openEngine(options: { checkpoint: string; job: NativeJob; precision: 'f32' | 'bf16' | 'int8' | 'int4'; threads: number }): Promise<NativeEngine>;
   /** Runs the text encoder of `folder` over token ids; [count, d_model] float32. */
   encodeText(options: {
     folder: string;

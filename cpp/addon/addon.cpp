@@ -22,7 +22,10 @@ namespace premotor::addon {
 namespace {
 
 engine::WeightPrecision to_precision(const std::string& name) {
-  return name == "bf16" ? engine::WeightPrecision::bf16 : engine::WeightPrecision::f32;
+  if (name == "bf16") return engine::WeightPrecision::bf16;
+  if (name == "int8") return engine::WeightPrecision::int8;
+  // The group that keeps most of the accuracy; what it costs is in docs/PRECISION.md.
+  return name == "int4" ? engine::WeightPrecision::int4_32 : engine::WeightPrecision::f32;
 }
 
 Napi::Value open_engine(const Napi::CallbackInfo& info) {

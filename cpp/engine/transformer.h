@@ -163,6 +163,9 @@ class Transformer {
   Status read_stream(WeightReader& reader, Modality modality, StreamWeights* out);
   Status read_linear(WeightReader& reader, const std::string& prefix, std::int64_t rows, std::int64_t cols,
                      Linear* out);
+  // A linear layer of a block, which a quantised precision quantises.
+  Status read_block_linear(WeightReader& reader, const std::string& prefix, std::int64_t rows, std::int64_t cols,
+                           Linear* out);
   Status read_text_embedder(WeightReader& reader);
 
   void linear(const Linear& layer, const float* x, std::int64_t rows, ops::Activation act, float* y);

@@ -72,8 +72,8 @@ Status Transformer::read_block(WeightReader& reader, const std::string& prefix, 
     PREMOTOR_TRY(reader.floats(prefix + "norm2.weight", {width}, &out->norm2_weight));
     PREMOTOR_TRY(reader.floats(prefix + "norm2.bias", {width}, &out->norm2_bias));
   }
-  PREMOTOR_TRY(read_linear(reader, prefix + "ffn.net.0.proj", ffn, width, &out->ffn_up));
-  PREMOTOR_TRY(read_linear(reader, prefix + "ffn.net.2", width, ffn, &out->ffn_down));
+  PREMOTOR_TRY(read_block_linear(reader, prefix + "ffn.net.0.proj", ffn, width, &out->ffn_up));
+  PREMOTOR_TRY(read_block_linear(reader, prefix + "ffn.net.2", width, ffn, &out->ffn_down));
   return reader.floats(prefix + "scale_shift_table", {1, 6, width}, &out->scale_shift_table);
 }
 
@@ -82,7 +82,7 @@ Status Transformer::read_self_attention(WeightReader& reader, const std::string&
   const std::int64_t inner = config_.inner_dim();
   const std::string qkv[] = {prefix + "to_q", prefix + "to_k", prefix + "to_v"};
   PREMOTOR_TRY(read_stacked(reader, qkv, inner, width, &out->qkv));
-  PREMOTOR_TRY(read_linear(reader, prefix + "to_out.0", width, inner, &out->out));
+  PREMOTOR_TRY(read_block_linear(reader, prefix + "to_out.0", width, inner, &out->out));
   PREMOTOR_TRY(reader.floats(prefix + "norm_q.weight", {inner}, &out->norm_q));
   return reader.floats(prefix + "norm_k.weight", {inner}, &out->norm_k);
 }
@@ -91,9 +91,9 @@ Status Transformer::read_cross_attention(WeightReader& reader, const std::string
                                          CrossAttentionWeights* out) {
   const std::int64_t inner = config_.inner_dim();
   const std::string kv[] = {prefix + "to_k", prefix + "to_v"};
-  PREMOTOR_TRY(read_linear(reader, prefix + "to_q", inner, width, &out->q));
+  PREMOTOR_TRY(read_block_linear(reader, prefix + "to_q", inner, width, &out->q));
   PREMOTOR_TRY(read_stacked(reader, kv, inner, inner, &out->kv));
-  PREMOTOR_TRY(read_linear(reader, prefix + "to_out.0", width, inner, &out->out));
+  PREMOTOR_TRY(read_block_linear(reader, prefix + "to_out.0", width, inner, &out->out));
   PREMOTOR_TRY(reader.floats(prefix + "norm_q.weight", {inner}, &out->norm_q));
   return reader.floats(prefix + "norm_k.weight", {inner}, &out->norm_k);
 }
@@ -114,6 +114,12 @@ Status Transformer::read_stacked(WeightReader& reader, std::span<const std::stri
 Status Transformer::read_linear(WeightReader& reader, const std::string& prefix, std::int64_t rows, std::int64_t cols,
                                 Linear* out) {
   PREMOTOR_TRY(reader.matrix(prefix + ".weight", rows, cols, &out->weight));
+  return reader.floats(prefix + ".bias", {rows}, &out->bias);
+}
+
+Status Transformer::read_block_linear(WeightReader& reader, const std::string& prefix, std::int64_t rows,
+                                      std::int64_t cols, Linear* out) {
+  PREMOTOR_TRY(reader.quantised_matrix(prefix + ".weight", rows, cols, &out->weight));
   return reader.floats(prefix + ".bias", {rows}, &out->bias);
 }
 

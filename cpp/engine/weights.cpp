@@ -53,6 +53,23 @@ bool same_type(StoredDtype stored, ops::Dtype wanted) {
          (stored == StoredDtype::bf16 && wanted == ops::Dtype::bf16);
 }
 
+ops::WeightFormat format_of(WeightPrecision precision) {
+  switch (precision) {
+    case WeightPrecision::int8:
+      return ops::WeightFormat::int8;
+    case WeightPrecision::int4_32:
+      return ops::WeightFormat::int4_32;
+    case WeightPrecision::int4_64:
+      return ops::WeightFormat::int4_64;
+    case WeightPrecision::int4_128:
+      return ops::WeightFormat::int4_128;
+    case WeightPrecision::f32:
+    case WeightPrecision::bf16:
+      break;
+  }
+  return ops::WeightFormat::stored;
+}
+
 }  // namespace
 
 Status WeightReader::fetch(const std::string& name, const std::vector<std::int64_t>& shape, const StoredTensor** out) {
@@ -101,9 +118,9 @@ Status WeightReader::allocate(const StoredTensor& tensor, std::int64_t elements,
 void WeightReader::prepare_with(ops::Ops& ops, ops::Rounding rounding) {
   std::int64_t elements = 0;
   for (const StoredTensor& tensor : store_.tensors()) elements += tensor.elements();
-  if (elements > kPreparedElementsMax) return;
-  preparer_ = &ops;
   rounding_ = rounding;
+  quantiser_ = &ops;
+  if (elements <= kPreparedElementsMax) preparer_ = &ops;
 }
 
 Status WeightReader::matrix(const std::string& name, std::int64_t rows, std::int64_t cols, ops::Matrix* out,
@@ -111,6 +128,24 @@ Status WeightReader::matrix(const std::string& name, std::int64_t rows, std::int
   const std::vector<std::int64_t> plain{rows, cols};
   PREMOTOR_TRY(read_matrix(name, rows, cols, stored_shape.empty() ? plain : stored_shape, out));
   if (preparer_ != nullptr) preparer_->prepare(out, rounding_);
+  return Status::good();
+}
+
+Status WeightReader::quantised_matrix(const std::string& name, std::int64_t rows, std::int64_t cols, ops::Matrix* out) {
+  const ops::WeightFormat format = format_of(precision_);
+  if (format == ops::WeightFormat::stored) return matrix(name, rows, cols, out);
+  assert(quantiser_ != nullptr);
+  const std::size_t copies = buffers_.size();
+  const std::int64_t converted_before = converted_bytes_, bytes_before = weight_bytes_;
+  PREMOTOR_TRY(read_matrix(name, rows, cols, {rows, cols}, out));
+  const std::int64_t kept = quantiser_->prepare(out, rounding_, format);
+  if (kept == 0) return no_memory_for_quantised(name);
+  // Nobody reads the stored values again, nor a copy that was made of them.
+  buffers_.resize(copies);
+  store_.release_pages(*store_.find(name));
+  out->data = nullptr;
+  converted_bytes_ = converted_before;
+  weight_bytes_ = bytes_before + kept;
   return Status::good();
 }
 
@@ -161,6 +196,8 @@ Status WeightReader::floats(const std::string& name, const std::vector<std::int6
 
 Status WeightReader::stacked(std::span<const std::string> names, std::int64_t rows_each, std::int64_t cols,
                              StackedMatrix* out) {
+  const ops::WeightFormat format = format_of(precision_);
+  const bool is_quantised = format != ops::WeightFormat::stored;
   const std::size_t first_buffer = buffers_.size();
   const std::int64_t converted_bytes = converted_bytes_, weight_bytes = weight_bytes_;
   out->parts.resize(names.size());
@@ -170,7 +207,7 @@ Status WeightReader::stacked(std::span<const std::string> names, std::int64_t ro
   // copy of what a map holds.
   const ops::Dtype dtype = out->parts.front().dtype;
   for (const ops::Matrix& part : out->parts)
-    if (preparer_ == nullptr || part.dtype != dtype) return prepare_all(out->parts);
+    if ((preparer_ == nullptr && !is_quantised) || part.dtype != dtype) return prepare_all(out->parts, format);
   const std::int64_t rows = rows_each * std::ssize(names), part_bytes = rows_each * cols * ops::bytes_of(dtype);
   std::byte* copy = nullptr;
   PREMOTOR_TRY(allocate(*store_.find(names.front()), rows * cols, dtype, &copy));
@@ -179,19 +216,33 @@ Status WeightReader::stacked(std::span<const std::string> names, std::int64_t ro
                 static_cast<std::size_t>(part_bytes));
     store_.release_pages(*store_.find(names[i]));
   }
-  // In place of the parts and of what they were converted into.
   out->parts.clear();
-  buffers_.erase(buffers_.begin() + static_cast<std::ptrdiff_t>(first_buffer), buffers_.end() - 1);
-  converted_bytes_ = converted_bytes + rows * cols * ops::bytes_of(dtype);
-  weight_bytes_ = weight_bytes + rows * cols * ops::bytes_of(dtype);
   out->whole = {copy, dtype, rows, cols};
-  preparer_->prepare(&out->whole, rounding_);
+  const std::int64_t kept = (is_quantised ? quantiser_ : preparer_)->prepare(&out->whole, rounding_, format);
+  if (!is_quantised) {
+    // In place of the parts and of what they were converted into.
+    buffers_.erase(buffers_.begin() + static_cast<std::ptrdiff_t>(first_buffer), buffers_.end() - 1);
+    converted_bytes_ = converted_bytes + rows * cols * ops::bytes_of(dtype);
+    weight_bytes_ = weight_bytes + rows * cols * ops::bytes_of(dtype);
+    return Status::good();
+  }
+  if (kept == 0) return no_memory_for_quantised(names.front());
+  buffers_.resize(first_buffer);
+  out->whole.data = nullptr;
+  converted_bytes_ = converted_bytes;
+  weight_bytes_ = weight_bytes + kept;
   return Status::good();
 }
 
-Status WeightReader::prepare_all(std::span<ops::Matrix> matrices) {
+Status WeightReader::no_memory_for_quantised(const std::string& name) const {
+  return checkpoint_error("OUT_OF_MEMORY", store_.file_of(*store_.find(name)), name, "memory for the quantised weight",
+                          "too little free memory", "Free memory, or run a smaller checkpoint.");
+}
+
+Status WeightReader::prepare_all(std::span<ops::Matrix> matrices, ops::WeightFormat format) {
+  ops::Ops* const backend = format == ops::WeightFormat::stored ? preparer_ : quantiser_;
   for (ops::Matrix& one : matrices)
-    if (preparer_ != nullptr) preparer_->prepare(&one, rounding_);
+    if (backend != nullptr) backend->prepare(&one, rounding_, format);
   return Status::good();
 }
 
@@ -204,7 +255,7 @@ Status WeightReader::convolution(const std::string& name, const std::vector<std:
   for (std::int64_t i = 0; i < parts; ++i)
     out[i] = {static_cast<const std::byte*>(whole.data) + i * rows * whole.cols * ops::bytes_of(whole.dtype),
               whole.dtype, rows, whole.cols};
-  return prepare_all({out, static_cast<std::size_t>(parts)});
+  return prepare_all({out, static_cast<std::size_t>(parts)}, ops::WeightFormat::stored);
 }
 
 Status WeightReader::read_convolution(const std::string& name, const std::vector<std::int64_t>& shape,

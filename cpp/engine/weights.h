@@ -17,7 +17,9 @@
 namespace premotor::engine {
 
 // What the weights are computed from. f32: the stored values, exactly. bf16: rounded to bfloat16 where stored wider.
-enum class WeightPrecision : std::uint8_t { f32, bf16 };
+// int8, int4_*: the linear layers of the transformer's blocks quantised while they are read (ops::WeightFormat), all
+// else as under f32.
+enum class WeightPrecision : std::uint8_t { f32, bf16, int8, int4_32, int4_64, int4_128 };
 
 // Matrices that meet the same input, one below the other: one product instead of several. `whole` has all rows where
 // the backend keeps weights in a form of its own; otherwise it has none, and the parts lie where they are stored.
@@ -41,8 +43,12 @@ class WeightReader {
   Status matrix(const std::string& name, std::int64_t rows, std::int64_t cols, ops::Matrix* out,
                 const std::vector<std::int64_t>& stored_shape = {});
 
-  // Matrices [rows_each, cols] by name, stacked in this order. Errors as `matrix`.
+  // Matrices [rows_each, cols] of a block's linear layers by name, stacked in this order; quantised as
+  // `quantised_matrix`. Errors as `matrix`.
   Status stacked(std::span<const std::string> names, std::int64_t rows_each, std::int64_t cols, StackedMatrix* out);
+  // The same for a linear layer that a quantised precision quantises. Then `out->data` is null: only the backend's form
+  // is kept. Needs prepare_with; large stores are quantised too.
+  Status quantised_matrix(const std::string& name, std::int64_t rows, std::int64_t cols, ops::Matrix* out);
 
   // A tensor of any shape as float32 values (rounded to bf16 first under WeightPrecision::bf16).
   Status floats(const std::string& name, const std::vector<std::int64_t>& shape, std::vector<float>* out);
@@ -68,7 +74,8 @@ class WeightReader {
   [[nodiscard]] std::int64_t weight_bytes() const { return weight_bytes_; }
 
  private:
-  Status prepare_all(std::span<ops::Matrix> matrices);
+  Status prepare_all(std::span<ops::Matrix> matrices, ops::WeightFormat format);
+  [[nodiscard]] Status no_memory_for_quantised(const std::string& name) const;
   Status read_convolution(const std::string& name, const std::vector<std::int64_t>& shape, ops::Matrix* out);
   Status read_matrix(const std::string& name, std::int64_t rows, std::int64_t cols,
                      const std::vector<std::int64_t>& stored_shape, ops::Matrix* out);
@@ -80,6 +87,7 @@ class WeightReader {
   const TensorStore& store_;
   WeightPrecision precision_;
   ops::Ops* preparer_ = nullptr;
+  ops::Ops* quantiser_ = nullptr;
   ops::Rounding rounding_ = ops::Rounding::none;
   std::vector<std::string> read_;
   std::vector<std::unique_ptr<std::byte[]>> buffers_;

@@ -17,6 +17,9 @@ namespace premotor::ops {
 
 enum class Dtype : std::uint8_t { f32, f16, bf16, int8 };  // int8: cached keys and values only
 enum class Rounding : std::uint8_t { none, bf16 };
+// The form of a weight that a backend prepares: as it is stored, or quantised: int8 with a scale per output and
+// activations quantised per row, int4 with a scale per output and 32, 64 or 128 inputs and activations in bfloat16.
+enum class WeightFormat : std::uint8_t { stored, int8, int4_32, int4_64, int4_128 };
 enum class Activation : std::uint8_t { none, gelu_tanh, silu };
 
 [[nodiscard]] constexpr std::int64_t bytes_of(Dtype dtype) {
@@ -77,8 +80,9 @@ class Ops {
 
   // Lets the backend keep a weight in the form that its kernels read, until the backend's end; `data` stays what it is.
   // linear and conv3d take either form. Called while a model is opened. Rounding::bf16 promises that the weight only
-  // ever meets activations that are bfloat16 values.
-  virtual void prepare(Matrix* w, Rounding rounding) = 0;
+  // ever meets activations that are bfloat16 values. A quantised format is for linear alone, and frees the caller from
+  // keeping `data`. Returns the bytes kept; 0: nothing, for lack of memory, and the weight is used as it is stored.
+  virtual std::int64_t prepare(Matrix* w, Rounding rounding, WeightFormat format = WeightFormat::stored) = 0;
 
   // y[m, n] = act(round(x[m, k] w[n, k]^T + bias[n])), rounded again after the activation. bias may be null. ldx, ldy:
   // row strides in elements.
@@ -173,7 +177,8 @@ class Ops {
   virtual void store_kv(const StoreKv& args) = 0;
 
   // y = softmax(q k^T * scale) v per head over cached rows. q, y: [rows, heads, head_dim] with row strides ldq, ldy; y
-  // may be q. head_dim <= 256. Rows of the cache are visited in ascending order.
+  // may be q. head_dim <= 256. Rows of the cache are visited in ascending order. Over a cache that is not f32 queries
+  // and weights may be rounded to bfloat16 before they are multiplied.
   struct CachedAttention {
     const float* q = nullptr;
     std::int64_t rows = 0, heads = 0, head_dim = 0, ldq = 0;

@@ -120,7 +120,7 @@ void test_case(const std::string& name, WeightPrecision precision, ops::Rounding
   golden::need(Transformer::open(golden::folder() + "/" + name + "/checkpoint/transformer", precision, rounding, ops,
                                  &transformer));
   tap::ok(transformer->can_pack(), name + ": video and action share their blocks");
-  const ops::Dtype dtype = precision == WeightPrecision::bf16 ? ops::Dtype::bf16 : ops::Dtype::f32;
+  const ops::Dtype dtype = precision == WeightPrecision::f32 ? ops::Dtype::f32 : ops::Dtype::bf16;
   Rig apart(*transformer, dtype), packed(*transformer, dtype);
   for (std::uint32_t write = 0; write < 5; ++write) {
     for (Rig* rig : {&apart, &packed}) rig->fill(write, static_cast<std::int64_t>(write) * kFrames);
@@ -146,5 +146,7 @@ int main() {
   test_case("robotwin_tiny", WeightPrecision::f32, ops::Rounding::none);
   test_case("franka_tiny", WeightPrecision::f32, ops::Rounding::none);
   test_case("bf16", WeightPrecision::bf16, ops::Rounding::bf16);
+  test_case("robotwin_tiny", WeightPrecision::int8, ops::Rounding::none);
+  test_case("robotwin_tiny", WeightPrecision::int4_32, ops::Rounding::none);
   return tap::finish();
 }

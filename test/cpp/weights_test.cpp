@@ -6,6 +6,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <cmath>
 #include <cstdint>
 #include <cstring>
 #include <filesystem>
@@ -247,6 +248,35 @@ void unread_names() {
           "names that nobody read, sorted");
 }
 
+// A quantised weight lives in the backend's form alone; other tensors of the same reader stay as they are.
+void quantised() {
+  const Files files(0);
+  premotor::ops::CpuOps ops(1);
+  const float x[3] = {0, 0, 1};
+  float y[2] = {};
+  for (const WeightPrecision precision : {WeightPrecision::int8, WeightPrecision::int4_32}) {
+    const std::string name = precision == WeightPrecision::int8 ? "int8" : "int4";
+    WeightReader reader(files.store, precision);
+    reader.prepare_with(ops, premotor::ops::Rounding::none);
+    Matrix matrix, other;
+    tap::ok(reader.quantised_matrix("f16", 2, 3, &matrix).ok() && matrix.prepared != nullptr && matrix.data == nullptr,
+            name + " keeps the backend's form alone");
+    tap::ok(reader.weight_bytes() == (precision == WeightPrecision::int8 ? 32 * (4 + 8) : 32 * (4 + 2)) &&
+                reader.converted_bytes() == 0 && reader.take_buffers().empty(),
+            name + " counts what is kept, and not the copy that was made on the way");
+    ops.linear(x, 1, 3, matrix, nullptr, premotor::ops::Activation::none, premotor::ops::Rounding::none, y, 2);
+    // The largest of each row: in int8 exact to the scale's rounding, in int4 to the bf16 scale's.
+    tap::ok(std::abs(y[0] / halves_as_float[2] - 1) < 4e-3 && std::abs(y[1] / halves_as_float[5] - 1) < 4e-3,
+            name + " multiplies by the stored values");
+    tap::ok(reader.matrix("f32", 2, 3, &other).ok() && other.dtype == Dtype::f32 && holds(other, values),
+            name + " leaves other matrices as stored");
+    refuses(reader.quantised_matrix("f32", 3, 2, &other), "CHECKPOINT_SHAPE", "f32", name + " of another shape");
+  }
+  WeightReader plain(files.store, WeightPrecision::f32);
+  Matrix matrix;
+  tap::ok(plain.quantised_matrix("f32", 2, 3, &matrix).ok() && holds(matrix, values), "f32 quantises nothing");
+}
+
 // In a child process with a bounded address space, a widened copy that does not fit is an error, not a crash.
 void out_of_memory() {
 #if defined(__SANITIZE_ADDRESS__)
@@ -296,6 +326,7 @@ int main() {
   stacks();
   refusals();
   unread_names();
+  quantised();
   out_of_memory();
   return tap::finish();
 }

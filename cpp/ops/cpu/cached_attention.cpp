@@ -47,10 +47,11 @@ std::int64_t stretches_of(const Ops::CachedAttention& args, std::int64_t panels)
   return std::clamp<std::int64_t>(chunks / kStretchChunks, 1, wanted);
 }
 
-// Queries of a rounded pass are bf16 values: as pairs they multiply exactly.
+// A cache that was rounded is worth no more than rounded queries and weights. (Queries of a rounded pass are bf16
+// values and multiply exactly.)
 Product product_of(const AttentionKernels& kernels, const Ops::CachedAttention& args) {
   if (args.kv.dtype == Dtype::f32) return Product::f32;
-  return args.rounding == Rounding::bf16 && kernels.has_dot ? Product::bf16_dot : Product::bf16;
+  return kernels.has_dot ? Product::bf16_dot : Product::bf16;
 }
 
 void round_row(const Job& job, float* y) {

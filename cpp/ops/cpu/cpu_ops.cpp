@@ -8,6 +8,7 @@
 #include "ops/cpu/attention.h"
 #include "ops/cpu/cached_attention.h"
 #include "ops/cpu/conv.h"
+#include "ops/cpu/int4.h"
 #include "ops/cpu/packed_linear.h"
 #include "ops/cpu/window_conv.h"
 #include "ops/kv_layout.h"
@@ -64,23 +65,43 @@ struct CpuOps::Prepared {
   BigMemory memory;
 };
 
-void CpuOps::prepare(Matrix* w, Rounding rounding) {
-  assert(w->dtype != Dtype::f16 && w->prepared == nullptr);
-  if (w->rows < 1 || w->cols < 1) return;
-  Product product = Product::f32;
+namespace {
+
+Product product_for(const Matrix& w, Rounding rounding, WeightFormat format) {
+  // Deeper int8 sums would not fit 32 bits.
+  if (format == WeightFormat::int8 && w.cols <= kPackedDepthMax) return Product::int8;
+  if (format != WeightFormat::stored && format != WeightFormat::int8) return Product::int4;
+  if (w.dtype == Dtype::f32) return Product::f32;
+  if (rounding == Rounding::bf16) return Product::bf16_dot;
   // A small weight stays in a cache, where widening it costs more than the second half of its bytes.
-  const bool is_small = w->rows * w->cols <= kWidenedElementsMax;
-  if (w->dtype == Dtype::bf16 && rounding == Rounding::bf16)
-    product = Product::bf16_dot;
-  else if (w->dtype == Dtype::bf16 && !is_small)
-    product = Product::bf16;
-  const PackedPrecision precision = packed_precision(product);
-  BigMemory memory = allocate_big(packed_bytes(precision, w->rows, w->cols));
-  if (memory == nullptr) return;
-  pack(*w, precision, memory.get());
-  const PackedMatrix matrix{memory.get(), precision, w->rows, w->cols};
+  return w.rows * w.cols <= kWidenedElementsMax ? Product::f32 : Product::bf16;
+}
+
+std::int64_t group_of(WeightFormat format) {
+  if (format == WeightFormat::int4_32) return 32;
+  return format == WeightFormat::int4_64 ? 64 : 128;
+}
+
+}  // namespace
+
+std::int64_t CpuOps::prepare(Matrix* w, Rounding rounding, WeightFormat format) {
+  assert(w->dtype != Dtype::f16 && w->prepared == nullptr);
+  if (w->rows < 1 || w->cols < 1) return 0;
+  const Product product = product_for(*w, rounding, format);
+  PackedMatrix matrix{nullptr, packed_precision(product), w->rows, w->cols, group_of(format)};
+  const auto bytes = packed_bytes(matrix.precision, w->rows, w->cols, matrix.group);
+  BigMemory memory = allocate_big(bytes);
+  if (memory == nullptr) return 0;
+  matrix.data = memory.get();
+  if (product == Product::int4)  // the search for scales takes its time
+    pool_.parallel_for(packed_panels(w->rows), 1, [&](std::int64_t begin, std::int64_t end) {
+      pack_int4(*w, matrix.group, begin, end, memory.get());
+    });
+  else
+    pack(*w, matrix.precision, memory.get());
   prepared_.push_back(std::make_unique<Prepared>(Prepared{matrix, product, std::move(memory)}));
   w->prepared = prepared_.back().get();
+  return bytes;
 }
 
 void CpuOps::packed(const Prepared& w, const float* x, std::int64_t m, std::int64_t ldx, PackedProduct args,

@@ -24,7 +24,7 @@ class CpuOps final : public Ops {
   [[nodiscard]] const char* name() const override { return kernels_.name; }
   [[nodiscard]] ThreadPool& pool() override { return pool_; }
 
-  void prepare(Matrix* w, Rounding rounding) override;
+  std::int64_t prepare(Matrix* w, Rounding rounding, WeightFormat format = WeightFormat::stored) override;
   void linear(const float* x, std::int64_t m, std::int64_t ldx, const Matrix& w, const float* bias, Activation act,
               Rounding rounding, float* y, std::int64_t ldy) override;
   void fused_linear(const FusedLinear& args) override;

@@ -7,6 +7,7 @@
 #include <cstring>
 
 #include "base/half.h"
+#include "ops/cpu/int4.h"
 
 namespace premotor::ops {
 namespace {
@@ -71,8 +72,9 @@ void pack_row_int8(const Matrix& w, std::int64_t row, std::int64_t units, char* 
 
 }  // namespace
 
-void pack(const Matrix& w, PackedPrecision precision, void* to) {
+void pack(const Matrix& w, PackedPrecision precision, void* to, std::int64_t group) {
   assert(w.rows >= 1 && w.cols >= 1 && w.dtype != Dtype::f16);
+  if (precision == PackedPrecision::int4) return pack_int4(w, group, 0, packed_panels(w.rows), to);
   assert(precision != PackedPrecision::int8 || w.cols <= kPackedDepthMax);
   char* bytes = static_cast<char*>(to);
   const std::int64_t units = packed_units(precision, w.cols);
@@ -89,6 +91,7 @@ void pack(const Matrix& w, PackedPrecision precision, void* to) {
 }
 
 void unpack(const PackedMatrix& packed, float* w) {
+  if (packed.precision == PackedPrecision::int4) return unpack_int4(packed, w);
   const std::int64_t units = packed_units(packed.precision, packed.k);
   for (std::int64_t row = 0; row < packed.n; ++row) {
     const char* at = static_cast<const char*>(packed.data) + offset_of(units, row);

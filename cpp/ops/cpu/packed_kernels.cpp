@@ -325,6 +325,7 @@ const PackedKernels& packed_kernels() {
       multiply_window,
       finish<F>,
       finish<I>,
+      &int4_kernels(),
   };
   return table;
 }

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 
+#include "ops/cpu/int4_kernels.h"
 #include "ops/cpu/packed.h"
 
 namespace premotor::ops {
@@ -75,6 +76,7 @@ struct PackedKernels {
   void (*multiply_window)(const WindowTile& tile);
   void (*finish)(const PackedFinish& finish);       // of f32 sums
   void (*finish_int8)(const PackedFinish& finish);  // of s32 sums
+  const Int4Kernels* int4;                          // the inner loops of Product::int4
 };
 
 // The best table for this processor. Environment PREMOTOR_ISA = baseline | avx2 | avx512 | avx512_dot forces a lower

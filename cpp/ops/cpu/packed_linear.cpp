@@ -6,6 +6,7 @@
 #include <cstdlib>
 #include <cstring>
 
+#include "ops/cpu/int4.h"
 #include "ops/cpu/row_ops.h"
 
 #if defined(__aarch64__) && defined(__linux__)
@@ -84,24 +85,9 @@ void Job::run_tile(std::int64_t panel, std::int64_t tile, std::int64_t first_uni
   }
   kernels.multiply[product]({x, rows, weights(panel, first_unit), count, sum, ahead, ahead_step});
 
-  PackedFinish finish = {};
-  finish.sum = sum;
-  finish.rows = rows;
-  finish.columns = std::min(kPanelColumns, args.w.n - column);
+  PackedFinish finish = packed_finish(args, row, rows, column, sum);
   finish.is_first = first_unit == 0;
   finish.is_last = first_unit + count == units;
-  finish.bias = args.bias == nullptr ? nullptr : args.bias + column;
-  finish.act = args.act;
-  finish.rounding = args.rounding;
-  finish.y = y;
-  finish.ldy = args.ldy;
-  if (args.residual != nullptr) {
-    finish.residual = args.residual + row * args.residual_stride + column;
-    finish.residual_stride = args.residual_stride;
-    finish.gate = args.gate == nullptr ? nullptr : args.gate + column;
-    finish.gate_stride = args.gate_stride;
-    finish.row_map = args.row_map == nullptr ? nullptr : args.row_map + row;
-  }
   if (args.product != Product::int8) return kernels.finish(finish);
   finish.x_scale = x_scales() + row;
   finish.w_scale = packed_scales(args.w) + column;
@@ -134,7 +120,36 @@ void Job::run_panels(std::int64_t tile_begin, std::int64_t tile_end, std::int64_
 
 }  // namespace
 
+PackedFinish packed_finish(const PackedProduct& args, std::int64_t row, std::int64_t rows, std::int64_t column,
+                           const void* sum) {
+  PackedFinish finish = {};
+  finish.sum = sum;
+  finish.rows = rows;
+  finish.columns = std::min(kPanelColumns, args.w.n - column);
+  finish.bias = args.bias == nullptr ? nullptr : args.bias + column;
+  finish.act = args.act;
+  finish.rounding = args.rounding;
+  finish.y = args.y + row * args.ldy + column;
+  finish.ldy = args.ldy;
+  if (args.residual == nullptr) return finish;
+  finish.residual = args.residual + row * args.residual_stride + column;
+  finish.residual_stride = args.residual_stride;
+  finish.gate = args.gate == nullptr ? nullptr : args.gate + column;
+  finish.gate_stride = args.gate_stride;
+  finish.row_map = args.row_map == nullptr ? nullptr : args.row_map + row;
+  return finish;
+}
+
+PackedRows packed_rows(const float* x, std::int64_t ldx, std::int64_t row, std::int64_t rows, std::int64_t k,
+                       const PackedNorm* norm) {
+  if (norm == nullptr) return {x + row * ldx, ldx};
+  for (std::int64_t r = row; r < row + rows; ++r)
+    norm->kernels.layer_norm(x + r * ldx, row_norm(norm->norm, k, r, norm->rounding), norm->normed + r * k);
+  return {norm->normed + row * k, k};
+}
+
 std::int64_t packed_scratch_bytes(const PackedKernels& kernels, Product product, std::int64_t m, std::int64_t k) {
+  if (product == Product::int4) return int4_scratch_bytes(kernels, m, k);
   const auto at = static_cast<std::size_t>(product);
   const std::int64_t units = packed_units(packed_precision(product), k);
   const std::int64_t scales = product == Product::int8 ? ceil_div(m * 4, 64) * 64 : 0;
@@ -145,6 +160,7 @@ void packed_convert(ThreadPool& pool, const PackedKernels& kernels, Product prod
                     std::int64_t k, std::int64_t ldx, void* converted, const PackedNorm* norm) {
   assert(m >= 1 && k >= 1 && ldx >= k);
   assert(product != Product::int8 || k <= kPackedDepthMax);
+  if (product == Product::int4) return int4_convert(pool, kernels, x, m, k, ldx, converted, norm);
   const auto at = static_cast<std::size_t>(product);
   const std::int64_t row_bytes = packed_units(packed_precision(product), k) * kernels.unit_bytes[at];
   const Tiles tiles(m, kernels.rows);
@@ -154,13 +170,8 @@ void packed_convert(ThreadPool& pool, const PackedKernels& kernels, Product prod
   pool.parallel_for(tiles.count, grain, [&](std::int64_t begin, std::int64_t end) {
     for (std::int64_t tile = begin; tile < end; ++tile) {
       const std::int64_t row = tiles.begin(tile), rows = tiles.rows(tile);
-      const float* from = x + row * ldx;
-      if (norm != nullptr) {
-        for (std::int64_t r = row; r < row + rows; ++r)
-          norm->kernels.layer_norm(x + r * ldx, row_norm(norm->norm, k, r, norm->rounding), norm->normed + r * k);
-        from = norm->normed + row * k;
-      }
-      kernels.convert[at](from, norm == nullptr ? ldx : k, rows, k, to + row * row_bytes, scales + row);
+      const PackedRows from = packed_rows(x, ldx, row, rows, k, norm);
+      kernels.convert[at](from.x, from.ldx, rows, k, to + row * row_bytes, scales + row);
     }
   });
 }
@@ -168,6 +179,7 @@ void packed_convert(ThreadPool& pool, const PackedKernels& kernels, Product prod
 void packed_multiply(ThreadPool& pool, const PackedKernels& kernels, const PackedProduct& args) {
   assert(args.m >= 1 && args.w.n >= 1 && args.w.k >= 1 && args.ldy >= args.w.n);
   assert(args.w.precision == packed_precision(args.product));
+  if (args.product == Product::int4) return int4_multiply(pool, kernels, args);
   const Job job(kernels, args);
   const std::int64_t panels = packed_panels(args.w.n), chunks = ceil_div(job.tiles.count, kTaskTiles);
   const std::int64_t grain = args.m * args.w.n * args.w.k < kSerialMultiplies ? panels * chunks : 1;

@@ -44,6 +44,17 @@ struct PackedProduct {
   const std::int32_t* row_map = nullptr;  // [m] -> row of gate; null: all use row 0
 };
 
+// What every product's tiles share. The epilogue of a tile but for is_first and is_last (and int8's scales), and rows
+// to convert, normed first when asked.
+[[nodiscard]] PackedFinish packed_finish(const PackedProduct& args, std::int64_t row, std::int64_t rows,
+                                         std::int64_t column, const void* sum);
+struct PackedRows {
+  const float* x;
+  std::int64_t ldx;
+};
+[[nodiscard]] PackedRows packed_rows(const float* x, std::int64_t ldx, std::int64_t row, std::int64_t rows,
+                                     std::int64_t k, const PackedNorm* norm);
+
 // y = round(act(round(x w^T + bias))) as Ops::linear.
 void packed_multiply(ThreadPool& pool, const PackedKernels& kernels, const PackedProduct& args);
 
