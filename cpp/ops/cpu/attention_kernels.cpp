@@ -40,8 +40,8 @@ inline Ahead score_panel(const Byte* q, const Byte* k, std::int64_t units, float
     const Byte* w = k + c * kUnitBytes;
     for (std::int64_t u = 0; u < units; ++u) {
       ahead.fetch();
-      Step::add(x, w, acc);
-      x += M * Step::x_bytes;
+      Step::template add<kQueryPitchBytes>(x, w, acc);
+      x += Step::x_bytes;
       w += kColumns * kUnitBytes;
     }
     for (int i = 0; i < M; ++i)
@@ -61,6 +61,27 @@ void scores(const ScoreTile& t) {
   for (std::int64_t p = 0; p < t.count; ++p) {
     const Byte* k = reinterpret_cast<const Byte*>(t.keys) + t.panels[p] * panel_bytes;
     ahead = score_panel<Step, M>(static_cast<const Byte*>(t.q), k, t.units, t.scores + p * M * kColumns, ahead);
+  }
+}
+
+template <bool is_pairs>
+void convert(const float* q, std::int64_t ldq, std::int64_t rows, std::int64_t head_dim, void* to) {
+  for (std::int64_t r = 0; r < rows; ++r) {
+    const float* from = q + r * ldq;
+    Byte* row = static_cast<Byte*>(to) + r * kQueryPitchBytes;
+    if constexpr (!is_pairs) {
+      __builtin_memcpy(row, from, static_cast<std::size_t>(head_dim) * 4);
+      if (head_dim % 2 != 0) __builtin_memset(row + head_dim * 4, 0, 4);
+      continue;
+    }
+    for (std::int64_t c = 0; c < head_dim; c += W) {
+      float lanes[W] = {};
+      const std::int64_t count = head_dim - c < W ? head_dim - c : W;
+      for (std::int64_t i = 0; i < count; ++i) lanes[i] = from[c + i];
+      const U high = (U)as_units(round_vector(load(lanes))) >> 16;
+      const H half = __builtin_convertvector(high, H);
+      __builtin_memcpy(row + c * 2, &half, sizeof half);
+    }
   }
 }
 
@@ -270,6 +291,7 @@ const AttentionKernels& attention_kernels() {
       "cpu-" PREMOTOR_TEXT(PREMOTOR_ISA),
       MR,
       is_dot,
+      {convert<false>, convert<false>, convert<is_dot>},
       {scores<StepF32>, scores<StepWiden>, scores<StepDot>},
       {weigh<false>, weigh<false>, weigh<is_dot>},
       {accumulate<StepF32>, accumulate<StepWiden>, accumulate<StepDot>},

@@ -10,12 +10,14 @@ namespace premotor::ops {
 
 constexpr std::int64_t kChunkPanels = 8;  // panels whose softmax weights are made at a time
 constexpr std::int64_t kQueriesMost = 16;
-// Floats from one query's weights to the next one's; not a power of two, so that they spread over the cache's sets.
-constexpr std::int64_t kWeightPitch = kChunkPanels * kPanelColumns + 16;
+constexpr std::int64_t kQueryPitchBytes = 256 * 4 + 4;  // from one query to the next one; see kWeightPitch
+// Floats from one query's weights to the next one's: one more than there are, so that those of several queries for one
+// row lie in different banks of the first-level cache.
+constexpr std::int64_t kWeightPitch = kChunkPanels * kPanelColumns + 1;
 
 // scores[p, r, c] = q[r] . k[panel p, c] for `count` panels.
 struct ScoreTile {
-  const void* q;               // [units, rows] as PackedKernels::convert wrote them
+  const void* q;               // [rows] x kQueryPitchBytes, as `convert` wrote them
   std::int64_t rows;           // 1 .. AttentionKernels::rows
   const char* keys;            // one head's panels
   const std::int32_t* panels;  // [count], ascending
@@ -77,6 +79,9 @@ struct AttentionKernels {
   const char* name;
   std::int64_t rows;
   bool has_dot;  // products of bf16 pairs; else bf16_dot takes the conversions and tiles of bf16
+  // Row-major q [rows, head_dim] f32, row stride ldq -> [rows] x kQueryPitchBytes, zeros up to whole units.
+  void (*convert[kAttentionProducts])(const float* q, std::int64_t ldq, std::int64_t rows, std::int64_t head_dim,
+                                      void* to);
   void (*scores[kAttentionProducts])(const ScoreTile& tile);
   void (*weigh[kAttentionProducts])(const WeighTile& tile);
   void (*accumulate[kAttentionProducts])(const ValueTile& tile);

@@ -28,7 +28,6 @@ std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; 
 // The attended panels, and how many queries and stretches there are.
 struct Job {
   const AttentionKernels& kernels;
-  const PackedKernels& packed;
   const Ops::CachedAttention& args;
   KvLayout layout;
   Product product;
@@ -100,7 +99,7 @@ struct Task {
   std::int64_t head, first_query, queries;
   std::int64_t tile_count, pitch;
   const WideChunk* wide = nullptr;  // of an int8 cache
-  alignas(64) float q[kBlockQueries * kHeadDimMost];
+  alignas(64) char q[kBlockQueries * kQueryPitchBytes];
   alignas(64) float out[kBlockQueries * kHeadDimMost];
   alignas(64) float scores[kQueriesMost * kChunkPanels * kPanelColumns];
   alignas(64) float weights[kQueriesMost * kWeightPitch];
@@ -114,9 +113,6 @@ struct Task {
     pitch = of.layout.value_panels() * kKvPanel;
   }
   [[nodiscard]] std::int64_t begin_of(std::int64_t tile) const { return queries * tile / tile_count; }
-  [[nodiscard]] std::int64_t x_unit_bytes() const {
-    return job.packed.unit_bytes[static_cast<std::size_t>(job.product)];
-  }
   [[nodiscard]] const char* keys() const {
     return static_cast<const char*>(job.args.kv.k) + head * job.layout.key_scales() / job.layout.heads;
   }
@@ -139,15 +135,14 @@ void Task::begin() {
   for (std::int64_t at = 0; at < tile_count; ++at) {
     const std::int64_t row = begin_of(at), rows = begin_of(at + 1) - row;
     const float* from = job.args.q + (first_query + row) * job.args.ldq + head * job.args.head_dim;
-    char* to = reinterpret_cast<char*>(q) + row * job.layout.key_units() * x_unit_bytes();
-    job.packed.convert[how](from, job.args.ldq, rows, job.args.head_dim, to, nullptr);
+    job.kernels.convert[how](from, job.args.ldq, rows, job.args.head_dim, q + row * kQueryPitchBytes);
   }
 }
 
 void Task::tile(std::int64_t at, std::int64_t first, std::int64_t count, std::int64_t next_count) {
   const auto how = static_cast<std::size_t>(job.product);
   const std::int64_t row = begin_of(at), rows = begin_of(at + 1) - row, units = job.layout.key_units();
-  const char* converted = reinterpret_cast<const char*>(q) + row * units * x_unit_bytes();
+  const char* converted = q + row * kQueryPitchBytes;
   // Each tile fetches its share of the next chunk's keys while it multiplies, and of its values further down.
   const std::int64_t step = kPanelColumns * job.layout.unit_bytes() / tile_count;
   const char* ahead = keys();
@@ -310,12 +305,11 @@ std::int64_t cached_attention_scratch_bytes(const Ops::CachedAttention& args) {
   return list_bytes(args.kv) + args.heads * stretches * args.rows * partial_floats(args.head_dim) * 4;
 }
 
-void cached_attention(ThreadPool& pool, const AttentionKernels& kernels, const PackedKernels& packed,
-                      const Ops::CachedAttention& args, void* scratch) {
+void cached_attention(ThreadPool& pool, const AttentionKernels& kernels, const Ops::CachedAttention& args,
+                      void* scratch) {
   assert(args.rows >= 1 && args.head_dim >= 1 && args.head_dim <= kHeadDimMost);
   assert(args.kv.dtype != Dtype::f16 && args.kv.rows % kKvPanel == 0);
   Job job{kernels,
-          packed,
           args,
           {args.heads, args.kv.rows, args.head_dim, args.kv.dtype},
           product_of(kernels, args),

@@ -215,8 +215,7 @@ void CpuOps::fused_linear(const FusedLinear& a) {
 }
 
 void CpuOps::cached_attention(const CachedAttention& args) {
-  ops::cached_attention(pool_, attention_kernels_, packed_kernels_, args,
-                        scratch(cached_attention_scratch_bytes(args)));
+  ops::cached_attention(pool_, attention_kernels_, args, scratch(cached_attention_scratch_bytes(args)));
 }
 
 void CpuOps::attention(const float* q, std::int64_t rows, std::int64_t heads, std::int64_t head_dim, std::int64_t ldq,

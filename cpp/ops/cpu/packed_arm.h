@@ -293,7 +293,8 @@ constexpr std::int64_t kGroupInt8 = 1;
 using StepInt8 = StepLong;
 constexpr std::int64_t kGroupInt8 = 1;
 #endif
-constexpr bool kIsOffset = false;  // activations are signed bytes at every level
+constexpr std::int64_t kPitchUnits = 0;  // activations of a tile: units of all rows together
+constexpr bool kIsOffset = false;        // activations are signed bytes at every level
 constexpr bool kHasInt8 = !__is_same(StepInt8, StepLong);
 
 template <typename Step>

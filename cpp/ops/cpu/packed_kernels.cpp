@@ -37,8 +37,8 @@ void multiply_rows(const PackedTile& t) {
       __builtin_prefetch(ahead);
       __builtin_prefetch(ahead + 64);
       ahead += t.ahead_step;
-      Step::add(x, w, acc);
-      x += M * Step::x_bytes;
+      Step::template add<kPitchUnits * Step::x_bytes>(x, w, acc);
+      x += Step::x_bytes;
       w += kColumns * kUnitBytes;
     }
     for (int i = 0; i < M; ++i)
@@ -100,12 +100,22 @@ void multiply_window(const WindowTile& t) {
 }
 #endif
 
-// Rows are converted a stretch of units at a time, so that the units of a tile that share cache lines are written while
-// those are near. `fill(row, first, count, out)` writes the units first .. first + count of one row. A row's units of a
-// group lie together; the last group may be smaller.
+// `fill(row, first, count, out)` writes the units first .. first + count of one row. They go where PackedKernels says:
+// blocks of a row one below the other, or else units of all rows together, converted a stretch at a time so that what
+// shares cache lines is written while those are near; a row's units of a group then lie together, and the last group
+// may be smaller.
 template <std::int64_t unit_bytes, std::int64_t group, typename Fill>
 inline void convert_rows(std::int64_t rows, std::int64_t units, Byte* to, Fill fill) {
   constexpr std::int64_t kStretch = 128;
+  if constexpr (kPitchUnits > 0) {
+    for (std::int64_t first = 0; first < units; first += kStretch) {
+      const std::int64_t count = units - first < kStretch ? units - first : kStretch;
+      const std::int64_t in_block = first % kPackedBlock;
+      Byte* block = to + (first / kPackedBlock * kPitchUnits * rows + in_block) * unit_bytes;
+      for (std::int64_t r = 0; r < rows; ++r) fill(r, first, count, block + r * kPitchUnits * unit_bytes);
+    }
+    return;
+  }
   alignas(64) Byte stretch[kStretch * unit_bytes];
   for (std::int64_t first = 0; first < units; first += kStretch) {
     const std::int64_t count = units - first < kStretch ? units - first : kStretch;
@@ -140,26 +150,32 @@ template <int unit, bool is_rounded>
 void convert_floats(const float* x, std::int64_t ldx, std::int64_t rows, std::int64_t k, void* to, float*) {
   const auto fill = [=](std::int64_t r, std::int64_t first, std::int64_t count, Byte* out) {
     const std::int64_t begin = first * unit, end = begin + count * unit < k ? begin + count * unit : k;
-    float values[128 * unit];
-    map_floats(x + r * ldx + begin, end - begin, count * unit, values,
+    map_floats(x + r * ldx + begin, end - begin, count * unit, reinterpret_cast<float*>(out),
                [](F v) { return is_rounded ? round_vector(v) : v; });
-    __builtin_memcpy(out, values, static_cast<std::size_t>(count * unit) * sizeof(float));
   };
   convert_rows<unit * 4, 1>(rows, (k + unit - 1) / unit, static_cast<Byte*>(to), fill);
+}
+
+// A vector as bf16 values.
+inline void store_halves(Byte* to, F v) {
+  const U high = (U)as_units(round_vector(v)) >> 16;
+  const H half = __builtin_convertvector(high, H);
+  __builtin_memcpy(to, &half, sizeof half);
 }
 
 // Activations rounded to bf16, two to a unit.
 void convert_pairs(const float* x, std::int64_t ldx, std::int64_t rows, std::int64_t k, void* to, float*) {
   const auto fill = [=](std::int64_t r, std::int64_t first, std::int64_t count, Byte* out) {
     const std::int64_t begin = first * 2, end = begin + count * 2 < k ? begin + count * 2 : k;
-    std::uint32_t bits[256];
-    float values[256];
-    map_floats(x + r * ldx + begin, end - begin, count * 2, values, round_vector);
-    __builtin_memcpy(bits, values, sizeof bits);
-    for (std::int64_t u = 0; u < count; ++u) {
-      const std::uint32_t pair = (bits[2 * u] >> 16) | (bits[2 * u + 1] & 0xffff0000u);
-      __builtin_memcpy(out + u * 4, &pair, sizeof pair);
-    }
+    const float* from = x + r * ldx + begin;
+    std::int64_t i = 0;
+    for (; begin + i + W <= end; i += W) store_halves(out + i * 2, load(from + i));
+    if (i >= count * 2) return;
+    float tail[2 * W] = {};  // the rest, and zeros
+    for (std::int64_t j = i; begin + j < end; ++j) tail[j - i] = from[j];
+    Byte halves[4 * W];
+    for (int j = 0; j < 2; ++j) store_halves(halves + j * 2 * W, load(tail + j * W));
+    __builtin_memcpy(out + i * 2, halves, static_cast<std::size_t>(count * 2 - i) * 2);
   };
   convert_rows<4, kGroupDot>(rows, (k + 1) / 2, static_cast<Byte*>(to), fill);
 }
@@ -199,11 +215,11 @@ void convert_int8(const float* x, std::int64_t ldx, std::int64_t rows, std::int6
                [=](F v) { return as_floats(as_units(v / scale + kRound) - as_units(splat(kRound))); });
     std::int32_t q[512];  // the low mantissa bits hold the integer; the padding is 0 as a float and as an integer
     __builtin_memcpy(q, values, sizeof q);
-    for (std::int64_t u = 0; u < count; ++u) {
-      const std::int32_t* v = q + 4 * u;
-      if constexpr (StepInt8::x_bytes == 4) {
-        for (int j = 0; j < 4; ++j) out[u * 4 + j] = static_cast<Byte>(v[j] + (kIsOffset ? 128 : 0));
-      } else {
+    if constexpr (StepInt8::x_bytes == 4) {
+      for (std::int64_t i = 0; i < count * 4; ++i) out[i] = static_cast<Byte>(q[i] + (kIsOffset ? 128 : 0));
+    } else {
+      for (std::int64_t u = 0; u < count; ++u) {
+        const std::int32_t* v = q + 4 * u;
         const std::int16_t wide[4] = {static_cast<std::int16_t>(v[0]), static_cast<std::int16_t>(v[2]),
                                       static_cast<std::int16_t>(v[1]), static_cast<std::int16_t>(v[3])};
         __builtin_memcpy(out + u * 8, wide, sizeof wide);
@@ -316,6 +332,7 @@ const PackedKernels& packed_kernels() {
   static const PackedKernels table = {
       "cpu-" PREMOTOR_TEXT(PREMOTOR_ISA),
       MR,
+      kPitchUnits,
       {StepF32::x_bytes, StepWiden::x_bytes, StepDot::x_bytes, StepInt8::x_bytes},
       {true, true, is_dot, is_int8},
       {convert_floats<1, false>, convert_floats<2, false>, is_dot ? convert_pairs : convert_floats<2, true>,

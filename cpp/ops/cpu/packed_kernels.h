@@ -61,7 +61,10 @@ struct PackedFinish {
 
 struct PackedKernels {
   const char* name;
-  std::int64_t rows;                   // most rows of a tile
+  std::int64_t rows;  // most rows of a tile
+  // From a block of one row to that of the next, in units: a tile's activations are [block, rows, pitch]. 0: they are
+  // [units, rows].
+  std::int64_t pitch_units;
   std::int64_t unit_bytes[kProducts];  // of one unit of activations: 4, or 8 where kernels want them widened
   bool is_native[kProducts];           // the product has instructions of its own here
 

@@ -17,8 +17,8 @@ namespace premotor::ops {
 namespace {
 
 // Rows of one task: their activations of one block of k stay in a second-level cache while panels pass.
-constexpr std::int64_t kTaskTiles = 24;
-constexpr std::int64_t kActivationBytes = 512 * 1024;
+constexpr std::int64_t kTaskTiles = 20;
+constexpr std::int64_t kActivationBytes = 800 * 1024;
 // Below this much work a thread takes longer to wake than to do its share.
 constexpr std::int64_t kSerialMultiplies = 1 << 19;
 constexpr std::int64_t kSerialValues = 1 << 15;
@@ -35,13 +35,22 @@ struct Tiles {
   [[nodiscard]] std::int64_t rows(std::int64_t tile) const { return least + (tile < taller ? 1 : 0); }
 };
 
+std::int64_t activation_bytes(std::int64_t m, std::int64_t row_bytes) { return ceil_div(m * row_bytes, 64) * 64; }
+
+// Of one row of activations, padded to whole blocks where they have a pitch.
+std::int64_t activation_row_bytes(const PackedKernels& kernels, Product product, std::int64_t k) {
+  std::int64_t units = packed_units(packed_precision(product), k);
+  if (kernels.pitch_units > 0) units = ceil_div(units, kPackedBlock) * kernels.pitch_units;
+  return units * kernels.unit_bytes[static_cast<std::size_t>(product)];
+}
+
 // One product with what its tasks need.
 struct Job {
   const PackedKernels& kernels;
   const PackedProduct& args;
   std::size_t product;
   Tiles tiles;
-  std::int64_t units, unit_bytes;
+  std::int64_t units, unit_bytes, row_bytes;
 
   Job(const PackedKernels& table, const PackedProduct& given)
       : kernels(table),
@@ -49,7 +58,8 @@ struct Job {
         product(static_cast<std::size_t>(given.product)),
         tiles(given.m, table.rows),
         units(packed_units(given.w.precision, given.w.k)),
-        unit_bytes(table.unit_bytes[product]) {}
+        unit_bytes(table.unit_bytes[product]),
+        row_bytes(activation_row_bytes(table, given.product, given.w.k)) {}
 
   [[nodiscard]] const char* activations() const { return static_cast<const char*>(args.converted); }
   [[nodiscard]] const float* x_scales() const;
@@ -62,12 +72,8 @@ struct Job {
                   std::int64_t panel_end) const;
 };
 
-std::int64_t activation_bytes(std::int64_t m, std::int64_t units, std::int64_t unit_bytes) {
-  return ceil_div(m * units * unit_bytes, 64) * 64;
-}
-
 const float* Job::x_scales() const {
-  return reinterpret_cast<const float*>(activations() + activation_bytes(args.m, units, unit_bytes));
+  return reinterpret_cast<const float*>(activations() + activation_bytes(args.m, row_bytes));
 }
 
 void Job::run_tile(std::int64_t panel, std::int64_t tile, std::int64_t first_unit, std::int64_t count,
@@ -76,7 +82,8 @@ void Job::run_tile(std::int64_t panel, std::int64_t tile, std::int64_t first_uni
   alignas(64) float sum[kRowsMost * kPanelColumns];
   const std::int64_t row = tiles.begin(tile), rows = tiles.rows(tile), column = panel * kPanelColumns;
   assert(rows <= kRowsMost);
-  const char* x = activations() + (row * units + first_unit * rows) * unit_bytes;
+  const std::int64_t block = kernels.pitch_units > 0 ? first_unit / kPackedBlock * kernels.pitch_units : first_unit;
+  const char* x = activations() + row * row_bytes + block * rows * unit_bytes;
   // Where the sums go: read and written behind the product, which leaves the time to fetch it.
   float* y = args.y + row * args.ldy + column;
   for (std::int64_t r = 0; r < rows; ++r) {
@@ -111,7 +118,7 @@ void Job::run_panels(std::int64_t tile_begin, std::int64_t tile_end, std::int64_
         // While the tiles pass over this block, each fetches its share of the next one.
         const char* next = unit + count < end ? weights(panel, unit + count) : weights(panel + 1, begin);
         if (unit + count == end && panel + 1 == panel_end) next = weights(panel_begin, end < units ? end : 0);
-        const std::int64_t passing = tile_end - tile_begin, step = kPanelColumns * 4 / passing;
+        const std::int64_t passing = tile_end - tile_begin, step = ceil_div(kPanelColumns * 4, passing);
         for (std::int64_t tile = tile_begin; tile < tile_end; ++tile)
           run_tile(panel, tile, unit, count, next + (tile - tile_begin) * step * count, step);
       }
@@ -150,10 +157,8 @@ PackedRows packed_rows(const float* x, std::int64_t ldx, std::int64_t row, std::
 
 std::int64_t packed_scratch_bytes(const PackedKernels& kernels, Product product, std::int64_t m, std::int64_t k) {
   if (product == Product::int4) return int4_scratch_bytes(kernels, m, k);
-  const auto at = static_cast<std::size_t>(product);
-  const std::int64_t units = packed_units(packed_precision(product), k);
   const std::int64_t scales = product == Product::int8 ? ceil_div(m * 4, 64) * 64 : 0;
-  return activation_bytes(m, units, kernels.unit_bytes[at]) + scales;
+  return activation_bytes(m, activation_row_bytes(kernels, product, k)) + scales;
 }
 
 void packed_convert(ThreadPool& pool, const PackedKernels& kernels, Product product, const float* x, std::int64_t m,
@@ -162,10 +167,10 @@ void packed_convert(ThreadPool& pool, const PackedKernels& kernels, Product prod
   assert(product != Product::int8 || k <= kPackedDepthMax);
   if (product == Product::int4) return int4_convert(pool, kernels, x, m, k, ldx, converted, norm);
   const auto at = static_cast<std::size_t>(product);
-  const std::int64_t row_bytes = packed_units(packed_precision(product), k) * kernels.unit_bytes[at];
+  const std::int64_t row_bytes = activation_row_bytes(kernels, product, k);
   const Tiles tiles(m, kernels.rows);
   char* to = static_cast<char*>(converted);
-  float* scales = reinterpret_cast<float*>(to + ceil_div(m * row_bytes, 64) * 64);
+  float* scales = reinterpret_cast<float*>(to + activation_bytes(m, row_bytes));
   const std::int64_t grain = m * k < kSerialValues ? tiles.count : 1;
   pool.parallel_for(tiles.count, grain, [&](std::int64_t begin, std::int64_t end) {
     for (std::int64_t tile = begin; tile < end; ++tile) {

@@ -160,6 +160,9 @@ struct StepInt8 {
 };
 #endif
 constexpr bool kHasInt8 = kIsOffset;
+// Activations of a tile: a block of each row, one row below the other. One unit more than the block, so that the rows
+// of one unit lie in different banks of the first-level cache.
+constexpr std::int64_t kPitchUnits = kPackedBlock + 1;
 // Units of one row that lie side by side in the activations.
 constexpr std::int64_t kGroupDot = 1, kGroupInt8 = 1;
 
