@@ -147,6 +147,7 @@ class Rig {
     need(cache_->begin_write(tokens(modality), kind));
     rows_[at] = cache_->write_rows();
     attended_[at] = cache_->attended();
+    moved_[at] = cache_->moved();
     timesteps_[at].assign(static_cast<std::size_t>(size_.frames), rounded(timestep));
     engine::Pass pass;
     pass.modality = modality;
@@ -160,6 +161,7 @@ class Rig {
     pass.cache = cache_.get();
     pass.write_rows = &rows_[at];
     pass.attended = &attended_[at];
+    pass.moved = &moved_[at];
     pass.out = out;
     return pass;
   }
@@ -245,6 +247,7 @@ class Rig {
   engine::RopeTable rope_[2];
   std::vector<std::int32_t> rows_[2];
   std::vector<std::uint32_t> attended_[2];
+  std::vector<ops::MovedSlot> moved_[2];
   std::vector<float> timesteps_[2];
   Work work_;
 };

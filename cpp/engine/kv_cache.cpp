@@ -25,6 +25,7 @@ KvCache::KvCache(const KvCacheShape& shape) : shape_(shape) {
   write_slots_.reserve(slots);
   write_rows_.reserve(slots);
   attended_.resize(static_cast<std::size_t>(rows() / ops::kKvPanel));
+  moved_.reserve(slots);
   busy_.resize(static_cast<std::size_t>(rows()));
 }
 
@@ -89,6 +90,7 @@ void KvCache::clear() {
   write_slots_.clear();
   write_rows_.clear();
   std::fill(attended_.begin(), attended_.end(), 0u);
+  moved_.clear();
 }
 
 // Frees the `need` valid tokens with the lowest ids; among equal ids the lowest slots go first (the reference leaves
@@ -163,10 +165,12 @@ Status KvCache::begin_write(std::int64_t count, WriteKind kind) {
     state.row[slot] = write_rows_[i];
   }
   std::fill(attended_.begin(), attended_.end(), 0u);
+  moved_.clear();
   for (std::size_t slot = 0; slot < state.id.size(); ++slot) {
     if (state.id[slot] < 0) continue;
-    const auto row = static_cast<std::uint32_t>(state.row[slot]);
-    attended_[row / 32] |= std::uint32_t{1} << row % 32;
+    attended_[slot / 32] |= std::uint32_t{1} << slot % 32;
+    if (state.row[slot] != static_cast<std::int32_t>(slot))
+      moved_.push_back({static_cast<std::int32_t>(slot), state.row[slot]});
   }
   write_kind_ = kind;
   writing_ = true;

@@ -8,8 +8,7 @@
 // numbers: O(1), whatever was appended or evicted in between.
 //
 // A slot's token lies in the row of the same number unless a marked state still needs that row. So a committed token,
-// which is written without marks and after every predicted one is dropped, always does: attention, which visits rows in
-// ascending order, computes the same bits over a cache that was rebuilt from its commits.
+// which is written without marks and after every predicted one is dropped, always does.
 #pragma once
 
 #include <cstdint>
@@ -59,8 +58,10 @@ class KvCache {
   [[nodiscard]] const std::vector<std::int32_t>& write_rows() const { return write_rows_; }
   // Its slots, ascending: [count].
   [[nodiscard]] const std::vector<std::int32_t>& write_slots() const { return write_slots_; }
-  // The rows of all valid tokens, what attention reads: bit r % 32 of word r / 32, [rows() / 32].
+  // All valid tokens, what attention reads: bit s % 32 of word s / 32 of slot s, [rows() / 32], and the slots among
+  // them that lie in other rows than their own, ascending.
   [[nodiscard]] const std::vector<std::uint32_t>& attended() const { return attended_; }
+  [[nodiscard]] const std::vector<ops::MovedSlot>& moved() const { return moved_; }
   // Ends the write; a temporary one becomes free again.
   void end_write();
   // Drops every predicted token.
@@ -118,6 +119,7 @@ class KvCache {
   std::vector<std::int32_t> write_slots_;
   std::vector<std::int32_t> write_rows_;
   std::vector<std::uint32_t> attended_;
+  std::vector<ops::MovedSlot> moved_;
   std::vector<std::uint8_t> busy_;  // [rows] scratch
 };
 

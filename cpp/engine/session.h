@@ -191,6 +191,7 @@ class Session {
     std::int64_t frame_start = 0;
     std::vector<std::int32_t> write_rows;
     std::vector<std::uint32_t> attended;
+    std::vector<ops::MovedSlot> moved;
   };
   struct PassInput {
     std::vector<float> tokens;  // [tokens, features]
@@ -198,6 +199,7 @@ class Session {
     std::int64_t rope_start = -1, rope_frames = 0;
     std::vector<std::int32_t> write_rows, write_slots;  // of the cache
     std::vector<std::uint32_t> attended;
+    std::vector<ops::MovedSlot> moved;
   };
   enum class LastAction : std::uint8_t { run, defer, skip };
   // One chunk's denoising.

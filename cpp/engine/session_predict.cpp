@@ -31,10 +31,13 @@ Status Session::run_passes(std::span<Pass> parts, WriteKind kind) {
     input.write_rows = cache_->write_rows();
     input.write_slots = cache_->write_slots();
     input.attended = cache_->attended();
+    input.moved.reserve(static_cast<std::size_t>(cache_->shape().capacity));
+    input.moved = cache_->moved();
     parts[i].text = &text_;
     parts[i].cache = cache_.get();
     parts[i].write_rows = &input.write_rows;
     parts[i].attended = &input.attended;
+    parts[i].moved = &input.moved;
     parts[i].cancel = kind == WriteKind::committed ? nullptr : &cancel_;  // half a commit would lose the episode
   }
   const Status status = transformer_->forward(parts);
@@ -263,6 +266,8 @@ Status Session::last_action_pass(const ChunkPlan& plan, const std::vector<float>
   pending_.frame_start = plan.frame_start;
   pending_.write_rows = cache_->write_rows();
   pending_.attended = cache_->attended();
+  pending_.moved.reserve(static_cast<std::size_t>(cache_->shape().capacity));
+  pending_.moved = cache_->moved();
   cache_->end_write();
   return Status::good();
 }
@@ -325,6 +330,7 @@ Status Session::run_pending() {
   pass.cache = cache_.get();
   pass.write_rows = &waiting.write_rows;
   pass.attended = &waiting.attended;
+  pass.moved = &waiting.moved;
   pass.cancel = &cancel_;
   PREMOTOR_TRY(transformer_->forward(pass));
   pending_.is_waiting = false;

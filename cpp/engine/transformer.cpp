@@ -307,7 +307,15 @@ void Transformer::attend_cache(const Pass& pass, std::int64_t first, const Block
     args.v_plane = cache.values(layer, row);
     ops_.cache_heads(args);
     if (!wanted) continue;
-    const ops::CachedView view{args.k_plane, args.v_plane, args.dtype, cache.rows(), pass.attended->data(), 0, 1.0f};
+    const ops::CachedView view{args.k_plane,
+                               args.v_plane,
+                               args.dtype,
+                               cache.rows(),
+                               pass.attended->data(),
+                               0,
+                               pass.moved->data(),
+                               std::ssize(*pass.moved),
+                               1.0f};
     ops_.cached_attention({q, tokens, args.heads, args.head_dim, args.ld, view, scale, rounding_,
                            scratch_.attended.data() + at * inner, inner});
   }
@@ -345,7 +353,7 @@ void Transformer::attend_text(const Pass& pass, std::int64_t first, std::int64_t
     const std::byte* k = text.data.data() + (text_stream * config_.num_layers + layer) * text.plane_bytes();
     const std::int64_t at = (first + row * tokens) * inner;
     const ops::CachedView view{
-        k, k + text.layout.key_bytes(), text.dtype, text.layout.rows, nullptr, text.rows, text.last_weight};
+        k, k + text.layout.key_bytes(), text.dtype, text.layout.rows, nullptr, text.rows, nullptr, 0, text.last_weight};
     ops_.cached_attention({scratch_.qkv.data() + at, tokens, heads, head_dim, inner, view, scale, rounding_,
                            scratch_.attended.data() + at, inner});
   }

@@ -97,7 +97,8 @@ struct Pass {
   KvCache* cache = nullptr;
   const std::vector<std::int32_t>* write_rows =
       nullptr;                                           // [tokens] cache rows that receive this pass's keys and values
-  const std::vector<std::uint32_t>* attended = nullptr;  // cache rows to attend, write_rows included (KvCache)
+  const std::vector<std::uint32_t>* attended = nullptr;  // cache slots to attend, those written included (KvCache)
+  const std::vector<ops::MovedSlot>* moved = nullptr;
   float* out = nullptr;  // [guidance rows, tokens, out features]; null: only the cache is wanted
   const std::atomic<bool>* cancel = nullptr;
 };

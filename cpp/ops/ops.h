@@ -44,17 +44,24 @@ struct KeyValueView {
   std::int64_t count = 0;
 };
 
+struct MovedSlot {
+  std::int32_t slot, row;
+};
+
 // Cached keys and values of one guidance row of one layer, in the layout of ops/kv_layout.h.
 struct CachedView {
   const void* k = nullptr;
   const void* v = nullptr;
   Dtype dtype = Dtype::f32;  // f32, bf16 or int8
   std::int64_t rows = 0;     // of the planes, a multiple of 32
-  // Bit r % 32 of word r / 32: row r is attended, [rows / 32]; at least one is. Null: rows 0 .. count-1, and the values
-  // of the rows behind them are zero.
+  // Bit s % 32 of word s / 32: slot s is attended, [rows / 32]; at least one is. Null: slots 0 .. count-1, and the
+  // values of the rows behind them are zero.
   const std::uint32_t* attended = nullptr;
   std::int64_t count = 0;
-  float last_weight = 1.0f;  // the last attended row stands for this many equal ones (padded text rows)
+  // A slot lies in the row of its own number but for these, ascending slots. Results do not depend on where slots lie.
+  const MovedSlot* moved = nullptr;  // [moved_count]
+  std::int64_t moved_count = 0;
+  float last_weight = 1.0f;  // the last attended slot stands for this many equal ones (padded text rows)
 };
 
 // A 3-D convolution's operands, channels last. Output pixel (t, y, x) reads input frames t*stride_t .. +kernel_t-1 (the
@@ -177,7 +184,7 @@ class Ops {
   virtual void store_kv(const StoreKv& args) = 0;
 
   // y = softmax(q k^T * scale) v per head over cached rows. q, y: [rows, heads, head_dim] with row strides ldq, ldy; y
-  // may be q. head_dim <= 256. Rows of the cache are visited in ascending order. Over a cache that is not f32 queries
+  // may be q. head_dim <= 256. Slots of the cache are visited in ascending order. Over a cache that is not f32 queries
   // and weights may be rounded to bfloat16 before they are multiplied.
   struct CachedAttention {
     const float* q = nullptr;

@@ -198,9 +198,13 @@ class Case {
     std::set<float> expected, found;
     for (const Slot& slot : model_.top())
       if (slot.id >= 0) expected.insert(slot.tag);
-    for (std::int32_t row = 0; row < cache_->rows(); ++row)
-      if ((cache_->attended()[static_cast<std::size_t>(row / 32)] >> row % 32 & 1) != 0)
-        found.insert(pool(true)[at(true, row)]);
+    std::size_t moved = 0;
+    for (std::int32_t slot = 0; slot < cache_->rows(); ++slot) {
+      if ((cache_->attended()[static_cast<std::size_t>(slot / 32)] >> slot % 32 & 1) == 0) continue;
+      const bool is_moved = moved < cache_->moved().size() && cache_->moved()[moved].slot == slot;
+      found.insert(pool(true)[at(true, is_moved ? cache_->moved()[moved++].row : slot)]);
+    }
+    if (moved != cache_->moved().size()) return false;
     return expected == found;
   }
 

@@ -42,8 +42,7 @@ std::vector<std::int32_t> attended_slots(const KvCache& cache) {
   std::vector<std::int32_t> slots;
   const KvCache::SlotState& state = cache.slots();
   for (std::size_t slot = 0; slot < state.id.size(); ++slot)
-    if (state.id[slot] >= 0 &&
-        (cache.attended()[static_cast<std::size_t>(state.row[slot] / 32)] >> state.row[slot] % 32 & 1) != 0)
+    if (state.id[slot] >= 0 && (cache.attended()[slot / 32] >> slot % 32 & 1) != 0)
       slots.push_back(static_cast<std::int32_t>(slot));
   return slots;
 }

@@ -126,7 +126,7 @@ struct Planes {
                   layout.rows, rows.data()});
   }
   [[nodiscard]] CachedView view(float last_weight) const {
-    return {k.data(), v.data(), layout.dtype, layout.rows, attended.data(), 0, last_weight};
+    return {k.data(), v.data(), layout.dtype, layout.rows, attended.data(), 0, nullptr, 0, last_weight};
   }
 };
 
@@ -432,6 +432,46 @@ void test_conversions() {
           "bfloat16 rounds to nearest even");
 }
 
+// The same slots, some of them in other rows, as in a cache that went through marks: bits must not tell.
+void test_moved(CpuOps& ops, const std::string& isa, std::int64_t head_dim, Dtype dtype) {
+  const Attention a{19, 2, head_dim, 400, some_slots(400, 6), 1.0f};
+  const std::int64_t inner = a.heads * a.head_dim;
+  const std::vector<float> q = random_values(a.rows * inner, 2.0f);
+  const std::vector<float> k = random_values(a.heads * a.capacity * a.head_dim, 2.0f),
+                           v = random_values(a.heads * a.capacity * a.head_dim);
+  std::vector<std::vector<float>> results;
+  for (const bool is_moved : {false, true}) {
+    Attention placed = a;
+    placed.capacity = 600;
+    std::vector<float> k_placed(static_cast<std::size_t>(a.heads * placed.capacity * head_dim), 7.0f),
+        v_placed(k_placed);
+    std::vector<MovedSlot> moved;
+    for (std::int32_t& slot : placed.attended) {
+      const std::int32_t row = is_moved && slot % 7 < 2 ? 400 + slot / 7 * 2 + slot % 7 : slot;
+      if (row != slot) moved.push_back({slot, row});
+      for (std::int64_t h = 0; h < a.heads; ++h) {
+        std::copy_n(k.begin() + (h * a.capacity + slot) * head_dim, head_dim,
+                    k_placed.begin() + (h * placed.capacity + row) * head_dim);
+        std::copy_n(v.begin() + (h * a.capacity + slot) * head_dim, head_dim,
+                    v_placed.begin() + (h * placed.capacity + row) * head_dim);
+      }
+      slot = row;
+    }
+    const Planes planes(ops, placed, dtype, k_placed, v_placed);
+    CachedView view = planes.view(1.0f);
+    std::vector<std::uint32_t> attended(planes.attended.size());
+    for (const std::int32_t slot : a.attended) attended[static_cast<std::size_t>(slot / 32)] |= 1u << slot % 32;
+    view.attended = attended.data();
+    view.moved = moved.data();
+    view.moved_count = std::ssize(moved);
+    results.emplace_back(q.size());
+    ops.cached_attention(
+        {q.data(), a.rows, a.heads, a.head_dim, inner, view, 0.2f, Rounding::none, results.back().data(), inner});
+  }
+  tap::ok(results[0] == results[1],
+          isa + " attention has the same bits wherever slots lie, head_dim " + std::to_string(head_dim));
+}
+
 // However many threads share the work, and whichever queries come together: the same bits.
 void test_cuts(const Kernels& kernels, const PackedKernels& packed, Dtype dtype) {
   const Attention a{101, 2, 48, 1500, some_slots(1500, 7), 1.0f};
@@ -504,6 +544,7 @@ int main() {
         test_attention(ops, isa, {4, 2, 256, 9, {0, 1, 2, 3, 4, 5, 6, 7, 8}, 476.0f}, dtype, rounding);
       }
       test_cuts(cpu_kernels(), *packed[i], dtype);
+      for (const std::int64_t head_dim : {26, 48, 128}) test_moved(ops, isa, head_dim, dtype);
     }
   }
   test_conversions();

@@ -29,6 +29,7 @@ struct Rig {
   RopeTable video_rope, action_rope;
   std::vector<std::int32_t> rows[2];
   std::vector<std::uint32_t> attended[2];
+  std::vector<ops::MovedSlot> moved[2];
 
   Rig(Transformer& with, ops::Dtype dtype) : transformer(with), text(kGuidanceRows) {
     const TransformerConfig& config = transformer.config();
@@ -65,6 +66,7 @@ struct Rig {
     golden::need(cache->begin_write(is_video ? kVideoTokens : kActionTokens, WriteKind::committed));
     rows[at] = cache->write_rows();
     attended[at] = cache->attended();
+    moved[at] = cache->moved();
     cache->end_write();
     Pass pass;
     pass.modality = modality;
@@ -78,6 +80,7 @@ struct Rig {
     pass.cache = cache.get();
     pass.write_rows = &rows[at];
     pass.attended = &attended[at];
+    pass.moved = &moved[at];
     return pass;
   }
   void write_apart() {

@@ -109,6 +109,7 @@ class TransformerProbe {
     pass.cache = call.cache;
     pass.write_rows = &call.cache->write_rows();
     pass.attended = &call.cache->attended();
+    pass.moved = &call.cache->moved();
     pass.out = &dummy;  // not written here: the head is not part of a block
     BlockResult result;
     // What a part adds to the residual is not kept; its last layer is run once more.

@@ -57,9 +57,8 @@ void scores(const ScoreTile& t) {
     return;
   }
   Ahead ahead{reinterpret_cast<const Byte*>(t.ahead), t.ahead_step};
-  const std::int64_t panel_bytes = t.units * kColumns * kUnitBytes;
   for (std::int64_t p = 0; p < t.count; ++p) {
-    const Byte* k = reinterpret_cast<const Byte*>(t.keys) + t.panels[p] * panel_bytes;
+    const Byte* k = reinterpret_cast<const Byte*>(t.panels[p]);
     ahead = score_panel<Step, M>(static_cast<const Byte*>(t.q), k, t.units, t.scores + p * M * kColumns, ahead);
   }
 }

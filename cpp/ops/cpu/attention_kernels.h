@@ -17,14 +17,13 @@ constexpr std::int64_t kWeightPitch = kChunkPanels * kPanelColumns + 1;
 
 // scores[p, r, c] = q[r] . k[panel p, c] for `count` panels.
 struct ScoreTile {
-  const void* q;               // [rows] x kQueryPitchBytes, as `convert` wrote them
-  std::int64_t rows;           // 1 .. AttentionKernels::rows
-  const char* keys;            // one head's panels
-  const std::int32_t* panels;  // [count], ascending
-  std::int64_t count;          // 1 .. kChunkPanels
-  std::int64_t units;          // of head_dim
-  float* scores;               // [count, rows, 32], 64-byte aligned
-  const char* ahead;           // cache lines fetched meanwhile, as PackedTile's
+  const void* q;              // [rows] x kQueryPitchBytes, as `convert` wrote them
+  std::int64_t rows;          // 1 .. AttentionKernels::rows
+  const char* const* panels;  // [count] panels of one head's keys
+  std::int64_t count;         // 1 .. kChunkPanels
+  std::int64_t units;         // of head_dim
+  float* scores;              // [count, rows, 32], 64-byte aligned
+  const char* ahead;          // cache lines fetched meanwhile, as PackedTile's
   std::int64_t ahead_step;
 };
 

@@ -2,14 +2,15 @@
 // it, when there is work enough without); it passes over chunks of panels, and over a chunk with one tile of queries
 // after the other, so that a chunk's keys and values come from memory once. Stretches are merged as chunks are.
 //
-// A chunk is up to eight attended panels of 32 rows, in ascending order. Which rows share a chunk, and so the order of
-// every sum, depends on the rows and on the shape alone: not on threads.
+// A chunk is up to eight attended panels of 32 slots, in ascending order. Which slots share a chunk, and so the order
+// of every sum, depends on the slots and on the shape alone: not on threads, and not on the rows in which slots lie.
 #include "ops/cpu/cached_attention.h"
 
 #include <algorithm>
 #include <cassert>
 #include <cmath>
 #include <cstring>
+#include <span>
 
 #include "base/half.h"
 #include "ops/kv_layout.h"
@@ -58,39 +59,143 @@ void round_row(const Job& job, float* y) {
   for (std::int64_t c = 0; c < job.args.head_dim; ++c) y[c] = round_to_bf16(y[c]);
 }
 
-// A chunk of an int8 cache as bf16, made once for all of a task's queries: keys as panels in the chunk's order, values
-// as [panel of head_dim][unit along the chunk's rows][32]. Rows that are not attended have zeros as values.
-struct WideChunk {
-  alignas(64) std::uint16_t k[kChunkPanels * kKvPanel * kHeadDimMost];
-  alignas(64) std::uint16_t v[kChunkPanels * kKvPanel * kHeadDimMost];
-  alignas(64) float key_scales[kChunkPanels * kKvPanel], value_scales[kChunkPanels * kKvPanel];
+// One chunk's keys and values as a task's tiles read them: where they lie, or copies that are made once for all of the
+// task's queries. Copied are panels that are partly attended (their other rows get zeros as values: a weight of zero
+// does not take out what is not finite), panels with slots that lie in other rows, and all of an int8 cache, whose
+// integers bf16 holds exactly.
+struct Chunk {
+  const char* keys[kChunkPanels];
+  ValueRun runs[kChunkPanels];
+  std::int64_t count = 0, run_count = 0;
+  alignas(64) char k[kChunkPanels * kKvPanel * kHeadDimMost * 4];
+  alignas(64) char v[kChunkPanels * kKvPanel * kHeadDimMost * 4];
+  alignas(64) float key_scales[kChunkPanels * kKvPanel], value_scales[kChunkPanels * kKvPanel];  // of an int8 cache
 
-  void fill(const Job& job, std::int64_t head, std::int64_t first, std::int64_t count);
+  void take(const Job& job, std::int64_t head, std::int64_t first, std::int64_t panels);
+
+ private:
+  void take_panel(const Job& job, std::int64_t head, std::int64_t at, std::int64_t first);
+  void take_int8(const Job& job, std::int64_t head, std::int64_t at, std::int64_t first);
+  void add_run(const char* values, std::int64_t at, std::int64_t units, std::int64_t stride);
 };
-constexpr std::int32_t kInOrder[kChunkPanels] = {0, 1, 2, 3, 4, 5, 6, 7};
 
-void WideChunk::fill(const Job& job, std::int64_t head, std::int64_t first, std::int64_t count) {
-  const KvLayout& l = job.layout;
-  const auto* keys = static_cast<const std::int8_t*>(job.args.kv.k);
-  const auto* values = static_cast<const std::int8_t*>(job.args.kv.v);
-  const std::int64_t key_count = l.key_units() * kKvPanel * 2, value_count = kKvPanel * kKvPanel;
-  for (std::int64_t p = 0; p < count; ++p) {
-    const std::int64_t row = job.panels[first + p] * kKvPanel;
-    const std::uint32_t mask = job.masks[first + p];
-    job.kernels.widen({keys + l.key_at(head, row, 0), key_count, k + p * key_count});
-    for (std::int64_t d = 0; d < l.value_panels(); ++d) {
-      std::uint16_t* to = v + (d * count + p) * value_count;
-      job.kernels.widen({values + l.value_at(head, row, d * kKvPanel), value_count, to});
-      for (std::int64_t r = 0; mask != ~std::uint32_t{0} && r < kKvPanel; ++r)
-        for (std::int64_t c = 0; (mask >> r & 1) == 0 && c < kKvPanel; ++c) to[(r / 2 * kKvPanel + c) * 2 + r % 2] = 0;
-    }
-    const auto* k_scale = reinterpret_cast<const float*>(keys + l.key_scales()) + head * l.rows + row;
-    const auto* v_scale = reinterpret_cast<const float*>(values + l.value_scales()) + head * l.rows + row;
-    for (std::int64_t r = 0; r < kKvPanel; ++r) {
-      key_scales[p * kKvPanel + r] = k_scale[r];
-      value_scales[p * kKvPanel + r] = (mask >> r & 1) != 0 ? v_scale[r] : 0.0f;
-    }
+void Chunk::take(const Job& job, std::int64_t head, std::int64_t first, std::int64_t panels) {
+  count = panels;
+  run_count = 0;
+  for (std::int64_t at = 0; at < count; ++at) {
+    if (job.layout.dtype == Dtype::int8)
+      take_int8(job, head, at, first);
+    else
+      take_panel(job, head, at, first);
   }
+}
+
+// Neighbouring panels are one run.
+void Chunk::add_run(const char* values, std::int64_t at, std::int64_t units, std::int64_t stride) {
+  ValueRun* last = run_count == 0 ? nullptr : &runs[run_count - 1];
+  if (last != nullptr && last->stride == stride && last->values + last->units * kKvPanel * 4 == values)
+    last->units += units;
+  else
+    runs[run_count++] = {values, at * kKvPanel, units, stride};
+}
+
+// The slots of a panel that lie in other rows.
+std::span<const MovedSlot> moved_of(const CachedView& kv, std::int64_t panel) {
+  const auto before = [](const MovedSlot& moved, std::int64_t slot) { return moved.slot < slot; };
+  const MovedSlot* const end = kv.moved + kv.moved_count;
+  const MovedSlot* const from = std::lower_bound(kv.moved, end, panel * kKvPanel, before);
+  return {from, std::lower_bound(from, end, (panel + 1) * kKvPanel, before)};
+}
+
+// Values of slot `r` of a copied panel, 4-byte units of `unit` values each: [panel of head_dim][units][32].
+std::int64_t copied_value_at(std::int64_t r, std::int64_t d, std::int64_t unit) {
+  return d / kKvPanel * kKvPanel * kKvPanel + (r / unit * kKvPanel + d % kKvPanel) * unit + r % unit;
+}
+std::int64_t copied_key_at(std::int64_t r, std::int64_t d, std::int64_t unit) {
+  return (d / unit * kKvPanel + r) * unit + d % unit;
+}
+
+template <typename T>
+void patch(const KvLayout& l, const CachedView& kv, std::int64_t head, const MovedSlot& moved, T* k, T* v) {
+  const T* keys = static_cast<const T*>(kv.k);
+  const T* values = static_cast<const T*>(kv.v);
+  const std::int64_t r = moved.slot % kKvPanel, unit = l.unit();
+  for (std::int64_t d = 0; d < l.head_dim; ++d) {
+    k[copied_key_at(r, d, unit)] = keys[l.key_at(head, moved.row, d)];
+    v[copied_value_at(r, d, unit)] = values[l.value_at(head, moved.row, d)];
+  }
+}
+
+template <typename T>
+void clear_values(const KvLayout& l, std::uint32_t mask, T* v) {
+  for (std::int64_t r = 0; r < kKvPanel; ++r)
+    for (std::int64_t d = 0; (mask >> r & 1) == 0 && d < l.value_panels() * kKvPanel; ++d)
+      v[copied_value_at(r, d, l.unit())] = 0;
+}
+
+void Chunk::take_panel(const Job& job, std::int64_t head, std::int64_t at, std::int64_t first) {
+  const KvLayout& l = job.layout;
+  const CachedView& kv = job.args.kv;
+  const std::int64_t panel = job.panels[first + at], units = kKvPanel / l.unit(),
+                     key_bytes = l.key_units() * kKvPanel * 4;
+  const std::int64_t value_bytes = units * kKvPanel * 4, stride = l.rows / kKvPanel * value_bytes;
+  const char* from_k = static_cast<const char*>(kv.k) + head * l.key_scales() / l.heads + panel * key_bytes;
+  const char* from_v = static_cast<const char*>(kv.v) + head * l.value_scales() / l.heads + panel * value_bytes;
+  const std::uint32_t mask = job.masks[first + at];
+  const std::span<const MovedSlot> moved = moved_of(kv, panel);
+  keys[at] = from_k;
+  if (moved.empty() && (mask == ~std::uint32_t{0} || kv.attended == nullptr)) return add_run(from_v, at, units, stride);
+  char* to_k = k + at * kKvPanel * kHeadDimMost * 4;
+  char* to_v = v + at * kKvPanel * kHeadDimMost * 4;
+  for (std::int64_t d = 0; d < l.value_panels(); ++d)
+    std::memcpy(to_v + d * value_bytes, from_v + d * stride, static_cast<std::size_t>(value_bytes));
+  if (!moved.empty()) {
+    std::memcpy(to_k, from_k, static_cast<std::size_t>(key_bytes));
+    keys[at] = to_k;
+  }
+  for (const MovedSlot& each : moved) {
+    if (l.dtype == Dtype::f32)
+      patch(l, kv, head, each, reinterpret_cast<float*>(to_k), reinterpret_cast<float*>(to_v));
+    else
+      patch(l, kv, head, each, reinterpret_cast<std::uint16_t*>(to_k), reinterpret_cast<std::uint16_t*>(to_v));
+  }
+  if (l.dtype == Dtype::f32)
+    clear_values(l, mask, reinterpret_cast<float*>(to_v));
+  else
+    clear_values(l, mask, reinterpret_cast<std::uint16_t*>(to_v));
+  add_run(to_v, at, units, value_bytes);
+}
+
+void Chunk::take_int8(const Job& job, std::int64_t head, std::int64_t at, std::int64_t first) {
+  const KvLayout& l = job.layout;
+  const CachedView& kv = job.args.kv;
+  const auto* from_k = static_cast<const std::int8_t*>(kv.k);
+  const auto* from_v = static_cast<const std::int8_t*>(kv.v);
+  const auto* k_scales = reinterpret_cast<const float*>(from_k + l.key_scales()) + head * l.rows;
+  const auto* v_scales = reinterpret_cast<const float*>(from_v + l.value_scales()) + head * l.rows;
+  const std::int64_t panel = job.panels[first + at], row = panel * kKvPanel, panel_values = kKvPanel * kKvPanel;
+  const std::uint32_t mask = job.masks[first + at];
+  auto* to_k = reinterpret_cast<std::uint16_t*>(k + at * kKvPanel * kHeadDimMost * 4);
+  auto* to_v = reinterpret_cast<std::uint16_t*>(v + at * kKvPanel * kHeadDimMost * 4);
+  job.kernels.widen({from_k + l.key_at(head, row, 0), l.key_units() * kKvPanel * 2, to_k});
+  for (std::int64_t d = 0; d < l.value_panels(); ++d)
+    job.kernels.widen({from_v + l.value_at(head, row, d * kKvPanel), panel_values, to_v + d * panel_values});
+  std::copy_n(k_scales + row, kKvPanel, key_scales + at * kKvPanel);
+  std::copy_n(v_scales + row, kKvPanel, value_scales + at * kKvPanel);
+  for (const MovedSlot& each : moved_of(kv, panel)) {
+    const std::int64_t r = each.slot % kKvPanel;
+    for (std::int64_t d = 0; d < l.head_dim; ++d) {
+      to_k[copied_key_at(r, d, 2)] = f32_to_bf16(from_k[l.key_at(head, each.row, d)]);
+      to_v[copied_value_at(r, d, 2)] = f32_to_bf16(from_v[l.value_at(head, each.row, d)]);
+    }
+    key_scales[at * kKvPanel + r] = k_scales[each.row];
+    value_scales[at * kKvPanel + r] = v_scales[each.row];
+  }
+  for (std::int64_t r = 0; r < kKvPanel; ++r)
+    if ((mask >> r & 1) == 0) value_scales[at * kKvPanel + r] = 0;
+  if (mask != ~std::uint32_t{0}) clear_values(l, mask, to_v);
+  keys[at] = reinterpret_cast<const char*>(to_k);
+  add_run(reinterpret_cast<const char*>(to_v), at, kKvPanel / 2, panel_values * 2);
 }
 
 // One task's memory.
@@ -98,12 +203,11 @@ struct Task {
   const Job& job;
   std::int64_t head, first_query, queries;
   std::int64_t tile_count, pitch;
-  const WideChunk* wide = nullptr;  // of an int8 cache
+  const Chunk* chunk = nullptr;  // the one in hand
   alignas(64) char q[kBlockQueries * kQueryPitchBytes];
   alignas(64) float out[kBlockQueries * kHeadDimMost];
   alignas(64) float scores[kQueriesMost * kChunkPanels * kPanelColumns];
   alignas(64) float weights[kQueriesMost * kWeightPitch];
-  alignas(64) float edge[kHeadDimMost * kKvPanel];  // values of a partly attended panel, zeros elsewhere
   float top[kBlockQueries], sum[kBlockQueries], keep[kQueriesMost];
 
   Task(const Job& of, std::int64_t head_of, std::int64_t block) : job(of), head(head_of) {
@@ -120,9 +224,7 @@ struct Task {
     return static_cast<const char*>(job.args.kv.v) + head * job.layout.value_scales() / job.layout.heads;
   }
   void begin();
-  void tile(std::int64_t at, std::int64_t first, std::int64_t count, std::int64_t next_count);
-  void accumulate(std::int64_t at, std::int64_t first, std::int64_t count, std::int64_t next_count);
-  ValueRun edge_run(std::int64_t panel, std::uint32_t mask);
+  void tile(std::int64_t at, std::int64_t first, const char* next_keys, const char* next_values);
   void finish();
   void keep_partial(std::int64_t stretch) const;
 };
@@ -139,87 +241,27 @@ void Task::begin() {
   }
 }
 
-void Task::tile(std::int64_t at, std::int64_t first, std::int64_t count, std::int64_t next_count) {
+// Tile `at` of the queries over the chunk in hand, whose first panel is number `first` of the job's. Each tile fetches
+// its share of the next chunk while it multiplies.
+void Task::tile(std::int64_t at, std::int64_t first, const char* next_keys, const char* next_values) {
   const auto how = static_cast<std::size_t>(job.product);
-  const std::int64_t row = begin_of(at), rows = begin_of(at + 1) - row, units = job.layout.key_units();
-  const char* converted = q + row * kQueryPitchBytes;
-  // Each tile fetches its share of the next chunk's keys while it multiplies, and of its values further down.
-  const std::int64_t step = kPanelColumns * job.layout.unit_bytes() / tile_count;
-  const char* ahead = keys();
-  if (next_count > 0) ahead += job.panels[first + count] * units * kPanelColumns * job.layout.unit_bytes();
-  const char* from = wide == nullptr ? keys() : reinterpret_cast<const char*>(wide->k);
-  job.kernels.scores[how]({converted, rows, from, wide == nullptr ? job.panels + first : kInOrder, count, units, scores,
-                           ahead + at * step * units * count, step});
-  const bool has_last = first + count == job.panel_count;
-  if (has_last && job.args.kv.last_weight != 1.0f) {
+  const KvLayout& l = job.layout;
+  const std::int64_t row = begin_of(at), rows = begin_of(at + 1) - row, units = l.key_units(), count = chunk->count;
+  const std::int64_t step = kKvPanel * l.unit_bytes() / tile_count;
+  job.kernels.scores[how]({q + row * kQueryPitchBytes, rows, chunk->keys, count, units, scores,
+                           next_keys + at * step * units * count, step});
+  const bool is_int8 = l.dtype == Dtype::int8;
+  if (first + count == job.panel_count && job.args.kv.last_weight != 1.0f) {
     const std::int64_t at_last = (count - 1) * kPanelColumns, lane = 31 - __builtin_clz(job.masks[job.panel_count - 1]);
     float more = std::log(job.args.kv.last_weight) / job.args.scale;
-    if (wide != nullptr) more /= wide->key_scales[at_last + lane];  // scores are still of integers
+    if (is_int8) more /= chunk->key_scales[at_last + lane];  // scores are still of integers
     for (std::int64_t r = 0; r < rows; ++r) scores[at_last * rows + r * kPanelColumns + lane] += more;
   }
-  job.kernels.weigh[how]({scores, rows, count, job.masks + first, wide == nullptr ? nullptr : wide->key_scales,
-                          wide == nullptr ? nullptr : wide->value_scales, job.args.scale * kLog2e, top + row, sum + row,
-                          keep, job.args.rounding == Rounding::bf16, weights});
-  accumulate(at, first, count, next_count);
-}
-
-// A panel's values with zeros for the rows that are not attended: a weight of zero does not take out what is not
-// finite.
-ValueRun Task::edge_run(std::int64_t panel, std::uint32_t mask) {
-  const KvLayout& l = job.layout;
-  const std::int64_t bytes = bytes_of(l.dtype), unit = l.unit(), units = kKvPanel / unit;
-  const std::int64_t stride = l.rows / unit * kKvPanel * 4;
-  char* to = reinterpret_cast<char*>(edge);
-  for (std::int64_t d = 0; d < l.value_panels(); ++d) {
-    const char* from = values() + d * stride + panel * units * kKvPanel * 4;
-    char* row = to + d * units * kKvPanel * 4;
-    std::memcpy(row, from, static_cast<std::size_t>(units * kKvPanel * 4));
-    for (std::int64_t r = 0; r < kKvPanel; ++r) {
-      if ((mask >> r & 1) != 0) continue;
-      for (std::int64_t c = 0; c < kKvPanel; ++c)
-        std::memset(row + (r / unit * kKvPanel + c) * 4 + r % unit * bytes, 0, static_cast<std::size_t>(bytes));
-    }
-  }
-  return {to, 0, units, units * kKvPanel * 4};
-}
-
-// Neighbouring whole panels are one run. A partly attended panel is a run of its own, from a copy.
-void Task::accumulate(std::int64_t at, std::int64_t first, std::int64_t count, std::int64_t next_count) {
-  const auto how = static_cast<std::size_t>(job.product);
-  const KvLayout& l = job.layout;
-  const std::int64_t row = begin_of(at), unit = l.unit(), units = kKvPanel / unit;
-  const std::int64_t panel_bytes = units * kKvPanel * l.unit_bytes(), stride = l.rows / kKvPanel * panel_bytes;
-  const std::int64_t step = kKvPanel * l.unit_bytes() / tile_count;
-  const char* next = next_count > 0 ? values() + job.panels[first + count] * panel_bytes : values();
-  ValueRun runs[kChunkPanels];
-  std::int64_t run_count = 0;
-  const auto flush = [&] {
-    if (run_count == 0) return;
-    job.kernels.accumulate[how]({weights, begin_of(at + 1) - row, runs, run_count, l.head_dim, keep, out + row * pitch,
-                                 pitch, next + at * step * units * count, step});
-    std::fill_n(keep, kQueriesMost, 1.0f);
-    run_count = 0;
-  };
-  if (wide != nullptr) {
-    runs[run_count++] = {reinterpret_cast<const char*>(wide->v), 0, count * units, count * units * kKvPanel * 4};
-    return flush();
-  }
-  for (std::int64_t p = 0; p < count; ++p) {
-    const std::int64_t panel = job.panels[first + p], column = p * kKvPanel;
-    const std::uint32_t mask = job.masks[first + p];
-    if (mask != ~std::uint32_t{0} && job.args.kv.attended != nullptr) {
-      runs[run_count] = edge_run(panel, mask);
-      runs[run_count++].first = column;
-      flush();  // the copy's memory serves the next one
-      continue;
-    }
-    const char* from = values() + panel * panel_bytes;
-    if (run_count > 0 && runs[run_count - 1].values + runs[run_count - 1].units * kKvPanel * 4 == from)
-      runs[run_count - 1].units += units;
-    else
-      runs[run_count++] = {from, column, units, stride};
-  }
-  flush();
+  job.kernels.weigh[how]({scores, rows, count, job.masks + first, is_int8 ? chunk->key_scales : nullptr,
+                          is_int8 ? chunk->value_scales : nullptr, job.args.scale * kLog2e, top + row, sum + row, keep,
+                          job.args.rounding == Rounding::bf16, weights});
+  job.kernels.accumulate[how]({weights, rows, chunk->runs, chunk->run_count, l.head_dim, keep, out + row * pitch, pitch,
+                               next_values + at * step * kKvPanel / l.unit() * count, step});
 }
 
 void Task::finish() {
@@ -241,18 +283,21 @@ void Task::keep_partial(std::int64_t stretch) const {
   }
 }
 
-void run_task(const Job& job, std::int64_t number, WideChunk* wide) {
+void run_task(const Job& job, std::int64_t number, Chunk* chunk) {
+  const KvLayout& l = job.layout;
   const std::int64_t stretch = number % job.stretches, block = number / job.stretches % job.blocks;
   Task task(job, number / job.stretches / job.blocks, block);
   task.begin();
-  task.wide = wide;
+  task.chunk = chunk;
   const std::int64_t chunks = ceil_div(job.panel_count, kChunkPanels);
   const std::int64_t begin = chunks * stretch / job.stretches, end = chunks * (stretch + 1) / job.stretches;
-  for (std::int64_t chunk = begin; chunk < end; ++chunk) {
-    const std::int64_t first = chunk * kChunkPanels, count = std::min(kChunkPanels, job.panel_count - first);
-    const std::int64_t next = std::min(kChunkPanels, job.panel_count - first - count);
-    if (wide != nullptr) wide->fill(job, task.head, first, count);
-    for (std::int64_t at = 0; at < task.tile_count; ++at) task.tile(at, first, count, next);
+  for (std::int64_t number_of = begin; number_of < end; ++number_of) {
+    const std::int64_t first = number_of * kChunkPanels, count = std::min(kChunkPanels, job.panel_count - first);
+    chunk->take(job, task.head, first, count);
+    const std::int64_t next = first + count < job.panel_count ? job.panels[first + count] : 0;
+    const char* next_keys = task.keys() + next * l.key_units() * kKvPanel * l.unit_bytes();
+    const char* next_values = task.values() + next * kKvPanel * kKvPanel * bytes_of(l.dtype);
+    for (std::int64_t at = 0; at < task.tile_count; ++at) task.tile(at, first, next_keys, next_values);
   }
   if (job.stretches == 1)
     task.finish();
@@ -326,12 +371,8 @@ void cached_attention(ThreadPool& pool, const AttentionKernels& kernels, const O
   job.stretches = stretches_of(args, job.panel_count);
   job.partial = reinterpret_cast<float*>(static_cast<char*>(scratch) + list_bytes(args.kv));
   pool.parallel_for(args.heads * job.blocks * job.stretches, 1, [&](std::int64_t begin, std::int64_t end) {
-    if (args.kv.dtype != Dtype::int8) {
-      for (std::int64_t task = begin; task < end; ++task) run_task(job, task, nullptr);
-      return;
-    }
-    WideChunk wide;
-    for (std::int64_t task = begin; task < end; ++task) run_task(job, task, &wide);
+    Chunk chunk;
+    for (std::int64_t task = begin; task < end; ++task) run_task(job, task, &chunk);
   });
   if (job.stretches == 1) return;
   pool.parallel_for(args.heads * args.rows, 64, [&](std::int64_t begin, std::int64_t end) {
