@@ -20,12 +20,24 @@ Status Session::open(const SessionOptions& options, std::unique_ptr<Session>* ou
   return Status::good();
 }
 
-Status Session::open_parts() {
-  const ops::Rounding rounding = rounds() ? ops::Rounding::bf16 : ops::Rounding::none;
+Status Session::open_models() {
   ops_ = std::make_unique<ops::CpuOps>(options_.threads);
-  PREMOTOR_TRY(
-      Transformer::open(options_.checkpoint + "/transformer", options_.precision, rounding, *ops_, &transformer_));
-  PREMOTOR_TRY(Vae::open(options_.checkpoint + "/vae", options_.precision, rounding, *ops_, &vae_));
+  PlanUse use;
+  if (!options_.plan.empty()) {
+    const PlanNeed need{"cpu", name_of(options_.precision), name_of(rounding()), ops_->prepared_layout(),
+                        options_.checkpoint};
+    PREMOTOR_TRY(PlanFile::open_for(options_.plan, need, &plan_, options_.plan_checked_at_open_max));
+    use.from = plan_.get();
+  }
+  const std::string& folder = options_.checkpoint;
+  PREMOTOR_TRY(Transformer::open(folder + "/transformer", options_.precision, rounding(), *ops_, &transformer_, use));
+  PREMOTOR_TRY(Vae::open(folder + "/vae", options_.precision, rounding(), *ops_, &vae_, use));
+  if (plan_ != nullptr) transformer_->adopt_conditioning(plan_->contents());
+  return Status::good();
+}
+
+Status Session::open_parts() {
+  PREMOTOR_TRY(open_models());
   const TransformerConfig& config = transformer_->config();
   const VaeConfig& vae = vae_->config();
   if (vae.z_dim != config.in_channels || config.in_channels != config.out_channels)
@@ -76,10 +88,12 @@ SessionInfo Session::info() const {
   std::copy_n(latent, 4, info.latent_shape);
   std::copy_n(action, 3, info.action_shape);
   info.text_dim = transformer_->config().text_dim;
+  if (plan_ != nullptr) info.plan_checkpoint = plan_->contents().facts.checkpoint;
   return info;
 }
 
 Status Session::reset(std::span<const float> positive, std::span<const float> negative) {
+  PREMOTOR_TRY(check_plan());
   episode_ = false;
   frame_index_ = 0;
   init_latent_.clear();
@@ -150,6 +164,7 @@ Status Session::write_clean(const float* video, const float* action, std::int64_
 Status Session::commit(const CommitArgs& args, CommitResult* out) {
   const Stopwatch total;
   std::int64_t frames = 0, encoded = 0;
+  PREMOTOR_TRY(check_plan());
   PREMOTOR_TRY(check_commit(args, &frames));
   const std::int64_t channels = transformer_->config().in_channels, plane = latent_plane();
   const bool first = frame_index_ == 0;

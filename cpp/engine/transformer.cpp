@@ -9,9 +9,6 @@
 namespace premotor::engine {
 namespace {
 
-constexpr std::size_t kConditioningMax =
-    512;  // distinct timesteps kept per modality; a schedule has at most a few dozen
-
 // Sinusoid of diffusers' Timesteps(flip_sin_to_cos = true, downscale_freq_shift = 0): cosines first, float32.
 std::vector<float> timestep_sinusoid(float timestep, std::int64_t dim) {
   const std::int64_t half = dim / 2;

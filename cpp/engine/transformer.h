@@ -16,6 +16,7 @@
 #include "base/status.h"
 #include "engine/config.h"
 #include "engine/kv_cache.h"
+#include "engine/plan_format.h"
 #include "engine/rope.h"
 #include "engine/weights.h"
 #include "ops/ops.h"
@@ -89,7 +90,7 @@ class Transformer {
  public:
   // Reads `folder`/config.json and its tensors; `ops` must outlive this object. Errors as WeightReader's.
   static Status open(const std::string& folder, WeightPrecision precision, ops::Rounding rounding, ops::Ops& ops,
-                     std::unique_ptr<Transformer>* out);
+                     std::unique_ptr<Transformer>* out, PlanUse plan = {});
 
   [[nodiscard]] const TransformerConfig& config() const { return config_; }
   [[nodiscard]] const Rope& rope() const { return rope_; }
@@ -112,10 +113,16 @@ class Transformer {
   // own.
   [[nodiscard]] bool can_pack() const { return streams_[0].blocks == streams_[1].blocks; }
 
+  // Computes the conditioning of timesteps for a plan, and takes what a plan holds where it is the same bits.
+  Status record_conditioning(Modality modality, const std::vector<float>& timesteps, PlanWriter* plan);
+  void adopt_conditioning(const PlanContents& plan);
+
  private:
   friend class TransformerProbe;  // test/cpp/units_test.cpp drives single blocks
 
   // Conditioning of one timestep: temb [width] and its projection [6, width]. Kept, since schedules repeat.
+  static constexpr std::size_t kConditioningMax =
+      512;  // distinct timesteps kept per modality; a schedule has at most a few dozen
   struct Conditioning {
     float timestep;
     std::vector<float> temb;
@@ -129,7 +136,8 @@ class Transformer {
   };
 
   Transformer(TransformerConfig config, ops::Rounding rounding, ops::Ops& ops);
-  Status read(const std::string& folder, WeightPrecision precision);
+  Status read(const std::string& folder, WeightPrecision precision, PlanUse plan);
+  Status read_parts(WeightReader& reader);
   Status read_attention(WeightReader& reader, const std::string& prefix, std::int64_t width, std::int64_t key_width,
                         AttentionWeights* out);
   Status read_block(WeightReader& reader, const std::string& prefix, std::int64_t width, std::int64_t ffn,

@@ -11,8 +11,9 @@ namespace {
 
 constexpr std::int64_t kHistoryFrames = 2;  // what a kernel of three frames sees of the past
 
-// Rows [first, first + count) of a weight, which are that range of its output channels.
+// Rows [first, first + count) of a weight that is read as WeightForm::stored: that range of its output channels.
 ops::Matrix output_channels(const ops::Matrix& weight, std::int64_t first, std::int64_t count) {
+  assert(weight.data != nullptr && weight.prepared == nullptr);
   const std::byte* data =
       static_cast<const std::byte*>(weight.data) + first * weight.cols * ops::bytes_of(weight.dtype);
   return {data, weight.dtype, count, weight.cols};

@@ -14,11 +14,11 @@ class PartReader {
 
   // kernel_t == 0 means a two-dimensional convolution: the stored weight has no time axis.
   Status conv(const std::string& name, std::int64_t in, std::int64_t out, std::int64_t kernel_t, std::int64_t kernel_s,
-              Conv* to) {
+              Conv* to, WeightForm form = WeightForm::prepared) {
     Shape shape = {out, in};
     if (kernel_t > 0) shape.push_back(kernel_t);
     shape.insert(shape.end(), 2, kernel_s);
-    PREMOTOR_TRY(reader_.convolution(name + ".weight", shape, &to->weight));
+    PREMOTOR_TRY(reader_.convolution(name + ".weight", shape, &to->weight, form));
     PREMOTOR_TRY(reader_.floats(name + ".bias", {out}, &to->bias));
     to->channels_in = in;
     to->channels_out = out;
@@ -40,7 +40,8 @@ class PartReader {
     PREMOTOR_TRY(residual(name + ".resnets.0", channels, channels, &to->first));
     const std::string attention = name + ".attentions.0";
     PREMOTOR_TRY(reader_.floats(attention + ".norm.gamma", {channels, 1, 1}, &to->attention.gamma));
-    PREMOTOR_TRY(conv(attention + ".to_qkv", channels, 3 * channels, 0, 1, &to->attention.qkv));
+    // Read by ranges of its rows.
+    PREMOTOR_TRY(conv(attention + ".to_qkv", channels, 3 * channels, 0, 1, &to->attention.qkv, WeightForm::stored));
     PREMOTOR_TRY(conv(attention + ".proj", channels, channels, 0, 1, &to->attention.proj));
     return residual(name + ".resnets.1", channels, channels, &to->second);
   }
@@ -59,7 +60,9 @@ class PartReader {
     const std::string part = name + "." + resampler;
     PREMOTOR_TRY(conv(part + ".resample.1", out, out, 0, 3, &resample.spatial));
     if (time_channels == 0) return Status::good();
-    return conv(part + ".time_conv", out, time_channels, 3, 1, &resample.time.emplace());
+    // The decoder's makes two frames, each by a range of its rows.
+    const WeightForm form = time_channels > out ? WeightForm::stored : WeightForm::prepared;
+    return conv(part + ".time_conv", out, time_channels, 3, 1, &resample.time.emplace(), form);
   }
 
   Status encoder(Network* to) {

@@ -8,6 +8,7 @@
 
 #include "base/half.h"
 #include "engine/checkpoint_error.h"
+#include "engine/plan_file.h"
 
 namespace premotor::engine {
 
@@ -56,19 +57,19 @@ bool same_type(StoredDtype stored, ops::Dtype wanted) {
 }  // namespace
 
 Status WeightReader::fetch(const std::string& name, const std::vector<std::int64_t>& shape, const StoredTensor** out) {
-  const StoredTensor* tensor = store_.find(name);
+  const StoredTensor* tensor = store_->find(name);
   if (tensor == nullptr) {
-    const std::string file = store_.files().empty() ? "(no file)" : store_.files()[0].path();
+    const std::string file = store_->files().empty() ? "(no file)" : store_->files()[0].path();
     return checkpoint_error("CHECKPOINT_MISSING_TENSOR", file, name, "a float tensor of shape " + shown_shape(shape),
                             "none", "The weights do not fit config.json; take both from the same checkpoint.");
   }
   if (tensor->shape != shape) {
-    return checkpoint_error("CHECKPOINT_SHAPE", store_.file_of(*tensor), name, "shape " + shown_shape(shape),
+    return checkpoint_error("CHECKPOINT_SHAPE", store_->file_of(*tensor), name, "shape " + shown_shape(shape),
                             shown_shape(tensor->shape),
                             "The weights do not fit config.json; take both from the same checkpoint.");
   }
   if (!is_float(tensor->dtype)) {
-    return checkpoint_error("CHECKPOINT_DTYPE", store_.file_of(*tensor), name, "F32, F16 or BF16",
+    return checkpoint_error("CHECKPOINT_DTYPE", store_->file_of(*tensor), name, "F32, F16 or BF16",
                             name_of(tensor->dtype), "Convert the tensor to one of these.");
   }
   read_.push_back(name);
@@ -85,7 +86,7 @@ Status WeightReader::allocate(const StoredTensor& tensor, std::int64_t elements,
   const std::size_t size_bytes = static_cast<std::size_t>(elements * ops::bytes_of(dtype));
   std::unique_ptr<std::byte[]> buffer(new (std::nothrow) std::byte[size_bytes + alignment_bytes]);
   if (buffer == nullptr) {
-    return checkpoint_error("OUT_OF_MEMORY", store_.file_of(tensor), tensor.name,
+    return checkpoint_error("OUT_OF_MEMORY", store_->file_of(tensor), tensor.name,
                             std::to_string(size_bytes) + " bytes of memory for a converted copy",
                             "too little free memory",
                             "Free memory, or convert the checkpoint to the precision that it runs in.");
@@ -98,20 +99,66 @@ Status WeightReader::allocate(const StoredTensor& tensor, std::int64_t elements,
   return Status::good();
 }
 
+const char* name_of(WeightPrecision precision) { return precision == WeightPrecision::bf16 ? "bf16" : "f32"; }
+
+void WeightReader::record_to(PlanWriter& writer, std::string part, ops::Ops& ops, ops::Rounding rounding) {
+  recorder_ = &writer;
+  part_ = std::move(part);
+  preparer_ = &ops;
+  rounding_ = rounding;
+}
+
 void WeightReader::prepare_with(ops::Ops& ops, ops::Rounding rounding) {
   std::int64_t elements = 0;
-  for (const StoredTensor& tensor : store_.tensors()) elements += tensor.elements();
+  for (const StoredTensor& tensor : store_->tensors()) elements += tensor.elements();
   if (elements > kPreparedElementsMax) return;
   preparer_ = &ops;
   rounding_ = rounding;
 }
 
 Status WeightReader::matrix(const std::string& name, std::int64_t rows, std::int64_t cols, ops::Matrix* out,
-                            const std::vector<std::int64_t>& stored_shape) {
+                            const std::vector<std::int64_t>& stored_shape, WeightForm form) {
+  if (plan_ != nullptr) return adopt(name, rows, cols, out);
   const std::vector<std::int64_t> plain{rows, cols};
   PREMOTOR_TRY(read_matrix(name, rows, cols, stored_shape.empty() ? plain : stored_shape, out));
-  if (preparer_ != nullptr) preparer_->prepare(out, rounding_);
+  return deliver(name, form, out);
+}
+
+Status WeightReader::deliver(const std::string& key, WeightForm form, ops::Matrix* out) {
+  ops::Ops* preparer = form == WeightForm::prepared ? preparer_ : nullptr;
+  if (recorder_ == nullptr) {
+    if (preparer != nullptr) preparer->prepare(out, rounding_);
+    return Status::good();
+  }
+  PREMOTOR_TRY(recorder_->add_matrix(part_ + "/" + key, *out, preparer, rounding_));
+  out->data = nullptr;
+  buffers_.clear();
+  if (const StoredTensor* tensor = store_->find(key)) store_->release_pages(*tensor);
   return Status::good();
+}
+
+Status WeightReader::adopt(const std::string& key, std::int64_t rows, std::int64_t cols, ops::Matrix* out) {
+  const PlanTensor* tensor = plan_->contents().find(part_ + "/" + key);
+  const std::string shape = shown_shape({rows, cols});
+  const auto refuse = [&](const std::string& found) {
+    Status status = plan_error("PLAN_TENSOR", plan_->path(), "a matrix " + part_ + "/" + key + " of shape " + shape,
+                               found, "Build the plan again with this version of premotor.");
+    status.tensor = key;
+    return status;
+  };
+  if (tensor == nullptr) return refuse("none");
+  if (tensor->kind == PlanKind::floats) return refuse("a vector");
+  if (tensor->rows != rows || tensor->cols != cols) return refuse(shown_shape({tensor->rows, tensor->cols}));
+  *out = {nullptr, tensor->dtype, rows, cols};
+  if (tensor->kind == PlanKind::plain) {
+    out->data = tensor->data;
+    return Status::good();
+  }
+  const ops::Ops::PreparedForm form{tensor->product, plan_->contents().facts.layout,
+                                    static_cast<std::int64_t>(tensor->bytes)};
+  if (preparer_->adopt(out, form, tensor->data)) return Status::good();
+  return refuse("product \"" + tensor->product + "\", layout " + std::to_string(form.layout) + ", " +
+                std::to_string(form.bytes) + " bytes");
 }
 
 Status WeightReader::read_matrix(const std::string& name, std::int64_t rows, std::int64_t cols,
@@ -133,19 +180,20 @@ Status WeightReader::read_matrix(const std::string& name, std::int64_t rows, std
   } else {
     for (std::int64_t i = 0; i < rows * cols; ++i) store(copy, dtype, i, load(tensor->data, tensor->dtype, i));
   }
-  store_.release_pages(*tensor);
+  store_->release_pages(*tensor);
   out->data = copy;
   return Status::good();
 }
 
 Status WeightReader::floats(const std::string& name, const std::vector<std::int64_t>& shape, std::vector<float>* out) {
+  if (plan_ != nullptr) return floats_of_plan(name, shape, out);
   const StoredTensor* tensor = nullptr;
   PREMOTOR_TRY(fetch(name, shape, &tensor));
   const std::int64_t count = tensor->elements();
   try {
     out->resize(static_cast<std::size_t>(count));
   } catch (const std::bad_alloc&) {
-    return checkpoint_error("OUT_OF_MEMORY", store_.file_of(*tensor), name,
+    return checkpoint_error("OUT_OF_MEMORY", store_->file_of(*tensor), name,
                             std::to_string(count * 4) + " bytes of memory", "too little free memory", "Free memory.");
   }
   converted_bytes_ += count * 4;
@@ -155,18 +203,37 @@ Status WeightReader::floats(const std::string& name, const std::vector<std::int6
     const float value = load(tensor->data, tensor->dtype, i);
     (*out)[static_cast<std::size_t>(i)] = rounded ? round_to_bf16(value) : value;
   }
-  store_.release_pages(*tensor);
+  store_->release_pages(*tensor);
+  return recorder_ == nullptr ? Status::good() : recorder_->add_floats(part_ + "/" + name, *out);
+}
+
+Status WeightReader::floats_of_plan(const std::string& name, const std::vector<std::int64_t>& shape,
+                                    std::vector<float>* out) {
+  const PlanTensor* tensor = plan_->contents().find(part_ + "/" + name);
+  std::int64_t count = 1;
+  for (const std::int64_t size : shape) count *= size;
+  if (tensor == nullptr || tensor->kind != PlanKind::floats || tensor->rows != count) {
+    Status status = plan_error("PLAN_TENSOR", plan_->path(), std::to_string(count) + " values of " + part_ + "/" + name,
+                               tensor == nullptr ? "none" : std::to_string(tensor->rows) + " or a matrix",
+                               "Build the plan again with this version of premotor.");
+    status.tensor = name;
+    return status;
+  }
+  out->resize(static_cast<std::size_t>(count));
+  if (count > 0) std::memcpy(out->data(), tensor->data, tensor->bytes);
   return Status::good();
 }
 
-Status WeightReader::convolution(const std::string& name, const std::vector<std::int64_t>& shape, ops::Matrix* out) {
+Status WeightReader::convolution(const std::string& name, const std::vector<std::int64_t>& shape, ops::Matrix* out,
+                                 WeightForm form) {
   assert(shape.size() == 4 || shape.size() == 5);
   const std::int64_t rows = shape[0];
   const std::int64_t inputs = shape[1];
   std::int64_t taps = 1;  // kt * kh * kw
   for (std::size_t i = 2; i < shape.size(); ++i) taps *= shape[i];
   // With one tap per channel both layouts are the same matrix.
-  if (taps == 1) return matrix(name, rows, inputs, out, shape);
+  if (taps == 1) return matrix(name, rows, inputs, out, shape, form);
+  if (plan_ != nullptr) return adopt(name, rows, taps * inputs, out);
   const StoredTensor* tensor = nullptr;
   PREMOTOR_TRY(fetch(name, shape, &tensor));
   const ops::Dtype dtype = target(*tensor);
@@ -180,17 +247,16 @@ Status WeightReader::convolution(const std::string& name, const std::vector<std:
         store(copy, dtype, to + tap * inputs, load(tensor->data, tensor->dtype, from + tap));
     }
   }
-  store_.release_pages(*tensor);
+  store_->release_pages(*tensor);
   *out = {copy, dtype, rows, taps * inputs};
-  if (preparer_ != nullptr) preparer_->prepare(out, rounding_);
-  return Status::good();
+  return deliver(name, form, out);
 }
 
 std::vector<std::string> WeightReader::unread() const {
   std::vector<std::string> asked = read_;
   std::sort(asked.begin(), asked.end());
   std::vector<std::string> names;
-  for (const StoredTensor& tensor : store_.tensors()) {
+  for (const StoredTensor& tensor : store_->tensors()) {
     if (!std::binary_search(asked.begin(), asked.end(), tensor.name)) names.push_back(tensor.name);
   }
   return names;

@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "base/status.h"
@@ -15,13 +16,34 @@
 
 namespace premotor::engine {
 
+class PlanFile;
+class PlanWriter;
+
 // What the weights are computed from. f32: the stored values, exactly. bf16: rounded to bfloat16 where stored wider.
 enum class WeightPrecision : std::uint8_t { f32, bf16 };
+[[nodiscard]] const char* name_of(WeightPrecision precision);  // "f32", "bf16"
 
-// Hands out tensors of one store by name and remembers which were asked for.
+// prepared: the backend may keep a form of its own. stored: for a weight whose rows are used in ranges.
+enum class WeightForm : std::uint8_t { prepared, stored };
+
+// How a model's weights and plans meet: neither, they are taken from one, or written to one while the model is read
+// (the model then has no weights).
+struct PlanUse {
+  const PlanFile* from = nullptr;  // must outlive the model
+  PlanWriter* to = nullptr;
+};
+
+// Hands out tensors of one store by name and remembers which were asked for. Where they come from a plan, or go to one,
+// its keys are `part`/name.
 class WeightReader {
  public:
-  WeightReader(const TensorStore& store, WeightPrecision precision) : store_(store), precision_(precision) {}
+  WeightReader(const TensorStore& store, WeightPrecision precision) : store_(&store), precision_(precision) {}
+  // Out of a plan: no store is read. Errors of its calls: PLAN_TENSOR, PLAN_VERSION.
+  WeightReader(const PlanFile& plan, std::string part, ops::Ops& ops)
+      : plan_(&plan), part_(std::move(part)), preparer_(&ops) {}
+
+  // From here on everything goes to a plan, prepared by `ops`; what is handed out has no data.
+  void record_to(PlanWriter& writer, std::string part, ops::Ops& ops, ops::Rounding rounding);
 
   // From here on the backend may keep a form of its own of every matrix (Ops::prepare), unless the store is so large
   // that a second copy of it would not be welcome.
@@ -31,14 +53,15 @@ class WeightReader {
   // `out->data` points into the map or into memory owned by this reader's buffers (see take_buffers); copies are
   // 64-byte aligned. Errors: CHECKPOINT_MISSING_TENSOR, CHECKPOINT_SHAPE, CHECKPOINT_DTYPE, OUT_OF_MEMORY.
   Status matrix(const std::string& name, std::int64_t rows, std::int64_t cols, ops::Matrix* out,
-                const std::vector<std::int64_t>& stored_shape = {});
+                const std::vector<std::int64_t>& stored_shape = {}, WeightForm form = WeightForm::prepared);
 
   // A tensor of any shape as float32 values (rounded to bf16 first under WeightPrecision::bf16).
   Status floats(const std::string& name, const std::vector<std::int64_t>& shape, std::vector<float>* out);
 
   // A convolution [out, in, kt, kh, kw] (or [out, in, kh, kw]: kt = 1) re-laid as [out, kt, kh, kw, in] for
   // ops::Conv3d.
-  Status convolution(const std::string& name, const std::vector<std::int64_t>& shape, ops::Matrix* out);
+  Status convolution(const std::string& name, const std::vector<std::int64_t>& shape, ops::Matrix* out,
+                     WeightForm form = WeightForm::prepared);
 
   // Presence, shape and dtype alone: reads and converts nothing.
   Status check(const std::string& name, const std::vector<std::int64_t>& shape) {
@@ -56,6 +79,11 @@ class WeightReader {
   [[nodiscard]] std::int64_t weight_bytes() const { return weight_bytes_; }
 
  private:
+  // The last step of every matrix that was read from the store under `key`: prepared, or written to a plan.
+  Status deliver(const std::string& key, WeightForm form, ops::Matrix* out);
+  // The whole way of a matrix that comes from a plan.
+  Status adopt(const std::string& key, std::int64_t rows, std::int64_t cols, ops::Matrix* out);
+  Status floats_of_plan(const std::string& name, const std::vector<std::int64_t>& shape, std::vector<float>* out);
   Status read_matrix(const std::string& name, std::int64_t rows, std::int64_t cols,
                      const std::vector<std::int64_t>& stored_shape, ops::Matrix* out);
   Status fetch(const std::string& name, const std::vector<std::int64_t>& shape, const StoredTensor** out);
@@ -63,8 +91,11 @@ class WeightReader {
   [[nodiscard]] ops::Dtype target(const StoredTensor& tensor) const;
   Status allocate(const StoredTensor& tensor, std::int64_t elements, ops::Dtype dtype, std::byte** out);
 
-  const TensorStore& store_;
-  WeightPrecision precision_;
+  const TensorStore* store_ = nullptr;
+  WeightPrecision precision_ = WeightPrecision::f32;
+  const PlanFile* plan_ = nullptr;
+  PlanWriter* recorder_ = nullptr;
+  std::string part_;
   ops::Ops* preparer_ = nullptr;
   ops::Rounding rounding_ = ops::Rounding::none;
   std::vector<std::string> read_;

@@ -5,6 +5,7 @@
 #include <cmath>
 #include <cstdlib>
 #include <cstring>
+#include <iterator>
 
 #include "base/half.h"
 #include "ops/cpu/attention.h"
@@ -50,31 +51,70 @@ CpuOps::CpuOps(int threads, const Kernels& kernels, const PackedKernels& packed)
     : pool_(std::max(threads, 1)), kernels_(kernels), packed_kernels_(packed) {}
 CpuOps::~CpuOps() = default;
 
-// A weight in panels, and which product it is for.
+// A weight in panels, and which product it is for. The panels are its own, or lie in memory that outlives the backend.
 struct CpuOps::Prepared {
   PackedMatrix matrix;
   Product product;
   Memory memory;
 };
 
+namespace {
+
+Product product_for(const Matrix& w, Rounding rounding) {
+  if (w.dtype != Dtype::bf16) return Product::f32;
+  if (rounding == Rounding::bf16) return Product::bf16_dot;
+  // A small weight stays in a cache, where widening it costs more than the second half of its bytes.
+  return w.rows * w.cols <= kWidenedElementsMax ? Product::f32 : Product::bf16;
+}
+
+// The product of that name; false when this version has none.
+bool product_named(std::string_view name, Product* product) {
+  const auto* at = std::find(std::begin(kProductNames), std::end(kProductNames), name);
+  if (at == std::end(kProductNames)) return false;
+  *product = static_cast<Product>(at - std::begin(kProductNames));
+  return true;
+}
+
+}  // namespace
+
+bool CpuOps::prepared_form(const Matrix& w, Rounding rounding, PreparedForm* form) const {
+  if (w.rows < 1 || w.cols < 1) return false;
+  const Product product = product_for(w, rounding);
+  *form = {kProductNames[static_cast<std::size_t>(product)], kPackedLayout,
+           packed_bytes(packed_precision(product), w.rows, w.cols)};
+  return true;
+}
+
+void CpuOps::write_prepared(const Matrix& w, const PreparedForm& form, void* to) {
+  Product product = Product::f32;
+  [[maybe_unused]] const bool known = product_named(form.product, &product);
+  assert(known && form.bytes == packed_bytes(packed_precision(product), w.rows, w.cols));
+  pack(pool_, w, packed_precision(product), to);
+}
+
+bool CpuOps::adopt(Matrix* w, const PreparedForm& form, const void* bytes) {
+  assert(w->prepared == nullptr && reinterpret_cast<std::uintptr_t>(bytes) % kAlignment == 0);
+  Product product = Product::f32;
+  if (form.layout != kPackedLayout || !product_named(form.product, &product) || w->rows < 1 || w->cols < 1)
+    return false;
+  const PackedPrecision precision = packed_precision(product);
+  if (form.bytes != packed_bytes(precision, w->rows, w->cols)) return false;
+  if (precision == PackedPrecision::int8 && w->cols > kPackedDepthMax) return false;
+  const PackedMatrix matrix{bytes, precision, w->rows, w->cols};
+  prepared_.push_back(std::make_unique<Prepared>(Prepared{matrix, product, nullptr}));
+  w->prepared = prepared_.back().get();
+  return true;
+}
+
 void CpuOps::prepare(Matrix* w, Rounding rounding) {
   assert(w->dtype != Dtype::f16 && w->prepared == nullptr);
-  if (w->rows < 1 || w->cols < 1) return;
-  Product product = Product::f32;
-  // A small weight stays in a cache, where widening it costs more than the second half of its bytes.
-  const bool is_small = w->rows * w->cols <= kWidenedElementsMax;
-  if (w->dtype == Dtype::bf16 && rounding == Rounding::bf16)
-    product = Product::bf16_dot;
-  else if (w->dtype == Dtype::bf16 && !is_small)
-    product = Product::bf16;
-  const PackedPrecision precision = packed_precision(product);
-  const auto bytes = static_cast<std::size_t>(packed_bytes(precision, w->rows, w->cols));
-  Memory memory(static_cast<std::byte*>(::operator new[](bytes, std::align_val_t{kAlignment}, std::nothrow)));
+  PreparedForm form;
+  if (!prepared_form(*w, rounding, &form)) return;
+  const auto size = static_cast<std::size_t>(form.bytes);
+  Memory memory(static_cast<std::byte*>(::operator new[](size, std::align_val_t{kAlignment}, std::nothrow)));
   if (memory == nullptr) return;
-  pack(*w, precision, memory.get());
-  const PackedMatrix matrix{memory.get(), precision, w->rows, w->cols};
-  prepared_.push_back(std::make_unique<Prepared>(Prepared{matrix, product, std::move(memory)}));
-  w->prepared = prepared_.back().get();
+  write_prepared(*w, form, memory.get());
+  if (adopt(w, form, memory.get())) prepared_.back()->memory = std::move(memory);
 }
 
 void CpuOps::packed(const Prepared& w, const float* x, std::int64_t m, std::int64_t ldx, PackedProduct args) {

@@ -15,6 +15,7 @@
 #pragma once
 
 #include <cstdint>
+#include <string_view>
 
 #include "ops/ops.h"
 
@@ -36,6 +37,8 @@ enum class PackedPrecision : std::uint8_t { f32, bf16, int8 };
 //             is not finite gives a row that is not finite.
 enum class Product : std::uint8_t { f32, bf16, bf16_dot, int8 };
 constexpr int kProducts = 4;
+// Their names in files: once given, a name stays.
+constexpr std::string_view kProductNames[kProducts] = {"f32", "bf16", "bf16_dot", "int8"};
 
 struct PackedMatrix {
   const void* data = nullptr;  // packed_bytes(precision, n, k) bytes in the layout above, 64-byte aligned
@@ -66,6 +69,8 @@ struct PackedMatrix {
 // Writes all packed_bytes(precision, w.rows, w.cols) bytes at `to` (64-byte aligned). w: f32 or bf16, rows and cols
 // >= 1, finite. bf16 from f32 rounds to nearest even; int8 is round(w / s) with s = max|w| / 127 of each output.
 void pack(const Matrix& w, PackedPrecision precision, void* to);
+// The same with all threads of a pool: every one fills panels of its own.
+void pack(ThreadPool& pool, const Matrix& w, PackedPrecision precision, void* to);
 
 // The values that the packed matrix stands for: w [n, k] f32, row-major (int8 times its scales).
 void unpack(const PackedMatrix& packed, float* w);
