@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "base/half.h"
+#include "engine/pass_outline.h"
 #include "engine/plan_arithmetic.h"
 #include "engine/plan_file.h"
 #include "engine/plan_identity.h"
@@ -71,6 +72,9 @@ Status write_tables(const PlanBuildOptions& options, ops::Ops& ops, PlanWriter* 
   const JobConfig& job = options.session.job;
   std::unique_ptr<PlanFile> plan;
   PREMOTOR_TRY(PlanFile::open(writer->partial_path(), &plan));
+  std::vector<PassOutline> passes;
+  PREMOTOR_TRY(outline_passes(*plan, options.session.checkpoint, options.session.precision, job, &passes));
+  writer->contents().passes = outline_json(passes);
   std::unique_ptr<Transformer> transformer;
   PREMOTOR_TRY(Transformer::open(options.session.checkpoint + "/transformer", options.session.precision,
                                  rounding_of(job), ops, &transformer, {plan.get(), nullptr}));

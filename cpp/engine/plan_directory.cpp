@@ -239,6 +239,7 @@ std::string plan_directory(const PlanContents& contents) {
   o.json("parts", list(contents.parts, [](const PlanPart& one) { return shown(one); }));
   o.json("tensors", list(contents.tensors, [](const PlanTensor& one) { return shown(one); }));
   o.json("conditioning", list(contents.conditioning, [](const PlanConditioning& one) { return shown(one); }));
+  o.json("passes", contents.passes);
   Object arena;
   arena.number("rows", contents.arena.rows).number("bytes", contents.arena.bytes);
   return o.json("arena", arena.number("unshared", contents.arena.unshared).str()).str() + "\n";
@@ -264,12 +265,14 @@ Status parse_plan_directory(std::string_view json, const std::string& file, Plan
       .text("checkpoint", &facts.checkpoint)
       .each("sources", [&](const JsonValue& one) { return read_source(one, out); })
       .each("parts", [&](const JsonValue& one) { return read_part(one, out); })
+      .each("passes", [](const JsonValue& one) { return one.is_object(); })
       .each("tensors", [&](const JsonValue& one) { return read(one, out); })
       .each("conditioning", [&](const JsonValue& one) { return read_conditioning(one, out); });
   Reader sizes(*arena);
   sizes.number("rows", &out->arena.rows).number("bytes", &out->arena.bytes).number("unshared", &out->arena.unshared);
   if (!reader.ok()) return refuse("a directory with a sound \"" + reader.failed() + "\"", "something else");
   if (!sizes.ok()) return refuse("an arena with a sound \"" + sizes.failed() + "\"", "something else");
+  out->directory = json;
   const auto by_key = [](const PlanTensor& a, const PlanTensor& b) { return a.key < b.key; };
   std::sort(out->tensors.begin(), out->tensors.end(), by_key);
   const auto twice = std::adjacent_find(out->tensors.begin(), out->tensors.end(),

@@ -99,6 +99,8 @@ struct PlanContents {
   std::vector<PlanTensor> tensors;  // sorted by key
   std::vector<PlanConditioning> conditioning;
   PlanArena arena;
+  std::string passes = "[]";   // JSON: what the job's passes consist of (pass_outline.h); for people, not read here
+  std::string_view directory;  // all of this as JSON, in the map
 
   // The payload and the checksums of its blocks, in the map.
   std::span<const std::byte> payload;
