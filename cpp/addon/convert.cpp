@@ -60,6 +60,10 @@ std::optional<std::vector<float>> float_array(const Napi::Object& object, const 
   return std::vector<float>(array.Data(), array.Data() + array.ElementLength());
 }
 
+engine::WeightPrecision to_precision(const std::string& name) {
+  return name == "bf16" ? engine::WeightPrecision::bf16 : engine::WeightPrecision::f32;
+}
+
 engine::JobConfig to_job(const Napi::Object& o) {
   engine::JobConfig job;
   job.deployed_bf16 = boolean(o, "deployedBf16");

@@ -30,6 +30,7 @@ export interface PlanCycleOptions {
   readonly device: 'auto' | 'cpu' | 'cuda';
   readonly precision: 'f32' | 'bf16';
   readonly threads?: number;
+  readonly plan?: string;
   /** Actions per second. */
   readonly rate: number;
   readonly mode: 'async' | 'sync';
@@ -241,6 +242,7 @@ export async function runPlanCycle(given: string, options: PlanCycleOptions, con
     device: options.device,
     precision: options.precision,
     ...(options.threads === undefined ? {} : { threads: options.threads }),
+    ...(options.plan === undefined ? {} : { plan: options.plan }),
   };
   bar.update('loading the checkpoint', 0, 1);
   let document: CycleDocument;
@@ -288,6 +290,7 @@ export function registerPlanCycle(program: Command, context: CliContext): void {
     .addOption(new Option('--device <name>', 'where to compute').choices(['auto', 'cpu', 'cuda']).default('auto'))
     .addOption(new Option('--precision <p>', 'arithmetic').choices(['f32', 'bf16']).default('f32'))
     .option('--threads <n>', 'CPU threads (default: all cores but one)', whole(1, 1024))
+    .option('--plan <file>', 'plan of the checkpoint (premotor build)')
     .option('--rate <hz>', 'actions per second', rate, RATE_HZ)
     .addOption(
       new Option('--mode <mode>', 'what must fit: predicting while the robot moves, or while it waits').choices(['async', 'sync']).default('async'),

@@ -26,6 +26,7 @@ export interface RunOptions {
   readonly chunks?: number;
   readonly steps?: StepsOption;
   readonly precision?: 'f32' | 'bf16';
+  readonly plan?: string;
   readonly out?: string;
   /** true: the newest interrupted episode; a text: that of the folder. */
   readonly resume?: string | true;
@@ -37,7 +38,7 @@ const STEPS_MAX = 1000;
 
 /** A configuration with what the command line says otherwise. */
 export function overridden(config: RobotConfig, options: RunOptions): RobotConfig {
-  const { task, seed, chunks, steps, precision, out } = options;
+  const { task, seed, chunks, steps, precision, plan, out } = options;
   // The file's instruction was written for the file's task.
   const { instruction, ...scene } = config.task;
   const kept = task === undefined || task === scene.name ? config.task : scene;
@@ -48,6 +49,7 @@ export function overridden(config: RobotConfig, options: RunOptions): RobotConfi
       ...config.policy,
       ...(steps === undefined ? {} : { video_steps: steps.video, action_steps: steps.action }),
       ...(precision === undefined ? {} : { precision }),
+      ...(plan === undefined ? {} : { plan: resolve(plan) }),
     },
     control: { ...config.control, ...(chunks === undefined ? {} : { chunks_max: chunks }) },
     recording: { ...config.recording, ...(out === undefined ? {} : { out_dir: resolve(out) }) },
@@ -118,6 +120,7 @@ export function registerRun(program: Command, context: CliContext): void {
     .option('--chunks <n>', 'end after so many action chunks', whole(1, CHUNKS_MAX))
     .option('--steps <video/action>', 'denoising steps, such as 5/10', parseSteps)
     .addOption(new Option('--precision <name>', 'how weights are held').choices(['f32', 'bf16']))
+    .option('--plan <file>', 'plan of the checkpoint (premotor build)')
     .option('--out <dir>', 'folder for the animated picture')
     .option('--resume [dir]', 'go on with an interrupted episode: the newest of this configuration, or the journal in a folder')
     .option('--json', 'print the summary as JSON', false)

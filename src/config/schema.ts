@@ -54,6 +54,12 @@ const policy = z.strictObject({
     'how the robot uses the checkpoint (docs/CLI.md, "The job")',
     '`job.json` in `checkpoint_dir`, else the job of the robot type',
   ),
+  plan: note(
+    text.optional(),
+    'the path of a plan file',
+    'weights packed ahead by `premotor build` for this checkpoint and precision (docs/PLAN.md)',
+    'none: they are packed when the policy is loaded',
+  ),
   precision: note(z.enum(['f32', 'bf16']).default('f32'), among(['f32', 'bf16']), 'how weights are held'),
   device: note(z.enum(['auto', 'cpu', 'cuda']).default('auto'), among(['auto', 'cpu', 'cuda']), 'where to compute'),
   threads: note(whole(1, 1024).optional(), wholeWords(1, 1024), 'CPU threads', 'all cores but one'),

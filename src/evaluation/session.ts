@@ -29,7 +29,9 @@ export class EvaluationSession {
   /** Loads the policy with one thread: workers share the cores. Errors: those of loadPolicy. */
   static async open(subject: Subject, configuration: Configuration, loadPolicy: LoadPolicy): Promise<EvaluationSession> {
     const job = configuredJob(subject.job, configuration);
-    const policy = await loadPolicy({ checkpoint: subject.checkpoint, job, precision: configuration.precision, threads: 1, isolate: false });
+    const { checkpoint, plan } = subject;
+    const optional = plan === undefined ? {} : { plan };
+    const policy = await loadPolicy({ checkpoint, job, precision: configuration.precision, threads: 1, isolate: false, ...optional });
     return new EvaluationSession(policy, configuration);
   }
 

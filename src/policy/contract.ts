@@ -119,7 +119,7 @@ export interface LoadPolicyOptions {
   readonly threads?: number;
   /** Run the engine in a child process behind the same interface. */
   readonly isolate?: boolean;
-  /** A plan file built earlier (not supported yet: PLAN_UNSUPPORTED). */
+  /** A plan file of this checkpoint, precision and device, written by `premotor build` (docs/PLAN.md). */
   readonly plan?: string;
   /** Where prompt embeddings are cached; default: $XDG_CACHE_HOME/premotor/prompts. false: no cache. */
   readonly promptCache?: string | false;

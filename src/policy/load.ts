@@ -27,6 +27,8 @@ export interface Settings {
   readonly threads: number;
   readonly isolate: boolean;
   readonly promptCache: string | false | undefined;
+  /** A plan file. */
+  readonly plan: string | undefined;
 }
 
 /** What opening needs from outside; tests bring their own. */
@@ -39,8 +41,9 @@ export interface Parts {
 export async function loadPolicy(options: LoadPolicyOptions): Promise<Policy> {
   const settings = await checkLoadOptions(options);
   if (!settings.isolate) return openWith(settings);
-  const { checkpoint, precision, threads, promptCache, parsed } = settings;
-  const inner: LoadPolicyOptions = { checkpoint, precision, threads, job: parsed.job, ...(promptCache === undefined ? {} : { promptCache }) };
+  const { checkpoint, precision, threads, promptCache, parsed, plan } = settings;
+  const optional = { ...(promptCache === undefined ? {} : { promptCache }), ...(plan === undefined ? {} : { plan }) };
+  const inner: LoadPolicyOptions = { checkpoint, precision, threads, job: parsed.job, ...optional };
   return IsolatedPolicy.open(inner, { warnings: parsed.warnings });
 }
 
@@ -50,10 +53,13 @@ export async function openLocal(options: LoadPolicyOptions, parts: Parts = {}): 
 }
 
 async function openWith(settings: Settings, parts: Parts = {}): Promise<LocalPolicy> {
-  const { checkpoint, parsed, precision, threads } = settings;
+  const { checkpoint, parsed, precision, threads, plan } = settings;
   const native = parts.native ?? loadNative();
-  const hash = await checkpointHash(checkpoint);
-  const engine = await callNative(() => native.openEngine({ checkpoint, job: nativeJobOf(parsed.job, precision), precision, threads }));
+  const open = { checkpoint, job: nativeJobOf(parsed.job, precision), precision, threads, ...(plan === undefined ? {} : { plan }) };
+  // A plan knows the hash of its checkpoint, and the engine refuses another checkpoint: its tensors need not be touched.
+  const known = plan === undefined ? await checkpointHash(checkpoint) : undefined;
+  const engine = await callNative(() => native.openEngine(open));
+  const hash = known ?? engine.info.planCheckpoint ?? '';
   const { backend, weightBytes, cacheBytes, unusedTensors, latentShape, actionShape, parameters } = engine.info;
   const info: PolicyInfo = {
     checkpointHash: hash,
@@ -94,14 +100,12 @@ export async function checkLoadOptions(options: LoadPolicyOptions): Promise<Sett
     throw badOption('threads', `a whole number of 1 .. ${THREADS_MAX}`, threads);
   const precision = checkPrecision(options.precision);
   checkDevice(options.device);
-  if (options.plan !== undefined) {
-    const message = 'plan: plan files are not supported yet. Leave the option out: the checkpoint is prepared when it is loaded.';
-    throw new PremotorError('PLAN_UNSUPPORTED', message, { field: 'plan', expected: 'no plan', found: describe(options.plan) });
-  }
+  const { plan } = options;
+  if (plan !== undefined && (typeof plan !== 'string' || plan === '')) throw badOption('plan', 'the path of a plan file', plan);
   const parsed = await readJob(options.job);
   const folder = resolve(checkpoint);
   checkFolder(folder);
-  return { checkpoint: folder, parsed, precision, threads, isolate, promptCache };
+  return { checkpoint: folder, parsed, precision, threads, isolate, promptCache, plan: plan === undefined ? undefined : resolve(plan) };
 }
 
 function checkPrecision(precision: unknown = 'f32'): 'f32' | 'bf16' {
