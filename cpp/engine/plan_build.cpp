@@ -78,6 +78,11 @@ Status write_tables(const PlanBuildOptions& options, ops::Ops& ops, PlanWriter* 
   std::unique_ptr<Transformer> transformer;
   PREMOTOR_TRY(Transformer::open(options.session.checkpoint + "/transformer", options.session.precision,
                                  rounding_of(job), ops, &transformer, {plan.get(), nullptr}));
+  std::int64_t rows = 0;
+  for (const PassOutline& pass : passes)
+    rows = std::max(rows, pass.guidance_rows * (pass.video_tokens + pass.action_tokens));
+  transformer->reserve(rows);
+  writer->contents().arena = transformer->arena();
   std::vector<std::int64_t> video = options.video_steps, action = options.action_steps;
   video.insert(video.end(), {job.video_steps, job.imagine_steps});
   action.push_back(job.action_steps);

@@ -67,6 +67,7 @@ Status Session::open_parts() {
   // way.
   shape.headroom = 2 * (video_tokens + action_tokens) + std::max(video_tokens, action_tokens);
   shape.dtype = options_.precision == WeightPrecision::bf16 ? ops::Dtype::bf16 : ops::Dtype::f32;
+  transformer_->reserve(shape.guidance_rows * (video_tokens + action_tokens));
   return KvCache::open(shape, &cache_);
 }
 

@@ -34,11 +34,31 @@ bool cancelled(const std::atomic<bool>* cancel) { return cancel != nullptr && ca
 
 }  // namespace
 
-void Transformer::Scratch::fit(std::int64_t rows, std::int64_t width, std::int64_t inner, std::int64_t ffn) {
-  for (std::vector<float>* buffer : {&hidden, &normed}) grow(*buffer, rows * width);
-  for (std::vector<float>* buffer : {&q, &k, &v}) grow(*buffer, rows * inner);
-  grow(attended, rows * std::max(width, inner));
-  grow(up, rows * ffn);
+// Steps of a block: 0 norm, 1 q k v, 2 attention in place of q, 3 out, 4 residual; 5 norm, 6 q, 7 text, 8 out, 9
+// residual; 10 norm, 11 up, 12 down, 13 residual. 14: what follows the last block.
+void Transformer::Scratch::fit(std::int64_t pass_rows, std::int64_t width, std::int64_t inner, std::int64_t ffn) {
+  const std::int64_t wanted[7] = {width, width, inner, inner, inner, std::max(width, inner), ffn};
+  bool grows = false;
+  for (int i = 0; i < 7; ++i) {
+    grows = grows || pass_rows * wanted[i] > floats[i];
+    floats[i] = std::max(floats[i], pass_rows * wanted[i]);
+  }
+  rows = std::max(rows, pass_rows);
+  if (!grows) return;
+  const std::vector<Arena::Span> lives[7] = {
+      {{0, 14}}, {{0, 1}, {5, 6}, {10, 11}, {14, 14}}, {{1, 3}, {6, 8}}, {{1, 2}},
+      {{1, 2}},  {{3, 4}, {8, 9}, {12, 13}},           {{11, 12}}};
+  arena = {};
+  for (int i = 0; i < 7; ++i) arena.declare(floats[i] * static_cast<std::int64_t>(sizeof(float)), lives[i]);
+  arena.solve();
+  arena.allocate();
+  float** const buffers[7] = {&hidden, &normed, &q, &k, &v, &attended, &up};
+  for (Arena::Id i = 0; i < 7; ++i) *buffers[i] = arena.at<float>(i);
+}
+
+void Transformer::reserve(std::int64_t rows) {
+  for (const StreamWeights& stream : streams_) scratch_.fit(rows, stream.width, config_.inner_dim(), stream.ffn_dim);
+  scratch_.row_map.reserve(static_cast<std::size_t>(rows));
 }
 
 void Transformer::linear(const Linear& layer, const float* x, std::int64_t rows, ops::Activation act, float* y) {
@@ -165,7 +185,7 @@ Status Transformer::forward(std::span<const Pass> parts) {
     assert(std::ssize(*pass.write_rows) == pass.frames * pass.tokens_per_frame &&
            std::ssize(pass.rope->cos) == std::ssize(*pass.write_rows) * (config_.attention_head_dim / 2));
     map_rows(pass, scratch_.row_map.data() + first, &conditions);
-    embed(pass, scratch_.hidden.data() + first * stream.width);
+    embed(pass, scratch_.hidden + first * stream.width);
     first += rows_of(pass);
   }
   for (std::int64_t layer = 0; layer < config_.num_layers; ++layer) {
@@ -187,21 +207,21 @@ void Transformer::self_attention(std::span<const Pass> parts, const BlockWeights
                                  bool wanted) {
   const std::int64_t rows = rows_of(parts), width = block.self.q.weight.cols, inner = config_.inner_dim();
   const float* modulation = scratch_.modulation.data();  // shift, scale, gate of attention first
-  ops_.layer_norm({scratch_.hidden.data(), rows, width, config_.eps, nullptr, nullptr, modulation + width, modulation,
-                   6 * width, scratch_.row_map.data(), rounding_, scratch_.normed.data()});
-  linear(block.self.q, scratch_.normed.data(), rows, ops::Activation::none, scratch_.q.data());
-  linear(block.self.k, scratch_.normed.data(), rows, ops::Activation::none, scratch_.k.data());
-  linear(block.self.v, scratch_.normed.data(), rows, ops::Activation::none, scratch_.v.data());
-  ops_.rms_norm(scratch_.q.data(), rows, inner, inner, config_.eps, block.self.norm_q.data(), rounding_);
-  ops_.rms_norm(scratch_.k.data(), rows, inner, inner, config_.eps, block.self.norm_k.data(), rounding_);
+  ops_.layer_norm({scratch_.hidden, rows, width, config_.eps, nullptr, nullptr, modulation + width, modulation,
+                   6 * width, scratch_.row_map.data(), rounding_, scratch_.normed});
+  linear(block.self.q, scratch_.normed, rows, ops::Activation::none, scratch_.q);
+  linear(block.self.k, scratch_.normed, rows, ops::Activation::none, scratch_.k);
+  linear(block.self.v, scratch_.normed, rows, ops::Activation::none, scratch_.v);
+  ops_.rms_norm(scratch_.q, rows, inner, inner, config_.eps, block.self.norm_q.data(), rounding_);
+  ops_.rms_norm(scratch_.k, rows, inner, inner, config_.eps, block.self.norm_k.data(), rounding_);
   std::int64_t first = 0;
   for (const Pass& pass : parts) {
     attend_cache(pass, first, layer, wanted);
     first += rows_of(pass);
   }
   if (!wanted) return;
-  linear(block.self.out, scratch_.q.data(), rows, ops::Activation::none, scratch_.attended.data());
-  ops_.add_gated(scratch_.hidden.data(), scratch_.attended.data(), rows, width, modulation + 2 * width, 6 * width,
+  linear(block.self.out, scratch_.q, rows, ops::Activation::none, scratch_.attended);
+  ops_.add_gated(scratch_.hidden, scratch_.attended, rows, width, modulation + 2 * width, 6 * width,
                  scratch_.row_map.data(), rounding_);
 }
 
@@ -216,13 +236,13 @@ void Transformer::attend_cache(const Pass& pass, std::int64_t first, std::int64_
   const ops::Dtype dtype = cache.shape().dtype;
   for (std::int64_t row = 0; row < pass.guidance_rows; ++row) {
     const std::int64_t at = (first + row * tokens) * inner;
-    float* q = scratch_.q.data() + at;
-    float* k = scratch_.k.data() + at;
+    float* q = scratch_.q + at;
+    float* k = scratch_.k + at;
     ops_.rope(q, tokens, heads, head_dim, inner, pass.rope->cos.data(), pass.rope->sin.data(), rounding_);
     ops_.rope(k, tokens, heads, head_dim, inner, pass.rope->cos.data(), pass.rope->sin.data(), rounding_);
     ops_.store_kv(k, tokens, heads, head_dim, inner, cache.keys(layer, row), dtype, cache.rows(),
                   pass.write_rows->data());
-    ops_.store_kv(scratch_.v.data() + at, tokens, heads, head_dim, inner, cache.values(layer, row), dtype, cache.rows(),
+    ops_.store_kv(scratch_.v + at, tokens, heads, head_dim, inner, cache.values(layer, row), dtype, cache.rows(),
                   pass.write_rows->data());
     if (!wanted) continue;
     const ops::KeyValueView view{cache.keys(layer, row),     cache.values(layer, row),        dtype, cache.rows(),
@@ -233,21 +253,21 @@ void Transformer::attend_cache(const Pass& pass, std::int64_t first, std::int64_
 
 void Transformer::cross_attention(std::span<const Pass> parts, const BlockWeights& block, std::int64_t layer) {
   const std::int64_t rows = rows_of(parts), width = block.cross.q.weight.cols, inner = config_.inner_dim();
-  const float* input = scratch_.hidden.data();
+  const float* input = scratch_.hidden;
   if (!block.norm2_weight.empty()) {
     ops_.layer_norm({input, rows, width, config_.eps, block.norm2_weight.data(), block.norm2_bias.data(), nullptr,
-                     nullptr, 0, nullptr, rounding_, scratch_.normed.data()});
-    input = scratch_.normed.data();
+                     nullptr, 0, nullptr, rounding_, scratch_.normed});
+    input = scratch_.normed;
   }
-  linear(block.cross.q, input, rows, ops::Activation::none, scratch_.q.data());
-  ops_.rms_norm(scratch_.q.data(), rows, inner, inner, config_.eps, block.cross.norm_q.data(), rounding_);
+  linear(block.cross.q, input, rows, ops::Activation::none, scratch_.q);
+  ops_.rms_norm(scratch_.q, rows, inner, inner, config_.eps, block.cross.norm_q.data(), rounding_);
   std::int64_t first = 0;
   for (const Pass& pass : parts) {
     attend_text(pass, first, layer);
     first += rows_of(pass);
   }
-  linear(block.cross.out, scratch_.q.data(), rows, ops::Activation::none, scratch_.attended.data());
-  ops_.add_gated(scratch_.hidden.data(), scratch_.attended.data(), rows, width, nullptr, 0, nullptr, rounding_);
+  linear(block.cross.out, scratch_.q, rows, ops::Activation::none, scratch_.attended);
+  ops_.add_gated(scratch_.hidden, scratch_.attended, rows, width, nullptr, 0, nullptr, rounding_);
 }
 
 void Transformer::attend_text(const Pass& pass, std::int64_t first, std::int64_t layer) {
@@ -260,7 +280,7 @@ void Transformer::attend_text(const Pass& pass, std::int64_t first, std::int64_t
     const std::int64_t plane = text.rows * inner * ops::bytes_of(text.dtype);
     const std::int64_t text_stream = text.streams == 2 ? static_cast<std::int64_t>(pass.modality) : 0;
     const std::byte* k = text.data.data() + (text_stream * config_.num_layers + layer) * 2 * plane;
-    float* q = scratch_.q.data() + (first + row * tokens) * inner;
+    float* q = scratch_.q + (first + row * tokens) * inner;
     const ops::KeyValueView view{k, k + plane, text.dtype, text.rows, nullptr, text.rows, text.last_weight};
     ops_.attention(q, tokens, heads, head_dim, inner, view, scale, rounding_, q, inner);
   }
@@ -269,11 +289,11 @@ void Transformer::attend_text(const Pass& pass, std::int64_t first, std::int64_t
 void Transformer::feed_forward(const StreamWeights& stream, const BlockWeights& block, std::int64_t rows) {
   const std::int64_t width = stream.width;
   const float* modulation = scratch_.modulation.data() + 3 * width;  // shift, scale, gate of the feed-forward part
-  ops_.layer_norm({scratch_.hidden.data(), rows, width, config_.eps, nullptr, nullptr, modulation + width, modulation,
-                   6 * width, scratch_.row_map.data(), rounding_, scratch_.normed.data()});
-  linear(block.ffn_up, scratch_.normed.data(), rows, ops::Activation::gelu_tanh, scratch_.up.data());
-  linear(block.ffn_down, scratch_.up.data(), rows, ops::Activation::none, scratch_.attended.data());
-  ops_.add_gated(scratch_.hidden.data(), scratch_.attended.data(), rows, width, modulation + 2 * width, 6 * width,
+  ops_.layer_norm({scratch_.hidden, rows, width, config_.eps, nullptr, nullptr, modulation + width, modulation,
+                   6 * width, scratch_.row_map.data(), rounding_, scratch_.normed});
+  linear(block.ffn_up, scratch_.normed, rows, ops::Activation::gelu_tanh, scratch_.up);
+  linear(block.ffn_down, scratch_.up, rows, ops::Activation::none, scratch_.attended);
+  ops_.add_gated(scratch_.hidden, scratch_.attended, rows, width, modulation + 2 * width, 6 * width,
                  scratch_.row_map.data(), rounding_);
 }
 
@@ -294,10 +314,9 @@ void Transformer::finish(const Pass& pass, const StreamWeights& stream,
       scale[c] = round_to_bf16(1.0f + round_to_bf16(scale[c])) - 1.0f;
     }
   }
-  ops_.layer_norm({scratch_.hidden.data(), rows, width, config_.eps, nullptr, nullptr,
-                   scratch_.last_modulation.data() + width, scratch_.last_modulation.data(), 2 * width,
-                   scratch_.row_map.data(), rounding_, scratch_.normed.data()});
-  linear(stream.head, scratch_.normed.data(), rows, ops::Activation::none, pass.out);
+  ops_.layer_norm({scratch_.hidden, rows, width, config_.eps, nullptr, nullptr, scratch_.last_modulation.data() + width,
+                   scratch_.last_modulation.data(), 2 * width, scratch_.row_map.data(), rounding_, scratch_.normed});
+  linear(stream.head, scratch_.normed, rows, ops::Activation::none, pass.out);
 }
 
 }  // namespace premotor::engine

@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "base/status.h"
+#include "engine/arena.h"
 #include "engine/config.h"
 #include "engine/kv_cache.h"
 #include "engine/plan_format.h"
@@ -113,6 +114,10 @@ class Transformer {
   // own.
   [[nodiscard]] bool can_pack() const { return streams_[0].blocks == streams_[1].blocks; }
 
+  // Makes room for passes of so many rows, so that they take no memory later, and what that is.
+  void reserve(std::int64_t rows);
+  [[nodiscard]] PlanArena arena() const { return {scratch_.rows, scratch_.arena.bytes(), scratch_.arena.unshared()}; }
+
   // Computes the conditioning of timesteps for a plan, and takes what a plan holds where it is the same bits.
   Status record_conditioning(Modality modality, const std::vector<float>& timesteps, PlanWriter* plan);
   void adopt_conditioning(const PlanContents& plan);
@@ -128,11 +133,17 @@ class Transformer {
     std::vector<float> temb;
     std::vector<float> projection;
   };
-  // Buffers of one pass, grown to the largest pass seen.
+  // Buffers of one pass, grown to the largest pass seen. The first seven share memory where their lives allow.
   struct Scratch {
-    std::vector<float> hidden, normed, q, k, v, attended, up, modulation, last_modulation;
+    float *hidden = nullptr, *normed = nullptr;      // [rows, width]
+    float *q = nullptr, *k = nullptr, *v = nullptr;  // [rows, inner]
+    float *attended = nullptr, *up = nullptr;        // [rows, max(width, inner)], [rows, ffn]
+    std::vector<float> modulation, last_modulation;
     std::vector<std::int32_t> row_map;
-    void fit(std::int64_t rows, std::int64_t width, std::int64_t inner, std::int64_t ffn);
+    Arena arena;
+    std::int64_t rows = 0;        // of the largest pass
+    std::int64_t floats[7] = {};  // of each buffer
+    void fit(std::int64_t pass_rows, std::int64_t width, std::int64_t inner, std::int64_t ffn);
   };
 
   Transformer(TransformerConfig config, ops::Rounding rounding, ops::Ops& ops);

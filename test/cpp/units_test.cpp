@@ -89,7 +89,7 @@ class TransformerProbe {
       scratch.modulation[i] = block_.scale_shift_table[i % static_cast<std::size_t>(6 * width)] + call.temb[i];
     scratch.row_map.resize(static_cast<std::size_t>(rows));
     std::iota(scratch.row_map.begin(), scratch.row_map.end(), 0);
-    std::copy(call.x.begin(), call.x.end(), scratch.hidden.begin());
+    std::copy(call.x.begin(), call.x.end(), scratch.hidden);
     const RopeTable rope{call.cos, call.sin};
     const std::vector<TextKeysValues> text = project(call, width);
     float dummy = 0;
@@ -105,7 +105,7 @@ class TransformerProbe {
     pass.out = &dummy;  // not written here: the head is not part of a block
     BlockResult result;
     const auto attended = [&] {
-      return std::vector<float>(scratch.attended.begin(), scratch.attended.begin() + rows * width);
+      return std::vector<float>(scratch.attended, scratch.attended + rows * width);
     };
     transformer_->self_attention({&pass, 1}, block_, 0, true);
     result.self = attended();
@@ -113,7 +113,7 @@ class TransformerProbe {
     result.cross = attended();
     transformer_->feed_forward(stream, block_, rows);
     result.ffn = attended();
-    result.y.assign(scratch.hidden.begin(), scratch.hidden.begin() + rows * width);
+    result.y.assign(scratch.hidden, scratch.hidden + rows * width);
     return result;
   }
 
