@@ -66,6 +66,7 @@ Status PlanFile::open_for(const std::string& path, const PlanNeed& need, std::un
   if (plan->contents_.payload.size() > checked_at_open_max) {
     plan->checker_ = std::thread([raw = plan.get()] { raw->check_in_background(); });
   } else {
+    plan->file_.populate();
     PREMOTOR_TRY(plan->verify({}, nullptr));
     plan->checked_.store(true);
   }
