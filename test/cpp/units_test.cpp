@@ -104,9 +104,7 @@ class TransformerProbe {
     pass.attended_rows = &call.cache->attended_rows();
     pass.out = &dummy;  // not written here: the head is not part of a block
     BlockResult result;
-    const auto attended = [&] {
-      return std::vector<float>(scratch.attended, scratch.attended + rows * width);
-    };
+    const auto attended = [&] { return std::vector<float>(scratch.attended, scratch.attended + rows * width); };
     transformer_->self_attention({&pass, 1}, block_, 0, true);
     result.self = attended();
     transformer_->cross_attention({&pass, 1}, block_, 0);
