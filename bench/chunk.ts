@@ -12,6 +12,7 @@ import { parseArgs } from 'node:util';
 import { percentile } from '../src/evaluation/statistics.js';
 import { type Frame, loadPolicy, type Policy } from '../src/index.js';
 import { readJob } from '../src/policy/job.js';
+import type { CpuPrecision } from '../src/policy/precision.js';
 import { noise } from './noise.js';
 
 const root = join(dirname(fileURLToPath(import.meta.url)), '..');
@@ -20,7 +21,7 @@ const WARM_UP = 3;
 export interface ChunkBenchOptions {
   readonly checkpoint: string;
   readonly steps: readonly (readonly [video: number, action: number])[];
-  readonly precisions: readonly ('f32' | 'bf16')[];
+  readonly precisions: readonly CpuPrecision[];
   readonly chunks: number;
   readonly threads: number;
 }
@@ -69,9 +70,9 @@ class Subject {
     this.#momentAt = momentAt;
   }
 
-  static async open({ checkpoint, threads }: ChunkBenchOptions, precision: 'f32' | 'bf16', steps: readonly [number, number]): Promise<Subject> {
+  static async open({ checkpoint, threads }: ChunkBenchOptions, precision: CpuPrecision, steps: readonly [number, number]): Promise<Subject> {
     const { job } = await readJob(join(checkpoint, 'job.json'));
-    const policy = await loadPolicy({ checkpoint, job, threads, precision });
+    const policy = await loadPolicy({ checkpoint, job, threads, precision, allowUncertified: true });
     const momentAt = noise(job);
     const subject = new Subject(policy, precision, steps, momentAt);
     await policy.reset({ prompt: job.prompt ?? 'press the red button 3 times' });
@@ -171,7 +172,7 @@ if (process.argv[1] !== undefined && import.meta.url === pathToFileURL(process.a
     {
       checkpoint: values.checkpoint,
       steps: values.steps.split(',').map((pair) => pair.split('/').map(Number) as [number, number]),
-      precisions: values.precision.split(',') as ('f32' | 'bf16')[],
+      precisions: values.precision.split(',') as CpuPrecision[],
       chunks: Number(values.chunks),
       threads: Number(values.threads),
     },

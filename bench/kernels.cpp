@@ -36,13 +36,14 @@ struct Shape {
   std::int64_t n, k;
 };
 
-enum class Kind { unpacked_f32, unpacked_bf16, packed_f32, packed_bf16, packed_bf16_dot, packed_int8 };
-constexpr int kKinds = 6;
-constexpr const char* kKindNames[kKinds] = {"row-major f32", "row-major bf16",  "packed f32",
-                                            "packed bf16",   "packed bf16_dot", "packed int8"};
+enum class Kind { unpacked_f32, unpacked_bf16, packed_f32, packed_bf16, packed_bf16_dot, packed_int8, packed_int4 };
+constexpr int kKinds = 7;
+constexpr const char* kKindNames[kKinds] = {"row-major f32",   "row-major bf16", "packed f32", "packed bf16",
+                                            "packed bf16_dot", "packed int8",    "packed int4"};
 // What a sample of outputs may differ from the exact product of the unrounded operands, root mean square, relative:
-// f32 sums; one factor rounded by 2^-9; both rounded so; both rounded to 1/254 of about four standard deviations.
-constexpr double kErrorMax[kKinds] = {1e-5, 4e-3, 1e-5, 4e-3, 6e-3, 3e-2};
+// f32 sums; one factor rounded by 2^-9; both rounded so; both rounded to 1/254 of about four standard deviations; one
+// to a sixteenth of the range of 32 values.
+constexpr double kErrorMax[kKinds] = {1e-5, 4e-3, 1e-5, 4e-3, 6e-3, 3e-2, 1.2e-1};
 
 // Copies of the weights fill this much, several times a last-level cache.
 constexpr std::int64_t kColdBytes = std::int64_t{256} << 20;
@@ -55,7 +56,7 @@ struct Ceilings {
   ceilings::Peaks peak;
 
   [[nodiscard]] double of(Kind kind) const {
-    if (kind == Kind::packed_bf16_dot && peak.bf16_dot > 0) return peak.bf16_dot;
+    if ((kind == Kind::packed_bf16_dot || kind == Kind::packed_int4) && peak.bf16_dot > 0) return peak.bf16_dot;
     return kind == Kind::packed_int8 && peak.int8_dot > 0 ? peak.int8_dot : peak.f32;
   }
 };

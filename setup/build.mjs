@@ -1,9 +1,10 @@
 /**
  * Builds what is named on the command line: `native` (the addon), `dist` (TypeScript), `tests` (C++ tests), `sanitize` (the same and the addon under
- * ASan and UBSan), `fuzz` (libFuzzer targets, needs clang).
+ * ASan and UBSan), `aarch64` (the engine's C++ tests for 64-bit ARM, needs the cross compiler), `fuzz` (libFuzzer targets, needs clang).
  */
 import { spawnSync } from 'node:child_process';
 import { ensureAddon, ensureDist, ensureNative, ensureTools, runMain, SetupError } from './steps.mjs';
+import { ensureAarch64 } from './test-aarch64.mjs';
 
 /** Debian's clang-14 comes without the plain names. */
 function fuzzCompilers() {
@@ -19,6 +20,7 @@ const targets = {
   dist: ensureDist,
   tests: () => ensureNative('tests', { PREMOTOR_TESTS: 'ON' }),
   sanitize: () => ensureNative('sanitize', { PREMOTOR_TESTS: 'ON', PREMOTOR_SANITIZE: 'ON', PREMOTOR_ADDON: 'ON' }),
+  aarch64: ensureAarch64,
   fuzz: () => ensureNative('fuzz', { PREMOTOR_FUZZ: 'ON', PREMOTOR_SANITIZE: 'ON', ...fuzzCompilers() }),
 };
 

@@ -1,6 +1,7 @@
 /**
  * `npm test`: sets up whatever is missing, builds the native tests and runs every test through tap; arguments go to tap (files, --reporter=...).
  * With --sanitize, the native tests and the golden cases run against a build with AddressSanitizer and UndefinedBehaviorSanitizer.
+ * A whole run builds the engine's tests for 64-bit ARM too (setup/test-aarch64.mjs).
  * With --firmware (npm run test:firmware), the firmware runs in an emulator. The TAP stream is kept in build/tests.tap (build/sanitize.tap,
  * build/firmware.tap), from which .ci/run counts.
  */
@@ -10,6 +11,7 @@ import { createRequire } from 'node:module';
 import { dirname, join, relative } from 'node:path';
 import { createInterface } from 'node:readline';
 import { ensureAddon, ensureDist, ensureNative, ensurePackages, ensureTools, filesBelow, root, run, runMain, SetupError, say } from './steps.mjs';
+import { ensureAarch64 } from './test-aarch64.mjs';
 import { ensureFirmware } from './test-firmware.mjs';
 
 const tapProgram = () => join(dirname(createRequire(join(root, 'package.json')).resolve('tap/package.json')), 'dist', 'esm', 'run.mjs');
@@ -104,5 +106,8 @@ await runMain(() => {
   ensureAddon();
   ensureDist();
   const bin = ensureNative('tests', { PREMOTOR_TESTS: 'ON' });
-  return tap('tests', args, { PREMOTOR_NATIVE_TESTS: bin });
+  // The cross build is for its own test only: a run of other files does without.
+  const files = args.filter((arg) => !arg.startsWith('-'));
+  const arm = files.length === 0 || files.some((file) => file.includes('aarch64')) ? ensureAarch64() : {};
+  return tap('tests', args, { PREMOTOR_NATIVE_TESTS: bin, ...arm });
 });

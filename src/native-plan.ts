@@ -10,7 +10,7 @@ export interface NativeStoppable<T> {
 export interface NativePlanBuild {
   readonly checkpoint: string;
   readonly job: NativeJob;
-  readonly precision: 'f32' | 'bf16';
+  readonly precision: 'f32' | 'bf16' | 'int8' | 'int4';
   readonly threads: number;
   readonly file: string;
   readonly tool: string; // the version of premotor

@@ -195,7 +195,7 @@ export interface NativeEngineModule {
   openEngine(options: {
     checkpoint: string;
     job: NativeJob;
-    precision: 'f32' | 'bf16';
+    precision: 'f32' | 'bf16' | 'int8' | 'int4';
     threads: number;
     plan?: string; // file
   }): Promise<NativeEngine>;

@@ -38,6 +38,16 @@ t.test('only the missing tool is named, and an old CMake counts as missing', asy
   t.match(text, /sudo apt-get install cmake\n/);
 });
 
+t.test('without the cross compiler and the emulator the tests on 64-bit ARM are skipped, and say what is missing', async (t) => {
+  const script = `const { ensureAarch64 } = await import(${JSON.stringify(join(root, 'setup', 'test-aarch64.mjs'))}); console.log(ensureAarch64());`;
+  const options = { env: { PATH: t.testdir({}) }, encoding: 'utf8' } as const;
+  const { status, stdout, stderr } = spawnSync(process.execPath, ['--input-type=module', '-e', script], options);
+  t.equal(status, 0, stderr);
+  t.match(stdout, /^\{\}/, 'no programs to run');
+  if (process.arch === 'arm64') t.pass('named packages', { skip: 'an ARM host needs none' });
+  else t.match(stderr, /SKIPPED: .* Debian packages g\+\+-aarch64-linux-gnu qemu-user-static are missing/);
+});
+
 t.test('an unknown build target is refused', async (t) => {
   const { status, text } = runScript('setup/build.mjs', ['natvie'], process.env);
   t.equal(status, 1);

@@ -90,6 +90,13 @@ void MappedFile::populate() const {
 #endif
 }
 
+void MappedFile::prefer_large_pages() const {
+#if defined(MADV_HUGEPAGE)
+  // Only a wish: most systems keep the pages of files small whatever is asked.
+  if (data_ != nullptr) (void)::madvise(const_cast<std::byte*>(data_), size_, MADV_HUGEPAGE);
+#endif
+}
+
 void MappedFile::release(const std::byte* begin, std::size_t size) const {
   if (data_ == nullptr || begin < data_ || size > size_ || static_cast<std::size_t>(begin - data_) > size_ - size)
     return;

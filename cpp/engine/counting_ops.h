@@ -35,24 +35,29 @@ class CountingOps final : public ops::Ops {
 
   [[nodiscard]] const char* name() const override { return "counting"; }
   [[nodiscard]] ThreadPool& pool() override { return pool_; }
-  void prepare(ops::Matrix* w, ops::Rounding rounding) override;
-  bool prepared_form(const ops::Matrix& w, ops::Rounding rounding, PreparedForm* form) const override;
+  std::int64_t prepare(ops::Matrix* w, ops::Rounding rounding, ops::WeightFormat format) override;
+  bool prepared_form(const ops::Matrix& w, ops::Rounding rounding, ops::WeightFormat format,
+                     PreparedForm* form) const override;
   void write_prepared(const ops::Matrix& w, const PreparedForm& form, void* to) override;
   bool adopt(ops::Matrix* w, const PreparedForm& form, const void* bytes) override;
   [[nodiscard]] std::uint32_t prepared_layout() const override { return 0; }
   void linear(const float* x, std::int64_t m, std::int64_t ldx, const ops::Matrix& w, const float* bias,
               ops::Activation act, ops::Rounding rounding, float* y, std::int64_t ldy) override;
+  void fused_linear(const FusedLinear& args) override;
   void layer_norm(const LayerNorm& args) override;
   void rms_norm(float* x, std::int64_t rows, std::int64_t dim, std::int64_t ldx, float eps, const float* weight,
                 ops::Rounding rounding) override;
   void rope(float* x, std::int64_t rows, std::int64_t heads, std::int64_t head_dim, std::int64_t ldx, const float* cos,
             const float* sin, ops::Rounding rounding) override;
-  void store_kv(const float* x, std::int64_t rows, std::int64_t heads, std::int64_t head_dim, std::int64_t ldx,
-                void* plane, ops::Dtype dtype, std::int64_t capacity, const std::int32_t* slots) override;
+  void cache_heads(const HeadRows& args) override;
+  void store_kv(const StoreKv& args) override;
+  void cached_attention(const CachedAttention& args) override;
   void attention(const float* q, std::int64_t rows, std::int64_t heads, std::int64_t head_dim, std::int64_t ldq,
                  const ops::KeyValueView& kv, float scale, ops::Rounding rounding, float* y, std::int64_t ldy) override;
   void add_gated(float* h, const float* a, std::int64_t rows, std::int64_t dim, const float* gate,
                  std::int64_t gate_stride, const std::int32_t* row_map, ops::Rounding rounding) override;
+  void normalise_channels(const float* x, std::int64_t rows, std::int64_t channels, const float* gamma, bool is_silu,
+                          ops::Rounding rounding, float* y) override;
   void conv3d(const ops::Conv3d& args, ops::Rounding rounding) override;
 
  private:

@@ -1,8 +1,9 @@
 #include "engine/kv_cache.h"
 
+#include <sys/mman.h>
+
 #include <algorithm>
 #include <cassert>
-#include <cstdlib>
 #include <string>
 
 #include "base/half.h"
@@ -10,7 +11,8 @@
 namespace premotor::engine {
 
 KvCache::KvCache(const KvCacheShape& shape) : shape_(shape) {
-  plane_bytes_ = static_cast<std::size_t>(shape.heads * rows() * shape.head_dim * ops::bytes_of(shape.dtype));
+  key_bytes_ = static_cast<std::size_t>(layout().key_bytes());
+  value_bytes_ = static_cast<std::size_t>(layout().value_bytes());
   const auto slots = static_cast<std::size_t>(shape.capacity);
   states_.resize(kMarksMax + 1);
   for (SlotState& state : states_) {
@@ -22,35 +24,41 @@ KvCache::KvCache(const KvCacheShape& shape) : shape_(shape) {
   owned_[0] = true;
   write_slots_.reserve(slots);
   write_rows_.reserve(slots);
-  attended_rows_.reserve(slots);
+  attended_.resize(static_cast<std::size_t>(rows() / ops::kKvPanel));
   busy_.resize(static_cast<std::size_t>(rows()));
 }
 
 Status KvCache::open(const KvCacheShape& shape, std::unique_ptr<KvCache>* out) {
   assert(shape.capacity > 0 && shape.headroom >= 0 && shape.layers > 0 && shape.guidance_rows > 0);
   std::unique_ptr<KvCache> cache(new KvCache(shape));
-  void* pool = std::calloc(static_cast<std::size_t>(shape.layers * shape.guidance_rows * 2), cache->plane_bytes_);
-  if (pool == nullptr) {
+  // Zero pages: what was never written takes no memory, and the layout's padding is zero.
+  const std::size_t size = static_cast<std::size_t>(cache->size_bytes());
+  void* pool = ::mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (pool == MAP_FAILED) {
     return Status::error(
         "OUT_OF_MEMORY",
         "The KV cache needs " + std::to_string(cache->size_bytes()) +
             " bytes, which this system does not give. Use precision bf16, a smaller attn_window or no guidance.");
   }
-  cache->pool_ = {static_cast<std::byte*>(pool), std::free};
+  (void)::madvise(pool, size, MADV_HUGEPAGE);  // a wish
+  cache->pool_ = {static_cast<std::byte*>(pool), Unmap{size}};
   *out = std::move(cache);
   return Status::good();
 }
 
+void KvCache::Unmap::operator()(std::byte* pool) const { ::munmap(pool, size); }
+
 std::int64_t KvCache::size_bytes() const {
-  return static_cast<std::int64_t>(plane_bytes_) * shape_.layers * shape_.guidance_rows * 2;
+  return static_cast<std::int64_t>(key_bytes_ + value_bytes_) * shape_.layers * shape_.guidance_rows;
 }
 
 void* KvCache::keys(std::int64_t layer, std::int64_t guidance_row) {
-  return pool_.get() + plane_bytes_ * static_cast<std::size_t>((layer * shape_.guidance_rows + guidance_row) * 2);
+  return pool_.get() +
+         (key_bytes_ + value_bytes_) * static_cast<std::size_t>(layer * shape_.guidance_rows + guidance_row);
 }
 
 void* KvCache::values(std::int64_t layer, std::int64_t guidance_row) {
-  return static_cast<std::byte*>(keys(layer, guidance_row)) + plane_bytes_;
+  return static_cast<std::byte*>(keys(layer, guidance_row)) + key_bytes_;
 }
 
 const KvCache::SlotState& KvCache::slots() const {
@@ -80,7 +88,7 @@ void KvCache::clear() {
   writing_ = false;
   write_slots_.clear();
   write_rows_.clear();
-  attended_rows_.clear();
+  std::fill(attended_.begin(), attended_.end(), 0u);
 }
 
 // Frees the `need` valid tokens with the lowest ids; among equal ids the lowest slots go first (the reference leaves
@@ -99,8 +107,9 @@ void KvCache::evict(SlotState& state, std::int64_t need) {
   }
 }
 
-// Finds rows that neither this state nor any marked one uses, ascending.
-bool KvCache::take_rows(std::int64_t count) {
+// Finds a row for each of `slots` (ascending) that neither this state nor any marked one uses: its own, else a spare
+// one, else whatever is free.
+bool KvCache::take_rows(const std::vector<std::int32_t>& slots) {
   std::fill(busy_.begin(), busy_.end(), std::uint8_t{0});
   for (int level = 0; level <= depth_; ++level) {
     if (!owned_[static_cast<std::size_t>(level)]) continue;
@@ -109,9 +118,22 @@ bool KvCache::take_rows(std::int64_t count) {
       if (state.id[slot] >= 0) busy_[static_cast<std::size_t>(state.row[slot])] = 1;
   }
   write_rows_.clear();
-  for (std::size_t row = 0; row < busy_.size() && std::ssize(write_rows_) < count; ++row)
-    if (busy_[row] == 0) write_rows_.push_back(static_cast<std::int32_t>(row));
-  return std::ssize(write_rows_) == count;
+  for (const std::int32_t slot : slots) {
+    const bool is_free = busy_[static_cast<std::size_t>(slot)] == 0;
+    if (is_free) busy_[static_cast<std::size_t>(slot)] = 1;
+    write_rows_.push_back(is_free ? slot : -1);
+  }
+  const auto last = static_cast<std::size_t>(shape_.capacity + shape_.headroom);
+  std::size_t tried = 0;  // spare rows first, then around
+  for (std::int32_t& row : write_rows_) {
+    if (row >= 0) continue;
+    const auto candidate = [&] { return (static_cast<std::size_t>(shape_.capacity) + tried) % last; };
+    while (tried < last && busy_[candidate()] != 0) ++tried;
+    if (tried == last) return false;
+    row = static_cast<std::int32_t>(candidate());
+    busy_[candidate()] = 1;
+  }
+  return true;
 }
 
 Status KvCache::begin_write(std::int64_t count, WriteKind kind) {
@@ -125,23 +147,27 @@ Status KvCache::begin_write(std::int64_t count, WriteKind kind) {
   SlotState& state = writable();
   const std::int64_t free = std::count(state.id.begin(), state.id.end(), -1);
   if (free < count) evict(state, count - free);
-  if (!take_rows(count)) {
+  write_slots_.clear();
+  for (std::size_t slot = 0; slot < state.id.size() && std::ssize(write_slots_) < count; ++slot)
+    if (state.id[slot] < 0) write_slots_.push_back(static_cast<std::int32_t>(slot));
+  if (!take_rows(write_slots_)) {
     return Status::error("CACHE_TOO_SMALL",
                          "Speculation needs " + std::to_string(count) + " more rows than the KV cache keeps spare (" +
                              std::to_string(shape_.headroom) + "). Roll back before appending more.");
   }
   const std::int32_t id = *std::max_element(state.id.begin(), state.id.end()) + 1;  // -1 + 1 = 0 when all are free
-  write_slots_.clear();
-  for (std::size_t slot = 0; slot < state.id.size() && std::ssize(write_slots_) < count; ++slot) {
-    if (state.id[slot] >= 0) continue;
+  for (std::size_t i = 0; i < write_slots_.size(); ++i) {
+    const auto slot = static_cast<std::size_t>(write_slots_[i]);
     state.id[slot] = id;
     state.predicted[slot] = kind == WriteKind::predicted ? 1 : 0;
-    state.row[slot] = write_rows_[write_slots_.size()];
-    write_slots_.push_back(static_cast<std::int32_t>(slot));
+    state.row[slot] = write_rows_[i];
   }
-  attended_rows_.clear();
-  for (std::size_t slot = 0; slot < state.id.size(); ++slot)
-    if (state.id[slot] >= 0) attended_rows_.push_back(state.row[slot]);
+  std::fill(attended_.begin(), attended_.end(), 0u);
+  for (std::size_t slot = 0; slot < state.id.size(); ++slot) {
+    if (state.id[slot] < 0) continue;
+    const auto row = static_cast<std::uint32_t>(state.row[slot]);
+    attended_[row / 32] |= std::uint32_t{1} << row % 32;
+  }
   write_kind_ = kind;
   writing_ = true;
   return Status::good();
@@ -199,20 +225,23 @@ std::uint64_t KvCache::checksum(std::uint64_t frame_index) const {
 void KvCache::fill_written(std::uint64_t seed) {
   assert(writing_);
   std::uint64_t random = seed * 2 + 1;
-  for (std::int64_t plane = 0; plane < shape_.layers * shape_.guidance_rows * 2; ++plane) {
-    std::byte* to = pool_.get() + plane_bytes_ * static_cast<std::size_t>(plane);
-    for (std::int64_t head = 0; head < shape_.heads; ++head)
-      for (const std::int32_t row : write_rows_)
-        for (std::int64_t d = 0; d < shape_.head_dim; ++d) {
-          random = random * 6364136223846793005u + 1442695040888963407u;
-          const float value = static_cast<float>(static_cast<std::int64_t>(random >> 40) - (1 << 23)) * 0x1p-25f;
-          const std::int64_t at = (head * rows() + row) * shape_.head_dim + d;
-          if (shape_.dtype == ops::Dtype::bf16)
-            reinterpret_cast<std::uint16_t*>(to)[at] = f32_to_bf16(value);
-          else
-            reinterpret_cast<float*>(to)[at] = value;
-        }
-  }
+  const ops::KvLayout at = layout();
+  const auto put = [&](void* plane, std::int64_t element) {
+    random = random * 6364136223846793005u + 1442695040888963407u;
+    const float value = static_cast<float>(static_cast<std::int64_t>(random >> 40) - (1 << 23)) * 0x1p-25f;
+    if (shape_.dtype == ops::Dtype::bf16)
+      static_cast<std::uint16_t*>(plane)[element] = f32_to_bf16(value);
+    else
+      static_cast<float*>(plane)[element] = value;
+  };
+  for (std::int64_t layer = 0; layer < shape_.layers; ++layer)
+    for (std::int64_t guidance_row = 0; guidance_row < shape_.guidance_rows; ++guidance_row)
+      for (std::int64_t head = 0; head < shape_.heads; ++head)
+        for (const std::int32_t row : write_rows_)
+          for (std::int64_t d = 0; d < shape_.head_dim; ++d) {
+            put(keys(layer, guidance_row), at.key_at(head, row, d));
+            put(values(layer, guidance_row), at.value_at(head, row, d));
+          }
 }
 
 KvCounts KvCache::counts() const {

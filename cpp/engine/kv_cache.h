@@ -6,6 +6,10 @@
 // where a token's keys and values lie in memory; there are a few more rows than slots, so that a write under a mark
 // never overwrites what the marked state still needs. mark, rollback and release only switch between tables of row
 // numbers: O(1), whatever was appended or evicted in between.
+//
+// A slot's token lies in the row of the same number unless a marked state still needs that row. So a committed token,
+// which is written without marks and after every predicted one is dropped, always does: attention, which visits rows in
+// ascending order, computes the same bits over a cache that was rebuilt from its commits.
 #pragma once
 
 #include <cstdint>
@@ -13,6 +17,7 @@
 #include <vector>
 
 #include "base/status.h"
+#include "ops/kv_layout.h"
 #include "ops/ops.h"
 
 namespace premotor::engine {
@@ -54,8 +59,8 @@ class KvCache {
   [[nodiscard]] const std::vector<std::int32_t>& write_rows() const { return write_rows_; }
   // Its slots, ascending: [count].
   [[nodiscard]] const std::vector<std::int32_t>& write_slots() const { return write_slots_; }
-  // The rows of all valid tokens, in slot order; what attention reads.
-  [[nodiscard]] const std::vector<std::int32_t>& attended_rows() const { return attended_rows_; }
+  // The rows of all valid tokens, what attention reads: bit r % 32 of word r / 32, [rows() / 32].
+  [[nodiscard]] const std::vector<std::uint32_t>& attended() const { return attended_; }
   // Ends the write; a temporary one becomes free again.
   void end_write();
   // Drops every predicted token.
@@ -76,10 +81,11 @@ class KvCache {
   [[nodiscard]] const KvCacheShape& shape() const { return shape_; }
   [[nodiscard]] std::int64_t size_bytes() const;
 
-  // Keys and values of one layer and guidance row: [head, rows, head_dim] of shape().dtype.
+  // Keys and values of one layer and guidance row, in the layout of layout().
   [[nodiscard]] void* keys(std::int64_t layer, std::int64_t guidance_row);
   [[nodiscard]] void* values(std::int64_t layer, std::int64_t guidance_row);
-  [[nodiscard]] std::int64_t rows() const { return shape_.capacity + shape_.headroom; }
+  [[nodiscard]] std::int64_t rows() const { return ops::kv_rows(shape_.capacity + shape_.headroom); }
+  [[nodiscard]] ops::KvLayout layout() const { return {shape_.heads, rows(), shape_.head_dim, shape_.dtype}; }
 
   // Per slot, for traces and tests: id (-1 when free), predicted flag, row.
   struct SlotState {
@@ -93,11 +99,15 @@ class KvCache {
   explicit KvCache(const KvCacheShape& shape);
   SlotState& writable();
   void evict(SlotState& state, std::int64_t need);
-  bool take_rows(std::int64_t count);
+  bool take_rows(const std::vector<std::int32_t>& slots);
 
   KvCacheShape shape_;
-  std::unique_ptr<std::byte, void (*)(void*)> pool_{nullptr, nullptr};
-  std::size_t plane_bytes_ = 0;
+  struct Unmap {
+    std::size_t size;
+    void operator()(std::byte* pool) const;
+  };
+  std::unique_ptr<std::byte, Unmap> pool_{nullptr, Unmap{0}};
+  std::size_t key_bytes_ = 0, value_bytes_ = 0;  // of one plane
   // states_[i] is the state at mark i; a state is written only when it is owned (a mark shares the state below until
   // the first change).
   std::vector<SlotState> states_;
@@ -107,7 +117,7 @@ class KvCache {
   bool writing_ = false;
   std::vector<std::int32_t> write_slots_;
   std::vector<std::int32_t> write_rows_;
-  std::vector<std::int32_t> attended_rows_;
+  std::vector<std::uint32_t> attended_;
   std::vector<std::uint8_t> busy_;  // [rows] scratch
 };
 

@@ -3,7 +3,6 @@
 
 #include <algorithm>
 #include <memory>
-#include <numeric>
 #include <utility>
 
 #include "engine/kv_cache.h"
@@ -44,7 +43,8 @@ class Outliner {
   Inputs inputs_[2];
   std::unique_ptr<KvCache> cache_;
   std::vector<TextKeysValues> text_;
-  std::vector<std::int32_t> attended_;
+  std::int64_t entries_ = 0;  // of the full cache
+  std::vector<std::uint32_t> attended_;
 };
 
 Pass Outliner::pass(Modality modality, std::int64_t guidance_rows, bool wanted) {
@@ -70,7 +70,7 @@ Pass Outliner::pass(Modality modality, std::int64_t guidance_rows, bool wanted) 
   pass.text = &text_;
   pass.cache = cache_.get();
   pass.write_rows = &in.write_rows;
-  pass.attended_rows = &attended_;
+  pass.attended = &attended_;
   pass.out = wanted ? in.out.data() : nullptr;
   return pass;
 }
@@ -85,7 +85,7 @@ Status Outliner::add(const std::string& name, std::int64_t per_chunk, const std:
     ops_.take();
     PREMOTOR_TRY(transformer_.forward(passes));
   }
-  PassOutline outline{name, per_chunk, guidance_rows, 0, 0, std::ssize(attended_), folded(ops_.take())};
+  PassOutline outline{name, per_chunk, guidance_rows, 0, 0, entries_, folded(ops_.take())};
   for (const Pass& one : passes)
     (one.modality == Modality::video ? outline.video_tokens : outline.action_tokens) +=
         one.frames * one.tokens_per_frame;
@@ -97,16 +97,18 @@ Status Outliner::run(std::vector<PassOutline>* out) {
   const TransformerConfig& config = transformer_.config();
   const std::int64_t all = job_.guided() ? 2 : 1;
   const std::int64_t chunk = job_.frame_chunk_size * (tokens_per_frame_ + job_.action_per_frame);
-  attended_.resize(static_cast<std::size_t>(job_.attn_window / 2 * chunk));
-  std::iota(attended_.begin(), attended_.end(), 0);
+  entries_ = job_.attn_window / 2 * chunk;
   // One value a token: where it lies is all that a counting pass asks.
   KvCacheShape shape;
   shape.layers = config.num_layers;
   shape.guidance_rows = all;
   shape.heads = shape.head_dim = 1;
-  shape.capacity = std::ssize(attended_);
+  shape.capacity = entries_;
   shape.dtype = cached_;
   PREMOTOR_TRY(KvCache::open(shape, &cache_));
+  attended_.assign(static_cast<std::size_t>(cache_->rows() / 32), 0);
+  for (std::int64_t row = 0; row < entries_; ++row)
+    attended_[static_cast<std::size_t>(row / 32)] |= std::uint32_t{1} << (row % 32);
   const std::vector<float> prompt(static_cast<std::size_t>((kOutlineTextRows - 1) * config.text_dim));
   text_.resize(static_cast<std::size_t>(all));
   for (TextKeysValues& one : text_)
@@ -205,7 +207,7 @@ Status outline_passes(const PlanFile& plan, const std::string& checkpoint, Weigh
   PREMOTOR_TRY(check_job(job, geometry));
   const LatentSize latent = latent_size(job, geometry);
   const std::int64_t tokens_per_frame = (latent.height / config.patch_h) * (latent.width / config.patch_w);
-  const ops::Dtype cached = precision == WeightPrecision::bf16 ? ops::Dtype::bf16 : ops::Dtype::f32;
+  const ops::Dtype cached = precision == WeightPrecision::f32 ? ops::Dtype::f32 : ops::Dtype::bf16;
   return Outliner(*transformer, ops, job, tokens_per_frame, cached).run(out);
 }
 

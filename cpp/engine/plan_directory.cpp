@@ -62,7 +62,7 @@ std::string shown(const PlanTensor& tensor) {
   Object o;
   o.text("key", tensor.key).text("kind", name_of(tensor.kind)).text("dtype", name_of(tensor.dtype));
   o.number("rows", tensor.rows).number("cols", tensor.cols);
-  if (tensor.kind == PlanKind::prepared) o.text("product", tensor.product);
+  if (tensor.kind == PlanKind::prepared) o.text("product", tensor.product).number("group", tensor.group);
   return o.number("at", tensor.at).number("bytes", tensor.bytes).str();
 }
 
@@ -169,7 +169,7 @@ bool read(const JsonValue& json, PlanContents* out) {
       .number("cols", &tensor.cols)
       .number("at", &tensor.at)
       .number("bytes", &tensor.bytes);
-  if (tensor.kind == PlanKind::prepared) reader.text("product", &tensor.product);
+  if (tensor.kind == PlanKind::prepared) reader.text("product", &tensor.product).number("group", &tensor.group);
   if (!reader.ok() || !place(*out, tensor.at, tensor.bytes, &tensor.data)) return false;
   // How many bytes a prepared weight takes is for the backend that adopts it to say.
   if (tensor.kind != PlanKind::prepared && !makes(tensor.rows, tensor.cols, ops::bytes_of(tensor.dtype), tensor.bytes))

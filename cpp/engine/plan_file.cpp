@@ -36,6 +36,7 @@ Status PlanFile::open(const std::string& path, std::unique_ptr<PlanFile>* out) {
     return plan_error(empty ? "PLAN_TRUNCATED" : "PLAN_MISSING", path, "a readable file", mapped.found,
                       "Check the path; premotor build writes plans.");
   }
+  plan->file_.prefer_large_pages();
   PREMOTOR_TRY(parse_plan(plan->file_.bytes(), path, &plan->contents_));
   *out = std::move(plan);
   return Status::good();

@@ -71,7 +71,8 @@ class PlanWriter {
   Status create(const std::string& path);
   // A key that is there already is left: a model reads some tensors twice.
   // A matrix in the form that `ops` prepares, or as it is when there is none or `ops` is null.
-  Status add_matrix(const std::string& key, const ops::Matrix& matrix, ops::Ops* ops, ops::Rounding rounding);
+  Status add_matrix(const std::string& key, const ops::Matrix& matrix, ops::Ops* ops, ops::Rounding rounding,
+                    ops::WeightFormat format = ops::WeightFormat::stored);
   Status add_floats(const std::string& key, std::span<const float> values);
   Status add_conditioning(std::int64_t modality, float timestep, std::span<const float> temb,
                           std::span<const float> projection);

@@ -44,6 +44,7 @@ struct PlanTensor {
   ops::Dtype dtype = ops::Dtype::f32;  // f32 or bf16: of the matrix that it was made of; floats: f32
   std::int64_t rows = 0, cols = 0;     // floats: rows values
   std::string product;                 // prepared: see Ops::PreparedForm
+  std::int64_t group = 0;              // prepared: the same
   std::uint64_t at = 0, bytes = 0;     // in the payload, at a multiple of 64
   const std::byte* data = nullptr;     // into the map
 };

@@ -61,8 +61,8 @@ Status PlanWriter::put(std::span<const std::byte> bytes, std::uint64_t* at) {
 
 Status PlanWriter::added(std::int64_t elements) const { return on_added ? on_added(elements) : Status::good(); }
 
-Status PlanWriter::add_matrix(const std::string& key, const ops::Matrix& matrix, ops::Ops* ops,
-                              ops::Rounding rounding) {
+Status PlanWriter::add_matrix(const std::string& key, const ops::Matrix& matrix, ops::Ops* ops, ops::Rounding rounding,
+                              ops::WeightFormat format) {
   if (!keys_.insert(key).second) return Status::good();
   PlanTensor tensor;
   tensor.key = key;
@@ -70,13 +70,14 @@ Status PlanWriter::add_matrix(const std::string& key, const ops::Matrix& matrix,
   tensor.rows = matrix.rows;
   tensor.cols = matrix.cols;
   ops::Ops::PreparedForm form;
-  if (ops == nullptr || !ops->prepared_form(matrix, rounding, &form)) {
+  if (ops == nullptr || !ops->prepared_form(matrix, rounding, format, &form)) {
     tensor.kind = PlanKind::plain;
     tensor.bytes = static_cast<std::uint64_t>(matrix.rows * matrix.cols * ops::bytes_of(matrix.dtype));
     PREMOTOR_TRY(put({static_cast<const std::byte*>(matrix.data), tensor.bytes}, &tensor.at));
   } else {
     tensor.kind = PlanKind::prepared;
     tensor.product = form.product;
+    tensor.group = form.group;
     tensor.bytes = static_cast<std::uint64_t>(form.bytes);
     const Memory bytes(
         static_cast<std::byte*>(::operator new[](tensor.bytes, std::align_val_t{kPlanAlignment}, std::nothrow)));

@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <cassert>
 #include <cstddef>
-#include <vector>
 
 #include "base/half.h"
 
@@ -22,18 +21,14 @@ struct Tap {
   float far;
 };
 
-// The taps of one axis. Every step is float32 on purpose: the source position of a pixel, and so its weights, must
-// round as the reference's.
-std::vector<Tap> make_taps(std::int64_t in, std::int64_t out) {
+// The tap of output i of an axis. Every step is float32 on purpose: the source position of a pixel, and so its weights,
+// must round as the reference's.
+Tap tap_of(std::int64_t i, std::int64_t in, std::int64_t out) {
   const float scale = static_cast<float>(in) / static_cast<float>(out);
-  std::vector<Tap> taps(static_cast<std::size_t>(out));
-  for (std::int64_t i = 0; i < out; ++i) {
-    const float position = std::max(fused(scale, static_cast<float>(i) + 0.5f, -0.5f), 0.0f);
-    const std::int64_t first = std::min(static_cast<std::int64_t>(position), in - 1);
-    const float far = std::clamp(position - static_cast<float>(first), 0.0f, 1.0f);
-    taps[static_cast<std::size_t>(i)] = {first, std::min(first + 1, in - 1), 1.0f - far, far};
-  }
-  return taps;
+  const float position = std::max(fused(scale, static_cast<float>(i) + 0.5f, -0.5f), 0.0f);
+  const std::int64_t first = std::min(static_cast<std::int64_t>(position), in - 1);
+  const float far = std::clamp(position - static_cast<float>(first), 0.0f, 1.0f);
+  return {first, std::min(first + 1, in - 1), 1.0f - far, far};
 }
 
 // Calls visit(index of the pixel value, index of the folded value) for every value of one frame, in the order of the
@@ -53,16 +48,25 @@ void for_each_pair(std::int64_t height, std::int64_t width, std::int64_t channel
 void resize_bilinear(const std::uint8_t* rgb, std::int64_t height, std::int64_t width, std::int64_t out_height,
                      std::int64_t out_width, float* out) {
   assert(height >= 1 && width >= 1 && out_height >= 1 && out_width >= 1);
-  const std::vector<Tap> rows = make_taps(height, out_height), columns = make_taps(width, out_width);
-  for (const Tap& row : rows) {
-    const std::uint8_t* above = rgb + row.first * width * 3;
-    const std::uint8_t* below = rgb + row.second * width * 3;
-    for (const Tap& column : columns) {
-      for (std::int64_t c = 0; c < 3; ++c) {
-        const std::int64_t left = column.first * 3 + c, right = column.second * 3 + c;
-        const float top = fused(column.near, above[left], column.far * above[right]);
-        const float bottom = fused(column.near, below[left], column.far * below[right]);
-        *out++ = fused(row.near, top, row.far * bottom);
+  // A strip of columns at a time, whose taps serve all rows.
+  constexpr std::int64_t kStrip = 128;
+  Tap columns[kStrip];
+  for (std::int64_t left_end = 0; left_end < out_width; left_end += kStrip) {
+    const std::int64_t count = std::min(kStrip, out_width - left_end);
+    for (std::int64_t i = 0; i < count; ++i) columns[i] = tap_of(left_end + i, width, out_width);
+    for (std::int64_t y = 0; y < out_height; ++y) {
+      const Tap row = tap_of(y, height, out_height);
+      const std::uint8_t* above = rgb + row.first * width * 3;
+      const std::uint8_t* below = rgb + row.second * width * 3;
+      float* to = out + (y * out_width + left_end) * 3;
+      for (std::int64_t i = 0; i < count; ++i) {
+        const Tap& column = columns[i];
+        for (std::int64_t c = 0; c < 3; ++c) {
+          const std::int64_t left = column.first * 3 + c, right = column.second * 3 + c;
+          const float top = fused(column.near, above[left], column.far * above[right]);
+          const float bottom = fused(column.near, below[left], column.far * below[right]);
+          *to++ = fused(row.near, top, row.far * bottom);
+        }
       }
     }
   }

@@ -5,9 +5,10 @@
 
 namespace premotor::engine {
 
-Schedule make_schedule(std::int64_t steps, float shift) {
+void fill_schedule(std::int64_t steps, float shift, Schedule* schedule) {
   assert(steps >= 1 && shift > 0);
-  Schedule schedule;
+  schedule->sigmas.clear();
+  schedule->timesteps.clear();
   // u is linspace(1, 0, N + 1) without its end. Like torch.linspace in float32, the first half counts up from the start
   // and the second half down from the end.
   const float step = -1.0f / static_cast<float>(steps);
@@ -16,17 +17,15 @@ Schedule make_schedule(std::int64_t steps, float shift) {
     const float u =
         i < points / 2 ? 1.0f + step * static_cast<float>(i) : 0.0f - step * static_cast<float>(points - i - 1);
     const float sigma = shift * u / (1.0f + (shift - 1.0f) * u);
-    schedule.sigmas.push_back(sigma);
-    schedule.timesteps.push_back(sigma * 1000.0f);
+    schedule->sigmas.push_back(sigma);
+    schedule->timesteps.push_back(sigma * 1000.0f);
   }
-  return schedule;
 }
 
-std::vector<float> Schedule::loop(std::int64_t exec_steps) const {
-  std::vector<float> visited = timesteps;
-  visited.push_back(0.0f);
-  if (exec_steps >= 0) visited.resize(std::min(visited.size(), static_cast<std::size_t>(exec_steps)));
-  return visited;
+void Schedule::loop(std::int64_t exec_steps, std::vector<float>* visited) const {
+  visited->assign(timesteps.begin(), timesteps.end());
+  visited->push_back(0.0f);
+  if (exec_steps >= 0) visited->resize(std::min(visited->size(), static_cast<std::size_t>(exec_steps)));
 }
 
 float Schedule::step_size(std::size_t i) const {

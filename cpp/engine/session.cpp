@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <chrono>
 
+#include "base/thread_pool.h"
 #include "engine/session_clock.h"
 #include "ops/cpu/cpu_ops.h"
 
@@ -21,18 +22,19 @@ Status Session::open(const SessionOptions& options, std::unique_ptr<Session>* ou
 }
 
 Status Session::open_models() {
-  ops_ = std::make_unique<ops::CpuOps>(options_.threads);
+  // More threads than cores would only take time from each other.
+  ops_ = std::make_unique<ops::CpuOps>(std::min(options_.threads, ThreadPool::usable_cores()));
   PlanUse use;
   if (!options_.plan.empty()) {
     const PlanNeed need{"cpu", name_of(options_.precision), name_of(rounding()), ops_->prepared_layout(),
                         options_.checkpoint};
-    PREMOTOR_TRY(PlanFile::open_for(options_.plan, need, &plan_, options_.plan_checked_at_open_max));
-    use.from = plan_.get();
+    PREMOTOR_TRY(PlanFile::open_for(options_.plan, need, &plan_file_, options_.plan_checked_at_open_max));
+    use.from = plan_file_.get();
   }
   const std::string& folder = options_.checkpoint;
   PREMOTOR_TRY(Transformer::open(folder + "/transformer", options_.precision, rounding(), *ops_, &transformer_, use));
   PREMOTOR_TRY(Vae::open(folder + "/vae", options_.precision, rounding(), *ops_, &vae_, use));
-  if (plan_ != nullptr) transformer_->adopt_conditioning(plan_->contents());
+  if (plan_file_ != nullptr) transformer_->adopt_conditioning(plan_file_->contents());
   return Status::good();
 }
 
@@ -66,7 +68,8 @@ Status Session::open_parts() {
   // predict_next keeps at most the executing and the next chunk beside the committed state, and one pass that is under
   // way.
   shape.headroom = 2 * (video_tokens + action_tokens) + std::max(video_tokens, action_tokens);
-  shape.dtype = options_.precision == WeightPrecision::bf16 ? ops::Dtype::bf16 : ops::Dtype::f32;
+  // Beside quantised weights the rounding of the cache to bfloat16 does not show (docs/PRECISION.md).
+  shape.dtype = options_.precision == WeightPrecision::f32 ? ops::Dtype::f32 : ops::Dtype::bf16;
   transformer_->reserve(shape.guidance_rows * (video_tokens + action_tokens));
   return KvCache::open(shape, &cache_);
 }
@@ -89,16 +92,17 @@ SessionInfo Session::info() const {
   std::copy_n(latent, 4, info.latent_shape);
   std::copy_n(action, 3, info.action_shape);
   info.text_dim = transformer_->config().text_dim;
-  if (plan_ != nullptr) info.plan_checkpoint = plan_->contents().facts.checkpoint;
+  if (plan_file_ != nullptr) info.plan_checkpoint = plan_file_->contents().facts.checkpoint;
   return info;
 }
 
 Status Session::reset(std::span<const float> positive, std::span<const float> negative) {
   PREMOTOR_TRY(check_plan());
+  const ThreadPool::CallerCores cores(ops_->pool());
   episode_ = false;
   frame_index_ = 0;
   init_latent_.clear();
-  pending_.reset();
+  pending_.is_waiting = false;
   cache_->clear();
   for (VaeStreamState& stream : streams_) stream.clear();
   const std::int64_t dim = transformer_->config().text_dim;
@@ -147,7 +151,7 @@ Status Session::check_frames(std::int64_t frames) const {
 // they share their blocks, else two. Every guidance row is written.
 Status Session::write_clean(const float* video, const float* action, std::int64_t frames, std::int64_t frame_start,
                             WriteKind kind, const ProgressCallback& progress) {
-  const std::vector<float> clean = frame_timesteps(frames, 0.0f, false);
+  const std::vector<float>& clean = frame_timesteps(frames, 0.0f, false);
   const std::int64_t rows = cache_->shape().guidance_rows;
   Pass parts[2] = {video_part(video, frames, frame_start, clean, rows, nullptr),
                    action_part(action, frames, frame_start, clean, rows, nullptr)};
@@ -164,13 +168,16 @@ Status Session::write_clean(const float* video, const float* action, std::int64_
 
 Status Session::commit(const CommitArgs& args, CommitResult* out) {
   const Stopwatch total;
+  const ThreadPool::CallerCores cores(ops_->pool());
   std::int64_t frames = 0, encoded = 0;
   PREMOTOR_TRY(check_plan());
   PREMOTOR_TRY(check_commit(args, &frames));
   const std::int64_t channels = transformer_->config().in_channels, plane = latent_plane();
   const bool first = frame_index_ == 0;
-  std::vector<float> latents;
+  std::vector<float>& latents = buffers_.latents;
+  latents.clear();
   if (!args.moments->empty()) PREMOTOR_TRY(encode(*args.moments, args.trace, false, &latents, &encoded));
+  out->timing = {};
   out->timing.encode_ms = total.elapsed_ms();
   std::vector<float>& video = out->latents;
   video.resize(static_cast<std::size_t>(channels * frames * plane));
@@ -179,12 +186,13 @@ Status Session::commit(const CommitArgs& args, CommitResult* out) {
     if (first) to = std::copy_n(init_latent_.data() + c * plane, plane, to);
     std::copy_n(latents.data() + c * encoded * plane, encoded * plane, to);
   }
-  std::vector<float> action(static_cast<std::size_t>(transformer_->config().action_dim * args.action_count));
+  std::vector<float>& action = buffers_.committed_action;
+  action.resize(static_cast<std::size_t>(transformer_->config().action_dim * args.action_count));
   scaler_->normalise(args.actions, args.action_count, rounds(), action.data());
   scaler_->zero_unused(action.data(), args.action_count);
   const Stopwatch passes;
   // A commit is all or nothing: from here on it cannot be stopped.
-  pending_.reset();
+  pending_.is_waiting = false;
   cache_->clear_predicted();
   written_.clear();
   PREMOTOR_TRY(write_clean(video.data(), action.data(), frames, frame_index_, WriteKind::committed, args.progress));
@@ -199,7 +207,7 @@ Status Session::commit(const CommitArgs& args, CommitResult* out) {
                   std::vector<float>(args.actions, args.actions + scaler_->used() * args.action_count));
   args.trace->add("video.input", {1, channels, frames, latent_.height, latent_.width}, std::vector<float>(video));
   args.trace->add("action.input", {1, transformer_->config().action_dim, frames, job_.action_per_frame, 1},
-                  std::move(action));
+                  std::vector<float>(action));
   trace_cache(args.trace);
   return Status::good();
 }

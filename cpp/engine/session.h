@@ -85,6 +85,7 @@ struct ExecutingArgs {
   const float* forecast = nullptr;  // [C, E, h, w]: their frames, or null: they are imagined
 };
 
+// Results may be given again to the next call, which then takes no memory for them.
 struct CommitResult {
   std::int64_t frame_index = 0;
   std::int64_t frames = 0;     // F
@@ -191,19 +192,23 @@ class Session {
   // The last action pass of a closed-loop chunk only writes cache entries that the next commit drops; it runs when
   // something reads them.
   struct PendingPass {
+    bool is_waiting = false;
     std::vector<float> tokens;  // [action_dim, frames * H]
     std::vector<float> frame_timesteps;
     std::int64_t frame_start = 0;
-    std::vector<std::int32_t> write_rows, attended_rows;
+    std::vector<std::int32_t> write_rows;
+    std::vector<std::uint32_t> attended;
   };
   struct PassInput {
     std::vector<float> tokens;  // [tokens, features]
-    RopeTable rope;
-    std::vector<std::int32_t> write_rows, write_slots, attended_rows;  // of the cache
+    RopeTable rope;             // of the frames from rope_start on
+    std::int64_t rope_start = -1, rope_frames = 0;
+    std::vector<std::int32_t> write_rows, write_slots;  // of the cache
+    std::vector<std::uint32_t> attended;
   };
   enum class LastAction : std::uint8_t { run, defer, skip };
   // One chunk's denoising.
-  struct ChunkPlan {
+  struct ChunkPlan {  // plan_chunk sets all of it: a plan is filled again and again
     std::int64_t frame_start = 0, frames = 0;
     const float* condition = nullptr;  // [C, h, w] latent of frame 0 of the episode, or null
     Schedule video, action;
@@ -217,6 +222,16 @@ class Session {
     const ProgressCallback* progress = nullptr;
     const char* video_stage = "video";
   };
+  // What a call works in. Kept, so that calls which follow one another take no memory.
+  struct Buffers {
+    std::vector<float> video, action;                  // of the chunk being denoised, [C, K, h, w], [action_dim, K, H]
+    std::vector<float> out, guided, velocity, wanted;  // of one step
+    std::vector<float> timesteps;                      // of one pass' frames
+    std::vector<float> latents, committed_action;      // of a commit
+    std::vector<float> executing_video, executing_action;
+    std::vector<std::vector<float>> pixels, moments;  // of each camera of a group
+    std::vector<float> normal;                        // one camera's latents, channels last
+  };
   struct CameraGroup {  // cameras that share size and trace name
     std::string trace_name;
     std::int64_t first = 0, count = 0, height = 0, width = 0;
@@ -226,18 +241,17 @@ class Session {
   Status open_parts();
   Status open_models();
   // What every call asks first: whether the plan's bytes are found to be damaged. Error: PLAN_DAMAGED.
-  [[nodiscard]] Status check_plan() const { return plan_ == nullptr ? Status::good() : plan_->damage(); }
+  [[nodiscard]] Status check_plan() const { return plan_file_ == nullptr ? Status::good() : plan_file_->damage(); }
   Status encode(const std::vector<Moment>& moments, Trace* trace, bool trace_vae, std::vector<float>* latents,
                 std::int64_t* frames);
   Status encode_camera(const std::vector<Moment>& moments, const CameraGroup& group, std::int64_t camera,
                        std::vector<float>* pixels, std::vector<float>* moments_out, std::int64_t* frames);
   void place_latent(const std::vector<float>& mu, std::int64_t frames, const CameraGroup& group, std::int64_t camera,
-                    std::vector<float>* latents) const;
-  void trace_vae(Trace* trace, const CameraGroup& group, std::int64_t count, std::int64_t frames,
-                 const std::vector<std::vector<float>>& pixels, const std::vector<std::vector<float>>& moments) const;
+                    std::vector<float>* latents);
+  void trace_vae(Trace* trace, const CameraGroup& group, std::int64_t count, std::int64_t frames) const;
   Status predict_checked(const PredictArgs& args, ChunkResult* out);
   Status run_pending();
-  ChunkPlan plan_chunk(const PredictArgs& args, std::int64_t frame_start) const;
+  void plan_chunk(const PredictArgs& args, std::int64_t frame_start, ChunkPlan* plan) const;
   Status denoise_video(const ChunkPlan& plan, std::vector<float>* x, Timing* timing);
   Status denoise_action(const ChunkPlan& plan, std::vector<float>* x, Timing* timing);
   Status last_action_pass(const ChunkPlan& plan, const std::vector<float>& x, std::size_t step, float timestep,
@@ -259,8 +273,8 @@ class Session {
   void step(std::vector<float>* x, const std::vector<float>& velocity, float size) const;
   void make_noise(const PredictArgs& args, std::int64_t frame_start, std::vector<float>* video,
                   std::vector<float>* action) const;
-  std::vector<float> frame_timesteps(std::int64_t frames, float timestep, bool first_is_clean) const;
-  void finish_chunk(const std::vector<float>& video, std::vector<float> action, Trace* trace, ChunkResult* out) const;
+  const std::vector<float>& frame_timesteps(std::int64_t frames, float timestep, bool first_is_clean);
+  void finish_chunk(Trace* trace, ChunkResult* out);
   void trace_cache(Trace* trace);
   void trace_schedules(const ChunkPlan& plan) const;
   Status check_commit(const CommitArgs& args, std::int64_t* frames) const;
@@ -283,7 +297,7 @@ class Session {
   JobConfig job_;
   JobGeometry geometry_;
   LatentSize latent_{};
-  std::unique_ptr<PlanFile> plan_;  // outlives what uses its bytes
+  std::unique_ptr<PlanFile> plan_file_;  // outlives what uses its bytes
   std::unique_ptr<ops::Ops> ops_;
   std::unique_ptr<Transformer> transformer_;
   std::unique_ptr<Vae> vae_;
@@ -298,7 +312,9 @@ class Session {
   std::vector<float> init_latent_;       // [C, h, w], empty before the first observation
   std::vector<VaeStreamState> streams_;  // one per camera
   std::vector<TextKeysValues> text_;     // one per guidance row
-  std::optional<PendingPass> pending_;
+  PendingPass pending_;
+  ChunkPlan plan_, imagine_plan_;
+  Buffers buffers_;
   PassInput inputs_[2];                                         // of the passes that run, by modality
   std::vector<std::pair<std::int32_t, std::int32_t>> written_;  // (slot, row) of this call's lasting writes, for traces
 };

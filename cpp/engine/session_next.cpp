@@ -4,6 +4,7 @@
 
 #include "base/half.h"
 #include "base/philox.h"
+#include "base/thread_pool.h"
 #include "engine/session.h"
 #include "engine/session_clock.h"
 
@@ -21,10 +22,15 @@ Status Session::predict_next(const CommitArgs* seen, const ExecutingArgs& execut
                              ChunkResult* out) {
   const Stopwatch total;
   PREMOTOR_TRY(check_plan());
+  const ThreadPool::CallerCores cores(ops_->pool());
   if (!episode_) return Status::error("NO_EPISODE", "predictNext needs an episode: call reset with a prompt first.");
   PREMOTOR_TRY(check_executing(executing));
-  if (seen != nullptr) {
-    out->committed.emplace();
+  out->timing = {};
+  out->imagined.clear();
+  if (seen == nullptr) {
+    out->committed.reset();
+  } else {
+    if (!out->committed) out->committed.emplace();
     PREMOTOR_TRY(commit(*seen, &*out->committed));
     out->timing = out->committed->timing;
   }
@@ -52,7 +58,8 @@ Status Session::imagine(const std::vector<float>& action, std::int64_t frames, c
   dream.video_exec_step = -1;
   dream.guided = args.guided;
   dream.progress = args.progress;
-  ChunkPlan plan = plan_chunk(dream, frame_index_);
+  ChunkPlan& plan = imagine_plan_;
+  plan_chunk(dream, frame_index_, &plan);
   plan.frames = frames;
   plan.video_loop.pop_back();  // the pass at t = 0 would only write the cache
   plan.video_full = plan.video_writes = false;
@@ -78,8 +85,9 @@ Status Session::imagine(const std::vector<float>& action, std::int64_t frames, c
 Status Session::append_executing(const ExecutingArgs& executing, const PredictArgs& args, ChunkResult* out) {
   const Stopwatch watch;
   const std::int64_t frames = executing.frames, count = frames * job_.action_per_frame;
-  std::vector<float> action(static_cast<std::size_t>(transformer_->config().action_dim * count));
-  std::vector<float> video(static_cast<std::size_t>(transformer_->config().in_channels * frames * latent_plane()));
+  std::vector<float>&action = buffers_.executing_action, &video = buffers_.executing_video;
+  action.resize(static_cast<std::size_t>(transformer_->config().action_dim * count));
+  video.resize(static_cast<std::size_t>(transformer_->config().in_channels * frames * latent_plane()));
   scaler_->normalise(executing.actions, count, rounds(), action.data());
   scaler_->zero_unused(action.data(), count);
   if (executing.forecast != nullptr) {
@@ -101,14 +109,15 @@ Status Session::append_executing(const ExecutingArgs& executing, const PredictAr
 Status Session::predict_after(const ExecutingArgs& executing, const PredictArgs& args, ChunkResult* out) {
   if (executing.frames > 0) PREMOTOR_TRY(append_executing(executing, args, out));
   const std::int64_t start = frame_index_ + executing.frames;
-  std::vector<float> video, action;
-  ChunkPlan plan = plan_chunk(args, start);
+  std::vector<float>&video = buffers_.video, &action = buffers_.action;
+  ChunkPlan& plan = plan_;
+  plan_chunk(args, start, &plan);
   plan.last_action = args.trace != nullptr ? LastAction::run : LastAction::skip;
   make_noise(args, start, &video, &action);
   PREMOTOR_TRY(denoise_video(plan, &video, &out->timing));
   PREMOTOR_TRY(denoise_action(plan, &action, &out->timing));
   out->frame_index = start;
-  finish_chunk(video, std::move(action), args.trace, out);
+  finish_chunk(args.trace, out);
   return Status::good();
 }
 

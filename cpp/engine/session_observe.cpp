@@ -31,10 +31,11 @@ Status Session::encode_camera(const std::vector<Moment>& moments, const CameraGr
 
 // Puts one camera's normalised latent means into their place in the joined latents [C, frames, h, w].
 void Session::place_latent(const std::vector<float>& moments, std::int64_t frames, const CameraGroup& group,
-                           std::int64_t camera, std::vector<float>* latents) const {
+                           std::int64_t camera, std::vector<float>* latents) {
   const std::int64_t channels = vae_->config().z_dim;
   const std::int64_t height = group.height / geometry_.spatial_factor, width = group.width / geometry_.spatial_factor;
-  std::vector<float> normal(static_cast<std::size_t>(frames * height * width * channels));
+  std::vector<float>& normal = buffers_.normal;
+  normal.resize(static_cast<std::size_t>(frames * height * width * channels));
   normalise_latents(vae_->config(), moments.data(), frames * height * width, rounding(), normal.data());
   // The T shape has the half-size cameras on top, side by side, and the first camera below; otherwise cameras lie side
   // by side.
@@ -52,7 +53,9 @@ void Session::place_latent(const std::vector<float>& moments, std::int64_t frame
 Status Session::encode(const std::vector<Moment>& moments, Trace* trace, bool with_vae, std::vector<float>* latents,
                        std::int64_t* frames) {
   for (const CameraGroup& group : groups_) {
-    std::vector<std::vector<float>> pixels(static_cast<std::size_t>(group.count)), encoded(pixels.size());
+    std::vector<std::vector<float>>&pixels = buffers_.pixels, &encoded = buffers_.moments;
+    if (std::ssize(pixels) < group.count) pixels.resize(static_cast<std::size_t>(group.count));
+    encoded.resize(pixels.size());
     for (std::int64_t i = 0; i < group.count; ++i) {
       const std::int64_t camera = group.first + i;
       const auto at = static_cast<std::size_t>(i);
@@ -60,7 +63,7 @@ Status Session::encode(const std::vector<Moment>& moments, Trace* trace, bool wi
       latents->resize(static_cast<std::size_t>(vae_->config().z_dim * *frames * latent_plane()));
       place_latent(encoded[at], *frames, group, camera, latents);
     }
-    if (trace != nullptr && with_vae) trace_vae(trace, group, std::ssize(moments), *frames, pixels, encoded);
+    if (trace != nullptr && with_vae) trace_vae(trace, group, std::ssize(moments), *frames);
   }
   if (trace != nullptr)
     trace->add("obs_latent", {1, vae_->config().z_dim, *frames, latent_.height, latent_.width},
@@ -78,6 +81,7 @@ Status Session::decode(std::span<const float> latents, std::int64_t frames, std:
                          "decode needs latents of " + std::to_string(vae.z_dim) + " channels x frames x " +
                              std::to_string(latent_.height) + " x " + std::to_string(latent_.width) + ", found " +
                              std::to_string(latents.size()) + " values for " + std::to_string(frames) + " frames.");
+  const ThreadPool::CallerCores cores(ops_->pool());
   std::vector<float> last(latents.size());  // [frames, h, w, C]
   for (std::int64_t c = 0; c < vae.z_dim; ++c)
     for (std::int64_t i = 0; i < frames * plane; ++i)

@@ -5,14 +5,17 @@
 
 #include "base/half.h"
 #include "base/philox.h"
+#include "base/thread_pool.h"
 #include "engine/session.h"
 #include "engine/session_clock.h"
 
 namespace premotor::engine {
 
-std::vector<float> Session::frame_timesteps(std::int64_t frames, float timestep, bool first_is_clean) const {
+// Valid until the next call of this function.
+const std::vector<float>& Session::frame_timesteps(std::int64_t frames, float timestep, bool first_is_clean) {
   const float given = rounds() && job_.input_cast ? round_to_bf16(timestep) : timestep;
-  std::vector<float> timesteps(static_cast<std::size_t>(frames), given);
+  std::vector<float>& timesteps = buffers_.timesteps;
+  timesteps.assign(static_cast<std::size_t>(frames), given);
   if (first_is_clean) timesteps[0] = 0.0f;
   return timesteps;
 }
@@ -27,11 +30,11 @@ Status Session::run_passes(std::span<Pass> parts, WriteKind kind) {
     PassInput& input = inputs_[static_cast<int>(parts[i].modality)];
     input.write_rows = cache_->write_rows();
     input.write_slots = cache_->write_slots();
-    input.attended_rows = cache_->attended_rows();
+    input.attended = cache_->attended();
     parts[i].text = &text_;
     parts[i].cache = cache_.get();
     parts[i].write_rows = &input.write_rows;
-    parts[i].attended_rows = &input.attended_rows;
+    parts[i].attended = &input.attended;
     parts[i].cancel = kind == WriteKind::committed ? nullptr : &cancel_;  // half a commit would lose the episode
   }
   const Status status = transformer_->forward(parts);
@@ -62,7 +65,11 @@ Pass Session::video_part(const float* x, std::int64_t frames, std::int64_t frame
             const float* from = x + (c * frames + f) * plane + (gy * ph + py) * latent_.width + gx * pw;
             to = std::copy_n(from, pw, to);
           }
-  transformer_->rope().video(frame_start, frames, grid_h, grid_w, &input.rope);
+  // Every pass of a chunk has the same positions.
+  if (input.rope_start != frame_start || input.rope_frames != frames)
+    transformer_->rope().video(frame_start, frames, grid_h, grid_w, &input.rope);
+  input.rope_start = frame_start;
+  input.rope_frames = frames;
   return part(Modality::video, frames, grid_h * grid_w, frame_timesteps, guidance_rows, out);
 }
 
@@ -74,7 +81,10 @@ Pass Session::action_part(const float* x, std::int64_t frames, std::int64_t fram
   input.tokens.resize(static_cast<std::size_t>(dim * count));
   for (std::int64_t i = 0; i < count; ++i)
     for (std::int64_t c = 0; c < dim; ++c) input.tokens[static_cast<std::size_t>(i * dim + c)] = x[c * count + i];
-  transformer_->rope().action(frame_start, frames, job_.action_per_frame, rounds() && job_.input_cast, &input.rope);
+  if (input.rope_start != frame_start || input.rope_frames != frames)
+    transformer_->rope().action(frame_start, frames, job_.action_per_frame, rounds() && job_.input_cast, &input.rope);
+  input.rope_start = frame_start;
+  input.rope_frames = frames;
   return part(Modality::action, frames, job_.action_per_frame, frame_timesteps, guidance_rows, out);
 }
 
@@ -125,21 +135,24 @@ void Session::step(std::vector<float>* x, const std::vector<float>& velocity, fl
     (*x)[i] = rounds() ? round_to_bf16((*x)[i] + round_to_bf16(velocity[i] * size)) : (*x)[i] + velocity[i] * size;
 }
 
-Session::ChunkPlan Session::plan_chunk(const PredictArgs& args, std::int64_t frame_start) const {
-  ChunkPlan plan;
+void Session::plan_chunk(const PredictArgs& args, std::int64_t frame_start, ChunkPlan* to) const {
+  ChunkPlan& plan = *to;
   const std::int64_t exec_step = args.video_exec_step != 0 ? args.video_exec_step : job_.video_exec_step;
   plan.frame_start = frame_start;
   plan.frames = job_.frame_chunk_size;
-  plan.video = make_schedule(args.video_steps > 0 ? args.video_steps : job_.video_steps, job_.snr_shift);
-  plan.action = make_schedule(args.action_steps > 0 ? args.action_steps : job_.action_steps, job_.action_snr_shift);
-  plan.video_loop = plan.video.loop(exec_step);
-  plan.action_loop = plan.action.loop(-1);
+  plan.condition = nullptr;
+  fill_schedule(args.video_steps > 0 ? args.video_steps : job_.video_steps, job_.snr_shift, &plan.video);
+  fill_schedule(args.action_steps > 0 ? args.action_steps : job_.action_steps, job_.action_snr_shift, &plan.action);
+  plan.video.loop(exec_step, &plan.video_loop);
+  plan.action.loop(-1, &plan.action_loop);
   plan.video_full = exec_step == -1;
+  plan.video_writes = true;
   plan.guided = args.guided;
   plan.inpaint = args.inpaint;
+  plan.last_action = LastAction::run;
   plan.trace = args.trace;
   plan.progress = &args.progress;
-  return plan;
+  plan.video_stage = "video";
 }
 
 void Session::make_noise(const PredictArgs& args, std::int64_t frame_start, std::vector<float>* video,
@@ -181,14 +194,14 @@ Status Session::denoise_video(const ChunkPlan& plan, std::vector<float>* x, Timi
   const std::int64_t all = cache_->shape().guidance_rows, per_row = channels * frames * plane;
   const float scale = plan.guided ? job_.guidance_scale : 1.0f;
   const std::int64_t ph = geometry_.patch_h, pw = geometry_.patch_w, grid_w = latent_.width / pw;
-  const std::vector<std::int64_t> shape{1, channels, frames, latent_.height, latent_.width};
-  std::vector<float> out(static_cast<std::size_t>(all * per_row)), guided, velocity(static_cast<std::size_t>(per_row));
+  std::vector<float>&out = buffers_.out, &guided = buffers_.guided, &velocity = buffers_.velocity;
+  out.resize(static_cast<std::size_t>(all * per_row));
+  velocity.resize(static_cast<std::size_t>(per_row));
   for (std::size_t i = 0; i < plan.video_loop.size(); ++i) {
     const bool last = i + 1 == plan.video_loop.size(), steps = !last || !plan.video_full;
     const bool writes = last && plan.video_writes;
     // The second guidance row is read when video is guided or when it stays in the cache; a trace shows it always.
     const std::int64_t rows = scale > 1 || writes || plan.trace != nullptr ? all : 1;
-    const std::string name = "video.s" + std::to_string(i);
     if (plan.condition != nullptr) impose_first_frame(x, channels, plane, plan.condition);
     const bool wanted = steps || plan.trace != nullptr;
     PREMOTOR_TRY(video_pass(x->data(), frames, plan.frame_start,
@@ -196,7 +209,8 @@ Status Session::denoise_video(const ChunkPlan& plan, std::vector<float>* x, Timi
                             writes ? WriteKind::predicted : WriteKind::temporary, rows, wanted ? out.data() : nullptr));
     ++timing->video_passes;
     if (plan.trace != nullptr)
-      plan.trace->add(name + ".out", {rows, frames * plane, channels}, std::vector<float>(out));
+      plan.trace->add("video.s" + std::to_string(i) + ".out", {rows, frames * plane, channels},
+                      std::vector<float>(out));
     if (steps) {
       guide(out, scale, per_row, &guided);
       for (std::int64_t c = 0; c < channels; ++c)
@@ -212,6 +226,8 @@ Status Session::denoise_video(const ChunkPlan& plan, std::vector<float>* x, Timi
     }
     if (plan.condition != nullptr) impose_first_frame(x, channels, plane, plan.condition);
     if (plan.trace != nullptr && steps) {
+      const std::string name = "video.s" + std::to_string(i);
+      const std::vector<std::int64_t> shape{1, channels, frames, latent_.height, latent_.width};
       plan.trace->add(name + ".pred", shape, std::vector<float>(velocity));
       plan.trace->add(name + ".x", shape, std::vector<float>(*x));
     }
@@ -229,7 +245,7 @@ Status Session::last_action_pass(const ChunkPlan& plan, const std::vector<float>
   const std::int64_t frames = job_.frame_chunk_size, dim = transformer_->config().action_dim,
                      count = frames * job_.action_per_frame;
   const std::int64_t rows = cache_->shape().guidance_rows;
-  const std::vector<float> timesteps = frame_timesteps(frames, timestep, plan.condition != nullptr);
+  const std::vector<float>& timesteps = frame_timesteps(frames, timestep, plan.condition != nullptr);
   if (plan.last_action == LastAction::skip) return Status::good();
   if (plan.last_action == LastAction::run) {
     std::vector<float> out(static_cast<std::size_t>(plan.trace != nullptr ? rows * count * dim : 0));
@@ -241,8 +257,12 @@ Status Session::last_action_pass(const ChunkPlan& plan, const std::vector<float>
     return Status::good();
   }
   PREMOTOR_TRY(cache_->begin_write(count, WriteKind::predicted));
-  pending_ =
-      PendingPass{std::vector<float>(x), timesteps, plan.frame_start, cache_->write_rows(), cache_->attended_rows()};
+  pending_.is_waiting = true;
+  pending_.tokens = x;
+  pending_.frame_timesteps = timesteps;
+  pending_.frame_start = plan.frame_start;
+  pending_.write_rows = cache_->write_rows();
+  pending_.attended = cache_->attended();
   cache_->end_write();
   return Status::good();
 }
@@ -256,13 +276,14 @@ Status Session::denoise_action(const ChunkPlan& plan, std::vector<float>* x, Tim
   const float scale = plan.guided ? job_.action_guidance_scale : 1.0f;
   // The second guidance row of a denoising pass is read only when actions are guided; a trace shows it all the same.
   const std::int64_t all = cache_->shape().guidance_rows, rows = scale > 1 || plan.trace != nullptr ? all : 1;
-  const std::vector<std::int64_t> shape{1, dim, frames, per_frame, 1};
-  std::vector<float> wanted(static_cast<std::size_t>(plan.inpaint != nullptr ? per_row : 0));
+  std::vector<float>&out = buffers_.out, &guided = buffers_.guided, &velocity = buffers_.velocity,
+  &wanted = buffers_.wanted;
+  out.resize(static_cast<std::size_t>(rows * per_row));
+  velocity.resize(static_cast<std::size_t>(per_row));
+  wanted.resize(static_cast<std::size_t>(plan.inpaint != nullptr ? per_row : 0));
   if (plan.inpaint != nullptr) scaler_->normalise(plan.inpaint->actions, count, rounds(), wanted.data());
-  std::vector<float> out(static_cast<std::size_t>(rows * per_row)), guided, velocity(static_cast<std::size_t>(per_row));
   for (std::size_t i = 0; i < plan.action_loop.size(); ++i) {
     const bool last = i + 1 == plan.action_loop.size();
-    const std::string name = "action.s" + std::to_string(i);
     if (plan.condition != nullptr) impose_first_frame(x, dim, per_frame, nullptr);
     scaler_->zero_unused(x->data(), count);
     if (last) {
@@ -283,6 +304,8 @@ Status Session::denoise_action(const ChunkPlan& plan, std::vector<float>* x, Tim
       if (plan.condition != nullptr) impose_first_frame(x, dim, per_frame, nullptr);
     }
     if (plan.trace != nullptr && !last) {
+      const std::string name = "action.s" + std::to_string(i);
+      const std::vector<std::int64_t> shape{1, dim, frames, per_frame, 1};
       plan.trace->add(name + ".out", {rows, count, dim}, std::vector<float>(out));
       plan.trace->add(name + ".pred", shape, std::vector<float>(velocity));
       plan.trace->add(name + ".x", shape, std::vector<float>(*x));
@@ -294,29 +317,31 @@ Status Session::denoise_action(const ChunkPlan& plan, std::vector<float>* x, Tim
 }
 
 Status Session::run_pending() {
-  if (!pending_) return Status::good();
-  const PendingPass& waiting = *pending_;
+  if (!pending_.is_waiting) return Status::good();
+  const PendingPass& waiting = pending_;
   Pass pass = action_part(waiting.tokens.data(), job_.frame_chunk_size, waiting.frame_start, waiting.frame_timesteps,
                           cache_->shape().guidance_rows, nullptr);
   pass.text = &text_;
   pass.cache = cache_.get();
   pass.write_rows = &waiting.write_rows;
-  pass.attended_rows = &waiting.attended_rows;
+  pass.attended = &waiting.attended;
   pass.cancel = &cancel_;
   PREMOTOR_TRY(transformer_->forward(pass));
-  pending_.reset();
+  pending_.is_waiting = false;
   return Status::good();
 }
 
-void Session::finish_chunk(const std::vector<float>& video, std::vector<float> action, Trace* trace,
-                           ChunkResult* out) const {
+// What was denoised, as the caller gets it.
+void Session::finish_chunk(Trace* trace, ChunkResult* out) {
+  std::vector<float>&video = buffers_.video, &action = buffers_.action;
   const std::int64_t frames = job_.frame_chunk_size, per_frame = job_.action_per_frame, count = frames * per_frame;
   scaler_->zero_unused(action.data(), count);
   out->actions.resize(static_cast<std::size_t>(scaler_->used() * count));
   scaler_->denormalise(action.data(), count, rounds(), out->actions.data());
   out->latents = video;
   if (trace == nullptr) return;
-  trace->add("action.final_norm", {1, transformer_->config().action_dim, frames, per_frame, 1}, std::move(action));
+  trace->add("action.final_norm", {1, transformer_->config().action_dim, frames, per_frame, 1},
+             std::vector<float>(action));
   trace->add("latents", {1, transformer_->config().in_channels, frames, latent_.height, latent_.width},
              std::vector<float>(video));
   trace->add("action", {scaler_->used(), frames, per_frame}, std::vector<float>(out->actions));
@@ -328,6 +353,7 @@ Status Session::predict(const PredictArgs& args, ChunkResult* out) {
   if (frame_index_ == 0 && args.observation == nullptr && init_latent_.empty())
     return Status::error("OBS_REQUIRED",
                          "The first prediction of an episode needs an observation: one picture per camera.");
+  const ThreadPool::CallerCores cores(ops_->pool());
   PREMOTOR_TRY(run_pending());
   // A failed or stopped prediction leaves no trace: the cache rolls back, and so does what the first observation
   // changed.
@@ -342,7 +368,7 @@ Status Session::predict(const PredictArgs& args, ChunkResult* out) {
     return status;
   }
   cache_->rollback();
-  pending_.reset();
+  pending_.is_waiting = false;
   frame_index_ = saved_index;
   if (frame_index_ == 0) init_latent_ = std::move(saved_latent), streams_ = std::move(saved_streams);
   return status;
@@ -350,6 +376,8 @@ Status Session::predict(const PredictArgs& args, ChunkResult* out) {
 
 Status Session::predict_checked(const PredictArgs& args, ChunkResult* out) {
   const Stopwatch total;
+  out->timing = {};
+  out->imagined.clear();
   written_.clear();
   const bool first = frame_index_ == 0;
   if (first && args.observation != nullptr) {
@@ -359,9 +387,10 @@ Status Session::predict_checked(const PredictArgs& args, ChunkResult* out) {
     out->timing.encode_ms = total.elapsed_ms();
     if (args.progress) args.progress("encode", 1, 1);
   }
-  std::vector<float> video, action;
+  std::vector<float>&video = buffers_.video, &action = buffers_.action;
   make_noise(args, frame_index_, &video, &action);
-  ChunkPlan plan = plan_chunk(args, frame_index_);
+  ChunkPlan& plan = plan_;
+  plan_chunk(args, frame_index_, &plan);
   plan.condition = first ? init_latent_.data() : nullptr;
   plan.last_action = args.trace != nullptr || job_.i2va ? LastAction::run : LastAction::defer;
   if (args.trace != nullptr) {
@@ -375,7 +404,7 @@ Status Session::predict_checked(const PredictArgs& args, ChunkResult* out) {
   PREMOTOR_TRY(denoise_video(plan, &video, &out->timing));
   PREMOTOR_TRY(denoise_action(plan, &action, &out->timing));
   out->frame_index = frame_index_;
-  finish_chunk(video, std::move(action), args.trace, out);
+  finish_chunk(args.trace, out);
   if (job_.i2va) frame_index_ += job_.frame_chunk_size;
   if (args.trace != nullptr) trace_cache(args.trace);
   out->timing.total_ms = total.elapsed_ms();

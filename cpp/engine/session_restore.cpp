@@ -1,6 +1,7 @@
 // Rebuilding an episode from what it committed, without its pictures, and filling the cache for measurements.
 #include <algorithm>
 
+#include "base/thread_pool.h"
 #include "engine/session.h"
 #include "engine/stream_state.h"
 
@@ -28,6 +29,7 @@ Status Session::stream_layout(std::vector<VaeStreamState>* layout) const {
 }
 
 Status Session::restore(const RestoreArgs& args) {
+  const ThreadPool::CallerCores cores(ops_->pool());
   PREMOTOR_TRY(reset(args.positive, args.negative));
   episode_ = false;  // until all of it is there
   std::vector<VaeStreamState> layout, streams;
@@ -66,7 +68,7 @@ Status Session::evict_as_prediction() {
 Status Session::occupy() {
   if (!episode_) return Status::error("NO_EPISODE", "occupy needs an episode: call reset with a prompt first.");
   const std::int64_t frames = job_.frame_chunk_size;
-  pending_.reset();
+  pending_.is_waiting = false;
   cache_->clear_predicted();
   while (cache_->counts().valid < cache_->shape().capacity) {
     for (const std::int64_t tokens : {frames * video_tokens_per_frame(), frames * job_.action_per_frame}) {

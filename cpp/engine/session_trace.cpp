@@ -17,16 +17,15 @@ void append_channels_first(const float* from, std::int64_t count, std::int64_t p
 
 }  // namespace
 
-void Session::trace_vae(Trace* trace, const CameraGroup& group, std::int64_t count, std::int64_t frames,
-                        const std::vector<std::vector<float>>& pixels,
-                        const std::vector<std::vector<float>>& moments) const {
+void Session::trace_vae(Trace* trace, const CameraGroup& group, std::int64_t count, std::int64_t frames) const {
   const std::int64_t height = group.height / geometry_.spatial_factor, width = group.width / geometry_.spatial_factor;
   const std::int64_t channels = 2 * vae_->config().z_dim;
   std::vector<float> seen, encoded;
-  for (const std::vector<float>& camera : pixels)
-    append_channels_first(camera.data(), count, group.height * group.width, 3, &seen);
-  for (const std::vector<float>& camera : moments)
-    append_channels_first(camera.data(), frames, height * width, channels, &encoded);
+  for (std::int64_t i = 0; i < group.count; ++i) {
+    const auto camera = static_cast<std::size_t>(i);
+    append_channels_first(buffers_.pixels[camera].data(), count, group.height * group.width, 3, &seen);
+    append_channels_first(buffers_.moments[camera].data(), frames, height * width, channels, &encoded);
+  }
   trace->add(group.trace_name + ".pixels", {group.count, 3, count, group.height, group.width}, std::move(seen));
   trace->add(group.trace_name + ".moments", {group.count, channels, frames, height, width}, std::move(encoded));
 }
@@ -53,6 +52,7 @@ void Session::trace_cache(Trace* trace) {
       kept.emplace_back(slot, row);
   std::sort(kept.begin(), kept.end());
   const std::vector<std::int64_t> all{shape.capacity};
+  const ops::KvLayout layout = cache_->layout();
   for (const std::int64_t layer : {std::int64_t{0}, shape.layers - 1}) {
     const std::string prefix = "kv.L" + std::to_string(layer) + ".";
     if (layer == 0 || shape.layers > 1) {
@@ -71,11 +71,12 @@ void Session::trace_cache(Trace* trace) {
         const void* plane = key ? cache_->keys(layer, guidance_row) : cache_->values(layer, guidance_row);
         for (const auto& [slot, row] : kept) {
           for (std::int64_t head = 0; head < shape.heads; ++head) {
-            const std::int64_t at = (head * cache_->rows() + row) * shape.head_dim;
-            for (std::int64_t d = at; d < at + shape.head_dim; ++d)
+            for (std::int64_t d = 0; d < shape.head_dim; ++d) {
+              const std::int64_t at = key ? layout.key_at(head, row, d) : layout.value_at(head, row, d);
               values.push_back(shape.dtype == ops::Dtype::f32
-                                   ? static_cast<const float*>(plane)[d]
-                                   : bf16_to_f32(static_cast<const std::uint16_t*>(plane)[d]));
+                                   ? static_cast<const float*>(plane)[at]
+                                   : bf16_to_f32(static_cast<const std::uint16_t*>(plane)[at]));
+            }
           }
         }
       }

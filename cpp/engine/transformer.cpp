@@ -34,26 +34,24 @@ bool cancelled(const std::atomic<bool>* cancel) { return cancel != nullptr && ca
 
 }  // namespace
 
-// Steps of a block: 0 norm, 1 q k v, 2 attention in place of q, 3 out, 4 residual; 5 norm, 6 q, 7 text, 8 out, 9
-// residual; 10 norm, 11 up, 12 down, 13 residual. 14: what follows the last block.
+// Steps of a block: 0 q k v, 1 attention, 2 out into the residual; 3 q, 4 text, 5 out; 6 up, 7 down. 8: what follows
+// the last block. Norms go with the products, so that no buffer holds normed rows.
 void Transformer::Scratch::fit(std::int64_t pass_rows, std::int64_t width, std::int64_t inner, std::int64_t ffn) {
-  const std::int64_t wanted[7] = {width, width, inner, inner, inner, std::max(width, inner), ffn};
+  const std::int64_t wanted[kBuffers] = {width, 3 * inner, inner, ffn};
   bool grows = false;
-  for (int i = 0; i < 7; ++i) {
+  for (int i = 0; i < kBuffers; ++i) {
     grows = grows || pass_rows * wanted[i] > floats[i];
     floats[i] = std::max(floats[i], pass_rows * wanted[i]);
   }
   rows = std::max(rows, pass_rows);
   if (!grows) return;
-  const std::vector<Arena::Span> lives[7] = {
-      {{0, 14}}, {{0, 1}, {5, 6}, {10, 11}, {14, 14}}, {{1, 3}, {6, 8}}, {{1, 2}},
-      {{1, 2}},  {{3, 4}, {8, 9}, {12, 13}},           {{11, 12}}};
+  const std::vector<Arena::Span> lives[kBuffers] = {{{0, 8}}, {{0, 1}, {3, 4}}, {{1, 2}, {4, 5}}, {{6, 7}}};
   arena = {};
-  for (int i = 0; i < 7; ++i) arena.declare(floats[i] * static_cast<std::int64_t>(sizeof(float)), lives[i]);
+  for (int i = 0; i < kBuffers; ++i) arena.declare(floats[i] * static_cast<std::int64_t>(sizeof(float)), lives[i]);
   arena.solve();
   arena.allocate();
-  float** const buffers[7] = {&hidden, &normed, &q, &k, &v, &attended, &up};
-  for (Arena::Id i = 0; i < 7; ++i) *buffers[i] = arena.at<float>(i);
+  float** const buffers[kBuffers] = {&hidden, &qkv, &attended, &up};
+  for (Arena::Id i = 0; i < kBuffers; ++i) *buffers[i] = arena.at<float>(i);
 }
 
 void Transformer::reserve(std::int64_t rows) {
@@ -63,6 +61,69 @@ void Transformer::reserve(std::int64_t rows) {
 
 void Transformer::linear(const Linear& layer, const float* x, std::int64_t rows, ops::Activation act, float* y) {
   ops_.linear(x, rows, layer.weight.cols, layer.weight, layer.bias.data(), act, rounding_, y, layer.weight.rows);
+}
+
+// The norm of a block's or the last layer's modulation, by the pass' row map.
+ops::Ops::Norm Transformer::modulated(const float* shift, const float* scale, std::int64_t stride) const {
+  return {config_.eps, nullptr, nullptr, scale, shift, stride, scratch_.row_map.data()};
+}
+
+// y = act(norm(hidden) w^T + bias)
+void Transformer::normed_linear(const ops::Ops::Norm& norm, const Linear& layer, std::int64_t rows, ops::Activation act,
+                                float* y) {
+  ops::Ops::FusedLinear args;
+  args.x = scratch_.hidden;
+  args.m = rows;
+  args.ldx = layer.weight.cols;
+  args.norm = &norm;
+  args.w = &layer.weight;
+  args.bias = layer.bias.data();
+  args.act = act;
+  args.rounding = rounding_;
+  args.y = y;
+  args.ldy = layer.weight.rows;
+  ops_.fused_linear(args);
+}
+
+// hidden += gate * (x w^T + bias); gate by the pass' row map, or 1 when null.
+void Transformer::add_linear(const float* x, const Linear& layer, std::int64_t rows, const float* gate,
+                             std::int64_t gate_stride) {
+  ops::Ops::FusedLinear args;
+  args.x = x;
+  args.m = rows;
+  args.ldx = layer.weight.cols;
+  args.w = &layer.weight;
+  args.bias = layer.bias.data();
+  args.rounding = rounding_;
+  args.is_residual = true;
+  args.gate = gate;
+  args.gate_stride = gate_stride;
+  args.row_map = scratch_.row_map.data();
+  args.y = scratch_.hidden;
+  args.ldy = layer.weight.rows;
+  ops_.fused_linear(args);
+}
+
+// y = norm(x) w^T + bias, all parts side by side in rows of ldy. x: [rows, cols]; norm may be null.
+void Transformer::stacked_linear(const float* x, const ops::Ops::Norm* norm, const StackedLinear& layer,
+                                 std::int64_t rows, std::int64_t cols, float* y, std::int64_t ldy) {
+  ops::Ops::FusedLinear args;
+  args.x = x;
+  args.m = rows;
+  args.ldx = cols;
+  args.norm = norm;
+  args.w = &layer.weight.whole;
+  args.bias = layer.bias.data();
+  args.rounding = rounding_;
+  args.y = y;
+  args.ldy = ldy;
+  if (layer.weight.parts.empty()) return ops_.fused_linear(args);
+  for (const ops::Matrix& part : layer.weight.parts) {
+    args.w = &part;
+    ops_.fused_linear(args);
+    args.bias += part.rows;
+    args.y += part.rows;
+  }
 }
 
 Status Transformer::project_text(const float* embeddings, std::int64_t count, std::int64_t padded_rows,
@@ -78,12 +139,12 @@ Status Transformer::project_text(const float* embeddings, std::int64_t count, st
   std::vector<float> middle(static_cast<std::size_t>(out->rows * inner)), rows(middle.size());
   linear(text_1_, input.data(), out->rows, ops::Activation::gelu_tanh, middle.data());
   linear(text_2_, middle.data(), out->rows, ops::Activation::none, rows.data());
-  const std::int64_t plane = out->rows * inner * ops::bytes_of(dtype);
-  out->data.resize(static_cast<std::size_t>(out->streams * config_.num_layers * 2 * plane));
+  out->layout = {config_.num_attention_heads, ops::kv_rows(out->rows), config_.attention_head_dim, dtype};
+  out->data.assign(static_cast<std::size_t>(out->streams * config_.num_layers * out->plane_bytes()), std::byte{0});
   for (std::int64_t stream = 0; stream < out->streams; ++stream) {
     for (std::int64_t layer = 0; layer < config_.num_layers; ++layer) {
       if (cancelled(cancel)) return aborted();
-      std::byte* k = out->data.data() + (stream * config_.num_layers + layer) * 2 * plane;
+      std::byte* k = out->data.data() + (stream * config_.num_layers + layer) * out->plane_bytes();
       project_text_layer((*streams_[stream].blocks)[static_cast<std::size_t>(layer)], rows, k, out);
     }
   }
@@ -96,13 +157,24 @@ void Transformer::project_text_layer(const BlockWeights& block, const std::vecto
                      head_dim = config_.attention_head_dim;
   std::vector<std::int32_t> slots(static_cast<std::size_t>(out->rows));
   for (std::size_t i = 0; i < slots.size(); ++i) slots[i] = static_cast<std::int32_t>(i);
-  std::vector<float> projected(static_cast<std::size_t>(out->rows * inner));
-  linear(block.cross.k, rows.data(), out->rows, ops::Activation::none, projected.data());
-  ops_.rms_norm(projected.data(), out->rows, inner, inner, config_.eps, block.cross.norm_k.data(), rounding_);
-  ops_.store_kv(projected.data(), out->rows, heads, head_dim, inner, k, out->dtype, out->rows, slots.data());
-  linear(block.cross.v, rows.data(), out->rows, ops::Activation::none, projected.data());
-  std::byte* v = k + out->rows * inner * ops::bytes_of(out->dtype);
-  ops_.store_kv(projected.data(), out->rows, heads, head_dim, inner, v, out->dtype, out->rows, slots.data());
+  std::vector<float> projected(static_cast<std::size_t>(out->rows * 2 * inner));
+  stacked_linear(rows.data(), nullptr, block.cross.kv, out->rows, inner, projected.data(), 2 * inner);
+  ops::Ops::HeadRows args;
+  args.k = projected.data();
+  args.v = projected.data() + inner;
+  args.rows = out->rows;
+  args.heads = heads;
+  args.head_dim = head_dim;
+  args.ld = 2 * inner;
+  args.eps = config_.eps;
+  args.norm_k = block.cross.norm_k.data();
+  args.k_plane = k;
+  args.v_plane = k + out->layout.key_bytes();
+  args.dtype = out->dtype;
+  args.plane_rows = out->layout.rows;
+  args.slots = slots.data();
+  args.rounding = rounding_;
+  ops_.cache_heads(args);
 }
 
 const Transformer::Conditioning& Transformer::condition(Modality modality, float timestep) {
@@ -137,10 +209,12 @@ std::int64_t Transformer::rows_of(std::span<const Pass> parts) {
 }
 
 // Maps every token row of the pass to the conditioning of its frame's timestep; new ones are added. to: [rows].
-void Transformer::map_rows(const Pass& pass, std::int32_t* to, std::vector<const Conditioning*>* conditions) {
+void Transformer::map_rows(const Pass& pass, std::int32_t* to) {
   const std::int64_t tokens = pass.frames * pass.tokens_per_frame;
-  const auto first = static_cast<std::int32_t>(conditions->size());
-  std::vector<float> distinct;
+  std::vector<const Conditioning*>& conditions = scratch_.conditions;
+  std::vector<float>& distinct = scratch_.distinct;
+  const auto first = static_cast<std::int32_t>(conditions.size());
+  distinct.clear();
   for (std::int64_t f = 0; f < pass.frames; ++f) {
     auto at = std::find(distinct.begin(), distinct.end(), pass.frame_timesteps[f]);
     if (at == distinct.end()) at = distinct.insert(at, pass.frame_timesteps[f]);
@@ -149,13 +223,13 @@ void Transformer::map_rows(const Pass& pass, std::int32_t* to, std::vector<const
       std::fill_n(to + row * tokens + f * pass.tokens_per_frame, pass.tokens_per_frame, index);
   }
   for (const float timestep : distinct) condition(pass.modality, timestep);
-  for (const float timestep : distinct) conditions->push_back(&condition(pass.modality, timestep));
+  for (const float timestep : distinct) conditions.push_back(&condition(pass.modality, timestep));
 }
 
 // scale_shift_table + projection for each distinct timestep: [distinct, 6, width], float32 even in a bfloat16
 // deployment.
-void Transformer::block_modulation(const BlockWeights& block, const std::vector<const Conditioning*>& conditions,
-                                   std::int64_t width) {
+void Transformer::block_modulation(const BlockWeights& block, std::int64_t width) {
+  const std::vector<const Conditioning*>& conditions = scratch_.conditions;
   grow(scratch_.modulation, std::ssize(conditions) * 6 * width);
   for (std::size_t i = 0; i < conditions.size(); ++i) {
     float* to = scratch_.modulation.data() + static_cast<std::int64_t>(i) * 6 * width;
@@ -178,20 +252,20 @@ Status Transformer::forward(std::span<const Pass> parts) {
   const std::int64_t rows = rows_of(parts);
   scratch_.fit(rows, stream.width, config_.inner_dim(), stream.ffn_dim);
   scratch_.row_map.resize(static_cast<std::size_t>(rows));
-  std::vector<const Conditioning*> conditions;
+  scratch_.conditions.clear();
   std::int64_t first = 0;
   for (const Pass& pass : parts) {
     assert(parts.size() == 1 || (can_pack() && pass.out == nullptr && pass.guidance_rows == lead.guidance_rows));
     assert(std::ssize(*pass.write_rows) == pass.frames * pass.tokens_per_frame &&
            std::ssize(pass.rope->cos) == std::ssize(*pass.write_rows) * (config_.attention_head_dim / 2));
-    map_rows(pass, scratch_.row_map.data() + first, &conditions);
+    map_rows(pass, scratch_.row_map.data() + first);
     embed(pass, scratch_.hidden + first * stream.width);
     first += rows_of(pass);
   }
   for (std::int64_t layer = 0; layer < config_.num_layers; ++layer) {
     if (cancelled(lead.cancel)) return aborted();
     const BlockWeights& block = (*stream.blocks)[static_cast<std::size_t>(layer)];
-    block_modulation(block, conditions, stream.width);
+    block_modulation(block, stream.width);
     // The last layer's output has no reader when only the cache is wanted.
     const bool wanted = lead.out != nullptr || layer + 1 < config_.num_layers;
     self_attention(parts, block, layer, wanted);
@@ -199,75 +273,80 @@ Status Transformer::forward(std::span<const Pass> parts) {
     cross_attention(parts, block, layer);
     feed_forward(stream, block, rows);
   }
-  if (lead.out != nullptr) finish(lead, stream, conditions, rows);
+  if (lead.out != nullptr) finish(lead, stream, rows);
   return Status::good();
 }
 
 void Transformer::self_attention(std::span<const Pass> parts, const BlockWeights& block, std::int64_t layer,
                                  bool wanted) {
-  const std::int64_t rows = rows_of(parts), width = block.self.q.weight.cols, inner = config_.inner_dim();
+  const std::int64_t rows = rows_of(parts), width = block.self.out.weight.rows, inner = config_.inner_dim();
   const float* modulation = scratch_.modulation.data();  // shift, scale, gate of attention first
-  ops_.layer_norm({scratch_.hidden, rows, width, config_.eps, nullptr, nullptr, modulation + width, modulation,
-                   6 * width, scratch_.row_map.data(), rounding_, scratch_.normed});
-  linear(block.self.q, scratch_.normed, rows, ops::Activation::none, scratch_.q);
-  linear(block.self.k, scratch_.normed, rows, ops::Activation::none, scratch_.k);
-  linear(block.self.v, scratch_.normed, rows, ops::Activation::none, scratch_.v);
-  ops_.rms_norm(scratch_.q, rows, inner, inner, config_.eps, block.self.norm_q.data(), rounding_);
-  ops_.rms_norm(scratch_.k, rows, inner, inner, config_.eps, block.self.norm_k.data(), rounding_);
+  const ops::Ops::Norm norm = modulated(modulation, modulation + width, 6 * width);
+  stacked_linear(scratch_.hidden, &norm, block.self.qkv, rows, width, scratch_.qkv, 3 * inner);
   std::int64_t first = 0;
   for (const Pass& pass : parts) {
-    attend_cache(pass, first, layer, wanted);
+    attend_cache(pass, first, block, layer, wanted);
     first += rows_of(pass);
   }
-  if (!wanted) return;
-  linear(block.self.out, scratch_.q, rows, ops::Activation::none, scratch_.attended);
-  ops_.add_gated(scratch_.hidden, scratch_.attended, rows, width, modulation + 2 * width, 6 * width,
-                 scratch_.row_map.data(), rounding_);
+  if (wanted) add_linear(scratch_.attended, block.self.out, rows, modulation + 2 * width, 6 * width);
 }
 
 // One part's keys and values into the cache, then its queries over it. A part after it may overwrite what this one
 // attended to: it was evicted in between.
-void Transformer::attend_cache(const Pass& pass, std::int64_t first, std::int64_t layer, bool wanted) {
-  const std::int64_t tokens = pass.frames * pass.tokens_per_frame;
-  const std::int64_t inner = config_.inner_dim(), heads = config_.num_attention_heads,
-                     head_dim = config_.attention_head_dim;
+void Transformer::attend_cache(const Pass& pass, std::int64_t first, const BlockWeights& block, std::int64_t layer,
+                               bool wanted) {
+  const std::int64_t tokens = pass.frames * pass.tokens_per_frame, inner = config_.inner_dim();
   KvCache& cache = *pass.cache;
-  const float scale = 1.0f / std::sqrt(static_cast<float>(head_dim));
-  const ops::Dtype dtype = cache.shape().dtype;
+  ops::Ops::HeadRows args;
+  args.rows = tokens;
+  args.heads = config_.num_attention_heads;
+  args.head_dim = config_.attention_head_dim;
+  args.ld = 3 * inner;
+  args.eps = config_.eps;
+  args.norm_q = block.self.norm_q.data();
+  args.norm_k = block.self.norm_k.data();
+  args.cos = pass.rope->cos.data();
+  args.sin = pass.rope->sin.data();
+  args.dtype = cache.shape().dtype;
+  args.plane_rows = cache.rows();
+  args.slots = pass.write_rows->data();
+  args.rounding = rounding_;
+  const float scale = 1.0f / std::sqrt(static_cast<float>(args.head_dim));
   for (std::int64_t row = 0; row < pass.guidance_rows; ++row) {
-    const std::int64_t at = (first + row * tokens) * inner;
-    float* q = scratch_.q + at;
-    float* k = scratch_.k + at;
-    ops_.rope(q, tokens, heads, head_dim, inner, pass.rope->cos.data(), pass.rope->sin.data(), rounding_);
-    ops_.rope(k, tokens, heads, head_dim, inner, pass.rope->cos.data(), pass.rope->sin.data(), rounding_);
-    ops_.store_kv(k, tokens, heads, head_dim, inner, cache.keys(layer, row), dtype, cache.rows(),
-                  pass.write_rows->data());
-    ops_.store_kv(scratch_.v + at, tokens, heads, head_dim, inner, cache.values(layer, row), dtype, cache.rows(),
-                  pass.write_rows->data());
+    const std::int64_t at = first + row * tokens;
+    float* q = scratch_.qkv + at * 3 * inner;
+    args.q = wanted ? q : nullptr;
+    args.k = q + inner;
+    args.v = q + 2 * inner;
+    args.k_plane = cache.keys(layer, row);
+    args.v_plane = cache.values(layer, row);
+    ops_.cache_heads(args);
     if (!wanted) continue;
-    const ops::KeyValueView view{cache.keys(layer, row),     cache.values(layer, row),        dtype, cache.rows(),
-                                 pass.attended_rows->data(), std::ssize(*pass.attended_rows), 1.0f};
-    ops_.attention(q, tokens, heads, head_dim, inner, view, scale, rounding_, q, inner);
+    const ops::CachedView view{args.k_plane, args.v_plane, args.dtype, cache.rows(), pass.attended->data(), 0, 1.0f};
+    ops_.cached_attention(
+        {q, tokens, args.heads, args.head_dim, args.ld, view, scale, rounding_, scratch_.attended + at * inner, inner});
   }
 }
 
 void Transformer::cross_attention(std::span<const Pass> parts, const BlockWeights& block, std::int64_t layer) {
-  const std::int64_t rows = rows_of(parts), width = block.cross.q.weight.cols, inner = config_.inner_dim();
-  const float* input = scratch_.hidden;
-  if (!block.norm2_weight.empty()) {
-    ops_.layer_norm({input, rows, width, config_.eps, block.norm2_weight.data(), block.norm2_bias.data(), nullptr,
-                     nullptr, 0, nullptr, rounding_, scratch_.normed});
-    input = scratch_.normed;
+  const std::int64_t rows = rows_of(parts), inner = config_.inner_dim();
+  float* q = scratch_.qkv;
+  if (block.norm2_weight.empty()) {
+    linear(block.cross.q, scratch_.hidden, rows, ops::Activation::none, q);
+  } else {
+    ops::Ops::Norm norm;
+    norm.eps = config_.eps;
+    norm.weight = block.norm2_weight.data();
+    norm.bias = block.norm2_bias.data();
+    normed_linear(norm, block.cross.q, rows, ops::Activation::none, q);
   }
-  linear(block.cross.q, input, rows, ops::Activation::none, scratch_.q);
-  ops_.rms_norm(scratch_.q, rows, inner, inner, config_.eps, block.cross.norm_q.data(), rounding_);
+  ops_.rms_norm(q, rows, inner, inner, config_.eps, block.cross.norm_q.data(), rounding_);
   std::int64_t first = 0;
   for (const Pass& pass : parts) {
     attend_text(pass, first, layer);
     first += rows_of(pass);
   }
-  linear(block.cross.out, scratch_.q, rows, ops::Activation::none, scratch_.attended);
-  ops_.add_gated(scratch_.hidden, scratch_.attended, rows, width, nullptr, 0, nullptr, rounding_);
+  add_linear(scratch_.attended, block.cross.out, rows, nullptr, 0);
 }
 
 void Transformer::attend_text(const Pass& pass, std::int64_t first, std::int64_t layer) {
@@ -277,30 +356,28 @@ void Transformer::attend_text(const Pass& pass, std::int64_t first, std::int64_t
   const float scale = 1.0f / std::sqrt(static_cast<float>(head_dim));
   for (std::int64_t row = 0; row < pass.guidance_rows; ++row) {
     const TextKeysValues& text = (*pass.text)[static_cast<std::size_t>(row)];
-    const std::int64_t plane = text.rows * inner * ops::bytes_of(text.dtype);
     const std::int64_t text_stream = text.streams == 2 ? static_cast<std::int64_t>(pass.modality) : 0;
-    const std::byte* k = text.data.data() + (text_stream * config_.num_layers + layer) * 2 * plane;
-    float* q = scratch_.q + (first + row * tokens) * inner;
-    const ops::KeyValueView view{k, k + plane, text.dtype, text.rows, nullptr, text.rows, text.last_weight};
-    ops_.attention(q, tokens, heads, head_dim, inner, view, scale, rounding_, q, inner);
+    const std::byte* k = text.data.data() + (text_stream * config_.num_layers + layer) * text.plane_bytes();
+    const std::int64_t at = (first + row * tokens) * inner;
+    const ops::CachedView view{
+        k, k + text.layout.key_bytes(), text.dtype, text.layout.rows, nullptr, text.rows, text.last_weight};
+    ops_.cached_attention(
+        {scratch_.qkv + at, tokens, heads, head_dim, inner, view, scale, rounding_, scratch_.attended + at, inner});
   }
 }
 
 void Transformer::feed_forward(const StreamWeights& stream, const BlockWeights& block, std::int64_t rows) {
   const std::int64_t width = stream.width;
   const float* modulation = scratch_.modulation.data() + 3 * width;  // shift, scale, gate of the feed-forward part
-  ops_.layer_norm({scratch_.hidden, rows, width, config_.eps, nullptr, nullptr, modulation + width, modulation,
-                   6 * width, scratch_.row_map.data(), rounding_, scratch_.normed});
-  linear(block.ffn_up, scratch_.normed, rows, ops::Activation::gelu_tanh, scratch_.up);
-  linear(block.ffn_down, scratch_.up, rows, ops::Activation::none, scratch_.attended);
-  ops_.add_gated(scratch_.hidden, scratch_.attended, rows, width, modulation + 2 * width, 6 * width,
-                 scratch_.row_map.data(), rounding_);
+  normed_linear(modulated(modulation, modulation + width, 6 * width), block.ffn_up, rows, ops::Activation::gelu_tanh,
+                scratch_.up);
+  add_linear(scratch_.up, block.ffn_down, rows, modulation + 2 * width, 6 * width);
 }
 
 // Final norm with shift and scale from the table plus temb (added, and 1 + scale taken, in bfloat16 in a bfloat16
 // deployment), then the head.
-void Transformer::finish(const Pass& pass, const StreamWeights& stream,
-                         const std::vector<const Conditioning*>& conditions, std::int64_t rows) {
+void Transformer::finish(const Pass& pass, const StreamWeights& stream, std::int64_t rows) {
+  const std::vector<const Conditioning*>& conditions = scratch_.conditions;
   const std::int64_t width = stream.width;
   grow(scratch_.last_modulation, std::ssize(conditions) * 2 * width);
   for (std::size_t i = 0; i < conditions.size(); ++i) {
@@ -314,9 +391,8 @@ void Transformer::finish(const Pass& pass, const StreamWeights& stream,
       scale[c] = round_to_bf16(1.0f + round_to_bf16(scale[c])) - 1.0f;
     }
   }
-  ops_.layer_norm({scratch_.hidden, rows, width, config_.eps, nullptr, nullptr, scratch_.last_modulation.data() + width,
-                   scratch_.last_modulation.data(), 2 * width, scratch_.row_map.data(), rounding_, scratch_.normed});
-  linear(stream.head, scratch_.normed, rows, ops::Activation::none, pass.out);
+  const float* shift = scratch_.last_modulation.data();
+  normed_linear(modulated(shift, shift + width, 2 * width), stream.head, rows, ops::Activation::none, pass.out);
 }
 
 }  // namespace premotor::engine

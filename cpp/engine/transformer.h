@@ -31,13 +31,27 @@ struct Linear {
   std::vector<float> bias;  // [rows]
 };
 
-struct AttentionWeights {
-  Linear q, k, v, out;                // q, k, v: [inner, width]; out: [width, inner]
+// Layers that meet the same input, side by side in one row of results.
+struct StackedLinear {
+  StackedMatrix weight;
+  std::vector<float> bias;  // [rows of all]
+};
+
+struct SelfAttentionWeights {
+  StackedLinear qkv;                  // [3 inner, width]: all of q, then k, then v
+  Linear out;                         // [width, inner]
+  std::vector<float> norm_q, norm_k;  // [inner]
+};
+
+struct CrossAttentionWeights {
+  Linear q, out;                      // [inner, width], [width, inner]
+  StackedLinear kv;                   // [2 inner, inner], of the text
   std::vector<float> norm_q, norm_k;  // [inner]
 };
 
 struct BlockWeights {
-  AttentionWeights self, cross;
+  SelfAttentionWeights self;
+  CrossAttentionWeights cross;
   std::vector<float> norm2_weight, norm2_bias;  // [width]; empty without cross_attn_norm
   Linear ffn_up, ffn_down;                      // [ffn, width], [width, ffn]
   std::vector<float> scale_shift_table;         // [6, width]
@@ -65,8 +79,11 @@ struct TextKeysValues {
   std::int64_t rows = 0;     // real tokens, plus one that stands for all padded rows
   float last_weight = 1.0f;  // how many rows the last one stands for
   ops::Dtype dtype = ops::Dtype::f32;
-  std::vector<std::byte> data;  // [stream][layer][k, v][head, rows, head_dim]
+  std::vector<std::byte> data;  // [stream][layer][keys, values] in the layout of layout()
   std::int64_t streams = 1;
+  ops::KvLayout layout;
+
+  [[nodiscard]] std::int64_t plane_bytes() const { return layout.key_bytes() + layout.value_bytes(); }
 };
 
 // One forward pass of one modality for all guidance rows.
@@ -81,8 +98,8 @@ struct Pass {
   const std::vector<TextKeysValues>* text = nullptr;  // [guidance rows]
   KvCache* cache = nullptr;
   const std::vector<std::int32_t>* write_rows =
-      nullptr;  // [tokens] cache rows that receive this pass's keys and values
-  const std::vector<std::int32_t>* attended_rows = nullptr;  // cache rows to attend, write_rows included
+      nullptr;                                           // [tokens] cache rows that receive this pass's keys and values
+  const std::vector<std::uint32_t>* attended = nullptr;  // cache rows to attend, write_rows included (KvCache)
   float* out = nullptr;  // [guidance rows, tokens, out features]; null: only the cache is wanted
   const std::atomic<bool>* cancel = nullptr;
 };
@@ -133,48 +150,61 @@ class Transformer {
     std::vector<float> temb;
     std::vector<float> projection;
   };
-  // Buffers of one pass, grown to the largest pass seen. The first seven share memory where their lives allow.
+  // Buffers of one pass, grown to the largest pass seen. The first four share memory where their lives allow.
   struct Scratch {
-    float *hidden = nullptr, *normed = nullptr;      // [rows, width]
-    float *q = nullptr, *k = nullptr, *v = nullptr;  // [rows, inner]
-    float *attended = nullptr, *up = nullptr;        // [rows, max(width, inner)], [rows, ffn]
-    std::vector<float> modulation, last_modulation;
+    float* hidden = nullptr;    // [rows, width]
+    float* qkv = nullptr;       // [rows, 3 inner]; of the cross-attention [rows, inner]
+    float* attended = nullptr;  // [rows, inner]
+    float* up = nullptr;        // [rows, ffn]
+    std::vector<float> modulation, last_modulation, distinct;
     std::vector<std::int32_t> row_map;
+    std::vector<const Conditioning*> conditions;
+    static constexpr int kBuffers = 4;
     Arena arena;
-    std::int64_t rows = 0;        // of the largest pass
-    std::int64_t floats[7] = {};  // of each buffer
+    std::int64_t rows = 0;               // of the largest pass
+    std::int64_t floats[kBuffers] = {};  // of each buffer
     void fit(std::int64_t pass_rows, std::int64_t width, std::int64_t inner, std::int64_t ffn);
   };
 
   Transformer(TransformerConfig config, ops::Rounding rounding, ops::Ops& ops);
   Status read(const std::string& folder, WeightPrecision precision, PlanUse plan);
   Status read_parts(WeightReader& reader);
-  Status read_attention(WeightReader& reader, const std::string& prefix, std::int64_t width, std::int64_t key_width,
-                        AttentionWeights* out);
+  Status read_self_attention(WeightReader& reader, const std::string& prefix, std::int64_t width,
+                             SelfAttentionWeights* out);
+  Status read_cross_attention(WeightReader& reader, const std::string& prefix, std::int64_t width,
+                              CrossAttentionWeights* out);
+  static Status read_stacked(WeightReader& reader, std::span<const std::string> prefixes, std::int64_t rows_each,
+                             std::int64_t cols, StackedLinear* out);
   Status read_block(WeightReader& reader, const std::string& prefix, std::int64_t width, std::int64_t ffn,
                     BlockWeights* out);
   Status read_stream(WeightReader& reader, Modality modality, StreamWeights* out);
   Status read_linear(WeightReader& reader, const std::string& prefix, std::int64_t rows, std::int64_t cols,
                      Linear* out);
+  // A linear layer of a block, which a quantised precision quantises.
+  Status read_block_linear(WeightReader& reader, const std::string& prefix, std::int64_t rows, std::int64_t cols,
+                           Linear* out);
   Status read_text_embedder(WeightReader& reader);
 
   void linear(const Linear& layer, const float* x, std::int64_t rows, ops::Activation act, float* y);
+  void normed_linear(const ops::Ops::Norm& norm, const Linear& layer, std::int64_t rows, ops::Activation act, float* y);
+  void add_linear(const float* x, const Linear& layer, std::int64_t rows, const float* gate, std::int64_t gate_stride);
+  void stacked_linear(const float* x, const ops::Ops::Norm* norm, const StackedLinear& layer, std::int64_t rows,
+                      std::int64_t cols, float* y, std::int64_t ldy);
+  [[nodiscard]] ops::Ops::Norm modulated(const float* shift, const float* scale, std::int64_t stride) const;
   void project_text_layer(const BlockWeights& block, const std::vector<float>& rows, std::byte* k, TextKeysValues* out);
   const Conditioning& condition(Modality modality, float timestep);
   // Rows of activations: for each part its guidance rows one after another, [part][guidance row][token].
   static std::int64_t rows_of(const Pass& pass) { return pass.guidance_rows * pass.frames * pass.tokens_per_frame; }
   static std::int64_t rows_of(std::span<const Pass> parts);
   void embed(const Pass& pass, float* to);
-  void map_rows(const Pass& pass, std::int32_t* to, std::vector<const Conditioning*>* conditions);
-  void block_modulation(const BlockWeights& block, const std::vector<const Conditioning*>& conditions,
-                        std::int64_t width);
+  void map_rows(const Pass& pass, std::int32_t* to);
+  void block_modulation(const BlockWeights& block, std::int64_t width);
   void self_attention(std::span<const Pass> parts, const BlockWeights& block, std::int64_t layer, bool wanted);
-  void attend_cache(const Pass& pass, std::int64_t first, std::int64_t layer, bool wanted);
+  void attend_cache(const Pass& pass, std::int64_t first, const BlockWeights& block, std::int64_t layer, bool wanted);
   void cross_attention(std::span<const Pass> parts, const BlockWeights& block, std::int64_t layer);
   void attend_text(const Pass& pass, std::int64_t first, std::int64_t layer);
   void feed_forward(const StreamWeights& stream, const BlockWeights& block, std::int64_t rows);
-  void finish(const Pass& pass, const StreamWeights& stream, const std::vector<const Conditioning*>& conditions,
-              std::int64_t rows);
+  void finish(const Pass& pass, const StreamWeights& stream, std::int64_t rows);
 
   TransformerConfig config_;
   ops::Rounding rounding_;

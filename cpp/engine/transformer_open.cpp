@@ -85,31 +85,60 @@ Status Transformer::read_stream(WeightReader& reader, Modality modality, StreamW
 
 Status Transformer::read_block(WeightReader& reader, const std::string& prefix, std::int64_t width, std::int64_t ffn,
                                BlockWeights* out) {
-  PREMOTOR_TRY(read_attention(reader, prefix + "attn1.", width, width, &out->self));
-  PREMOTOR_TRY(read_attention(reader, prefix + "attn2.", width, config_.inner_dim(), &out->cross));
+  PREMOTOR_TRY(read_self_attention(reader, prefix + "attn1.", width, &out->self));
+  PREMOTOR_TRY(read_cross_attention(reader, prefix + "attn2.", width, &out->cross));
   if (config_.cross_attn_norm) {
     PREMOTOR_TRY(reader.floats(prefix + "norm2.weight", {width}, &out->norm2_weight));
     PREMOTOR_TRY(reader.floats(prefix + "norm2.bias", {width}, &out->norm2_bias));
   }
-  PREMOTOR_TRY(read_linear(reader, prefix + "ffn.net.0.proj", ffn, width, &out->ffn_up));
-  PREMOTOR_TRY(read_linear(reader, prefix + "ffn.net.2", width, ffn, &out->ffn_down));
+  PREMOTOR_TRY(read_block_linear(reader, prefix + "ffn.net.0.proj", ffn, width, &out->ffn_up));
+  PREMOTOR_TRY(read_block_linear(reader, prefix + "ffn.net.2", width, ffn, &out->ffn_down));
   return reader.floats(prefix + "scale_shift_table", {1, 6, width}, &out->scale_shift_table);
 }
 
-Status Transformer::read_attention(WeightReader& reader, const std::string& prefix, std::int64_t width,
-                                   std::int64_t key_width, AttentionWeights* out) {
+Status Transformer::read_self_attention(WeightReader& reader, const std::string& prefix, std::int64_t width,
+                                        SelfAttentionWeights* out) {
   const std::int64_t inner = config_.inner_dim();
-  PREMOTOR_TRY(read_linear(reader, prefix + "to_q", inner, width, &out->q));
-  PREMOTOR_TRY(read_linear(reader, prefix + "to_k", inner, key_width, &out->k));
-  PREMOTOR_TRY(read_linear(reader, prefix + "to_v", inner, key_width, &out->v));
-  PREMOTOR_TRY(read_linear(reader, prefix + "to_out.0", width, inner, &out->out));
+  const std::string qkv[] = {prefix + "to_q", prefix + "to_k", prefix + "to_v"};
+  PREMOTOR_TRY(read_stacked(reader, qkv, inner, width, &out->qkv));
+  PREMOTOR_TRY(read_block_linear(reader, prefix + "to_out.0", width, inner, &out->out));
   PREMOTOR_TRY(reader.floats(prefix + "norm_q.weight", {inner}, &out->norm_q));
   return reader.floats(prefix + "norm_k.weight", {inner}, &out->norm_k);
+}
+
+Status Transformer::read_cross_attention(WeightReader& reader, const std::string& prefix, std::int64_t width,
+                                         CrossAttentionWeights* out) {
+  const std::int64_t inner = config_.inner_dim();
+  const std::string kv[] = {prefix + "to_k", prefix + "to_v"};
+  PREMOTOR_TRY(read_block_linear(reader, prefix + "to_q", inner, width, &out->q));
+  PREMOTOR_TRY(read_stacked(reader, kv, inner, inner, &out->kv));
+  PREMOTOR_TRY(read_block_linear(reader, prefix + "to_out.0", width, inner, &out->out));
+  PREMOTOR_TRY(reader.floats(prefix + "norm_q.weight", {inner}, &out->norm_q));
+  return reader.floats(prefix + "norm_k.weight", {inner}, &out->norm_k);
+}
+
+Status Transformer::read_stacked(WeightReader& reader, std::span<const std::string> prefixes, std::int64_t rows_each,
+                                 std::int64_t cols, StackedLinear* out) {
+  std::vector<std::string> names;
+  for (const std::string& prefix : prefixes) names.push_back(prefix + ".weight");
+  PREMOTOR_TRY(reader.stacked(names, rows_each, cols, &out->weight));
+  for (const std::string& prefix : prefixes) {
+    std::vector<float> bias;
+    PREMOTOR_TRY(reader.floats(prefix + ".bias", {rows_each}, &bias));
+    out->bias.insert(out->bias.end(), bias.begin(), bias.end());
+  }
+  return Status::good();
 }
 
 Status Transformer::read_linear(WeightReader& reader, const std::string& prefix, std::int64_t rows, std::int64_t cols,
                                 Linear* out) {
   PREMOTOR_TRY(reader.matrix(prefix + ".weight", rows, cols, &out->weight));
+  return reader.floats(prefix + ".bias", {rows}, &out->bias);
+}
+
+Status Transformer::read_block_linear(WeightReader& reader, const std::string& prefix, std::int64_t rows,
+                                      std::int64_t cols, Linear* out) {
+  PREMOTOR_TRY(reader.quantised_matrix(prefix + ".weight", rows, cols, &out->weight));
   return reader.floats(prefix + ".bias", {rows}, &out->bias);
 }
 

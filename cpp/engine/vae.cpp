@@ -52,12 +52,15 @@ struct Vae::Impl {
   std::vector<std::string> unread;
   std::int64_t weight_bytes = 0;
   vae::Weights weights;
+  // Kept between the chunks of an episode, which come all the time. The decoder's goes with each call: it is large, and
+  // only looked at.
+  vae::Scratch encoder_scratch;
 
   Status read(const PlanFile& plan);
   Status read(const std::string& folder, WeightPrecision precision, PlanWriter* plan);
   Status check_chunk(std::int64_t frames, std::int64_t height, std::int64_t width, const VaeStreamState& state) const;
   void encode(const float* pixels, std::int64_t frames, VaeStreamState* state, std::vector<float>* moments,
-              const VaeTap& tap) const;
+              const VaeTap& tap);
   void decode(const float* latents, std::int64_t frames, std::int64_t height, std::int64_t width,
               std::vector<float>* pixels, const VaeTap& tap) const;
 };
@@ -133,11 +136,11 @@ Status Vae::Impl::check_chunk(std::int64_t frames, std::int64_t height, std::int
 }
 
 void Vae::Impl::encode(const float* pixels, std::int64_t frames, VaeStreamState* state, std::vector<float>* moments,
-                       const VaeTap& tap) const {
+                       const VaeTap& tap) {
   const std::int64_t patch = config.patch_size, picture_floats = state->height * state->width * 3;
   const std::int64_t at_once =
       std::max(kFramesAtOnce / config.scale_factor_temporal, std::int64_t{1}) * config.scale_factor_temporal;
-  vae::Scratch scratch;
+  vae::Scratch& scratch = encoder_scratch;
   moments->clear();
   for (std::int64_t done = 0; done < frames;) {
     const std::int64_t now = std::min(at_once, frames - done);

@@ -11,14 +11,6 @@ namespace {
 
 constexpr std::int64_t kHistoryFrames = 2;  // what a kernel of three frames sees of the past
 
-// Rows [first, first + count) of a weight that is read as WeightForm::stored: that range of its output channels.
-ops::Matrix output_channels(const ops::Matrix& weight, std::int64_t first, std::int64_t count) {
-  assert(weight.data != nullptr && weight.prepared == nullptr);
-  const std::byte* data =
-      static_cast<const std::byte*>(weight.data) + first * weight.cols * ops::bytes_of(weight.dtype);
-  return {data, weight.dtype, count, weight.cols};
-}
-
 }  // namespace
 
 // Makes room for the new frames behind the remembered ones of the next slot; the caller writes them to fresh().
@@ -79,8 +71,7 @@ Map NetworkRun::causal_conv_in(const Conv& conv, const float* x, const Shape& sh
 // silu(normalise(x)), written straight behind the remembered frames.
 NetworkRun::CausalInput NetworkRun::normalised(const std::vector<float>& gamma, const Map& x) {
   CausalInput input = begin_causal(x.shape, kHistoryFrames);
-  normalise_channels(ops_.pool(), x.data(), x.shape.pixels(), x.shape.channels, gamma.data(), true, rounding_,
-                     input.fresh());
+  ops_.normalise_channels(x.data(), x.shape.pixels(), x.shape.channels, gamma.data(), true, rounding_, input.fresh());
   return input;
 }
 
@@ -129,18 +120,16 @@ Map NetworkRun::residual(const ResidualBlock& block, const Map& x) {
 void NetworkRun::attention(const Attention& part, Map* x) {
   const std::int64_t channels = x->shape.channels, pixels = x->shape.pixels(), frame_floats = x->shape.frame_floats();
   Map normed = take(x->shape);
-  normalise_channels(ops_.pool(), x->data(), pixels, channels, part.gamma.data(), false, rounding_, normed.data());
-  const Map qkv[3] = {take(x->shape), take(x->shape), take(x->shape)};
-  for (std::int64_t i = 0; i < 3; ++i)
-    ops_.linear(normed.data(), pixels, channels, output_channels(part.qkv.weight, i * channels, channels),
-                part.qkv.bias.data() + i * channels, ops::Activation::none, rounding_, qkv[i].data(), channels);
+  ops_.normalise_channels(x->data(), pixels, channels, part.gamma.data(), false, rounding_, normed.data());
+  const Map q = pointwise(part.q, normed.data(), x->shape), k = pointwise(part.k, normed.data(), x->shape),
+            v = pointwise(part.v, normed.data(), x->shape);
   const float scale = static_cast<float>(1.0 / std::sqrt(static_cast<double>(channels)));
   for (std::int64_t f = 0; f < x->shape.frames; ++f) {
     ops::KeyValueView view;
-    view.k = qkv[1].data() + f * frame_floats;
-    view.v = qkv[2].data() + f * frame_floats;
-    view.capacity = view.count = x->shape.height * x->shape.width;
-    ops_.attention(qkv[0].data() + f * frame_floats, view.count, 1, channels, channels, view, scale, rounding_,
+    view.k = k.data() + f * frame_floats;
+    view.v = v.data() + f * frame_floats;
+    view.count = x->shape.height * x->shape.width;
+    ops_.attention(q.data() + f * frame_floats, view.count, 1, channels, channels, view, scale, rounding_,
                    normed.data() + f * frame_floats, channels);
   }
   const Map out = pointwise(part.proj, normed.data(), x->shape);
@@ -159,7 +148,7 @@ Map NetworkRun::halve(const Resample& part, const Map& x) {
   Shape half = x.shape;
   half.height /= 2;
   half.width /= 2;
-  if (!part.time) {
+  if (part.time.empty()) {
     Map y = take(half);
     spatial_conv(part.spatial, x.data(), x.shape, 2, 0, half, y.data());
     return y;
@@ -180,10 +169,10 @@ Map NetworkRun::halve(const Resample& part, const Map& x) {
   args.frames_in = 1 + half.frames;
   args.height_in = args.height_out = half.height;
   args.width_in = args.width_out = half.width;
-  args.channels_in = part.time->channels_in;
-  args.weight = part.time->weight;
-  args.bias = part.time->bias.data();
-  args.kernel_t = part.time->kernel_t;
+  args.channels_in = part.time.front().channels_in;
+  args.weight = part.time.front().weight;
+  args.bias = part.time.front().bias.data();
+  args.kernel_t = part.time.front().kernel_t;
   args.stride_t = 2;
   args.frames_out = out.frames;
   args.y = y.data();
@@ -191,25 +180,25 @@ Map NetworkRun::halve(const Resample& part, const Map& x) {
   return y;
 }
 
-// Two frames from each: one half of the convolution's output channels gives the first, the other half the second.
-Map NetworkRun::double_frames(const Conv& conv, const Map& x) {
+// Two frames from each: one convolution gives the first, another the second.
+Map NetworkRun::double_frames(const std::vector<Conv>& convs, const Map& x) {
   const CausalInput input = begin_causal(x.shape, kHistoryFrames);
   std::copy_n(x.data(), x.shape.floats(), input.fresh());
   remember(input);
   Shape out = x.shape;
   out.frames *= 2;
-  out.channels = conv.channels_out / 2;
+  out.channels = convs.front().channels_out;
   Map y = take(out);
   for (std::int64_t f = 0; f < out.frames; ++f) {
-    const std::int64_t first = f % 2 * out.channels;
+    const Conv& conv = convs[static_cast<std::size_t>(f % 2)];
     ops::Conv3d args;
     args.x = input.data() + f / 2 * x.shape.frame_floats();
     args.frames_in = conv.kernel_t;
     args.height_in = args.height_out = out.height;
     args.width_in = args.width_out = out.width;
     args.channels_in = conv.channels_in;
-    args.weight = output_channels(conv.weight, first, out.channels);
-    args.bias = conv.bias.data() + first;
+    args.weight = conv.weight;
+    args.bias = conv.bias.data();
     args.kernel_t = conv.kernel_t;
     args.frames_out = 1;
     args.y = y.data() + f * out.frame_floats();
@@ -220,9 +209,9 @@ Map NetworkRun::double_frames(const Conv& conv, const Map& x) {
 
 // Twice the rows and columns, and twice the frames where there is a time convolution and the stream has started.
 Map NetworkRun::double_up(const Resample& part, Map x) {
-  if (part.time && state_.started) x = double_frames(*part.time, x);
-  if (part.time && !state_.started) ++slot_;  // the first chunk leaves the time convolution's past empty
-  Shape one = x.shape;                        // one doubled frame at a time, which bounds the scratch
+  if (!part.time.empty() && state_.started) x = double_frames(part.time, x);
+  if (!part.time.empty() && !state_.started) ++slot_;  // the first chunk leaves the time convolution's past empty
+  Shape one = x.shape;                                 // one doubled frame at a time, which bounds the scratch
   one.frames = 1;
   one.height *= 2;
   one.width *= 2;
@@ -243,7 +232,7 @@ Map NetworkRun::double_up(const Resample& part, Map x) {
 
 void NetworkRun::down_stage(const Stage& stage, Map* x) {
   const std::int64_t factor_s = stage.resample ? 2 : 1;
-  const std::int64_t factor_t = stage.resample && stage.resample->time ? 2 : 1;
+  const std::int64_t factor_t = stage.resample && !stage.resample->time.empty() ? 2 : 1;
   // The shortcut comes first: it is much smaller than the input, whose memory the blocks can then reuse.
   const Map shortcut = take({(x->shape.frames + factor_t - 1) / factor_t, x->shape.height / factor_s,
                              x->shape.width / factor_s, stage.channels_out});
@@ -260,12 +249,17 @@ void NetworkRun::up_stage(const Stage& stage, Map* x) {
   for (std::size_t i = 1; i < stage.blocks.size(); ++i) *x = residual(stage.blocks[i], *x);
   if (!stage.resample) return;
   *x = double_up(*stage.resample, std::move(*x));
-  const std::int64_t factor_t = stage.resample->time ? 2 : 1;
+  const std::int64_t factor_t = stage.resample->time.empty() ? 1 : 2;
   const std::int64_t skip = state_.started ? 0 : factor_t - 1;
   add_repeated_up(ops_.pool(), input.data(), input.shape, factor_t, skip, x->shape, rounding_, x->data());
 }
 
-void NetworkRun::show(const std::string& name, const Map& x) const {
+void NetworkRun::show(const char* name, std::size_t index, const Map& x) const {
+  if (tap_)
+    tap_(name + std::to_string(index), x.data(), x.shape.frames, x.shape.height, x.shape.width, x.shape.channels);
+}
+
+void NetworkRun::show(const char* name, const Map& x) const {
   if (tap_) tap_(name, x.data(), x.shape.frames, x.shape.height, x.shape.width, x.shape.channels);
 }
 
@@ -275,7 +269,7 @@ Map NetworkRun::encode(const Network& encoder, const float* folded, const Shape&
   show("encoder.conv_in", x);
   for (std::size_t i = 0; i < encoder.stages.size(); ++i) {
     down_stage(encoder.stages[i], &x);
-    show("encoder.down_blocks." + std::to_string(i), x);
+    show("encoder.down_blocks.", i, x);
   }
   mid(encoder.mid, &x);
   show("encoder.mid_block", x);
@@ -292,7 +286,7 @@ Map NetworkRun::decode(const Network& decoder, const float* latent, const Shape&
   show("decoder.mid_block", x);
   for (std::size_t i = 0; i < decoder.stages.size(); ++i) {
     up_stage(decoder.stages[i], &x);
-    show("decoder.up_blocks." + std::to_string(i), x);
+    show("decoder.up_blocks.", i, x);
   }
   Map y = causal_conv(decoder.conv_out, normalised(decoder.gamma_out, x));
   state_.started = true;

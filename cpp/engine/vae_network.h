@@ -67,10 +67,11 @@ class NetworkRun {
   void mid(const MidBlock& part, Map* x);
   Map halve(const Resample& part, const Map& x);
   Map double_up(const Resample& part, Map x);
-  Map double_frames(const Conv& conv, const Map& x);
+  Map double_frames(const std::vector<Conv>& convs, const Map& x);
   void down_stage(const Stage& stage, Map* x);
   void up_stage(const Stage& stage, Map* x);
-  void show(const std::string& name, const Map& x) const;
+  void show(const char* name, const Map& x) const;
+  void show(const char* name, std::size_t index, const Map& x) const;
 
   ops::Ops& ops_;
   ops::Rounding rounding_;

@@ -1,8 +1,9 @@
 #include "engine/vae_pointwise.h"
 
 #include <algorithm>
+#include <array>
 #include <bit>
-#include <cmath>
+#include <cassert>
 #include <cstring>
 #include <vector>
 
@@ -12,7 +13,8 @@ namespace premotor::engine::vae {
 namespace {
 
 constexpr std::int64_t kFloatsPerTask = 4096;  // enough work to pay for handing a range to a thread
-constexpr std::int64_t kLanes = 16;            // partial sums of a reduction, so that the compiler can use vectors
+
+constexpr std::int64_t kBrickMost = 8;  // factors are 1 or 2
 
 std::int64_t grain_of(std::int64_t channels) {
   return std::max<std::int64_t>(1, kFloatsPerTask / std::max<std::int64_t>(1, channels));
@@ -25,85 +27,19 @@ inline float rounded(float value) {
   return value == value ? nearest : value;
 }
 
-// exp(x) without branches or tables: x = n ln 2 + r with |r| <= ln(2)/2, Taylor's polynomial of degree 7 for exp(r)
-// (truncation below 6e-9). |x| is limited to 87, where the result is a normal float; this changes SiLU by less than
-// 1e-35. The limit compares bits as integers, because a comparison of floats may trap and so keeps the compiler from
-// using vectors.
-inline float exp_without_branches(float x) {
-  const std::int32_t bits = std::bit_cast<std::int32_t>(x), size = bits & 0x7fffffff,
-                     limit = std::bit_cast<std::int32_t>(87.0f);
-  x = std::bit_cast<float>((bits ^ size) | (size < limit ? size : limit));
-  const float n =
-      (x * 1.44269504f + 12582912.0f) - 12582912.0f;  // adding and taking away 1.5 * 2^23 rounds to an integer
-  const float r =
-      (x - n * 0.693145752f) - n * 1.42860677e-6f;  // ln 2 in two parts, the first short enough that n * part is exact
-  float p = 1.0f / 5040;
-  p = p * r + 1.0f / 720;
-  p = p * r + 1.0f / 120;
-  p = p * r + 1.0f / 24;
-  p = p * r + 1.0f / 6;
-  p = p * r + 0.5f;
-  p = p * r + 1.0f;
-  p = p * r + 1.0f;
-  return p * std::bit_cast<float>((static_cast<std::int32_t>(n) + 127) << 23);
-}
-
-inline float silu_of(float x) { return x / (1.0f + exp_without_branches(-x)); }
-
-float norm_of(const float* x, std::int64_t channels) {
-  float partial[kLanes] = {};
-  std::int64_t c = 0;
-  for (; c + kLanes <= channels; c += kLanes)
-    for (std::int64_t i = 0; i < kLanes; ++i) partial[i] += x[c + i] * x[c + i];
-  for (std::int64_t i = 0; c < channels; ++c, ++i) partial[i] += x[c] * x[c];
-  for (std::int64_t half = kLanes / 2; half >= 1; half /= 2)
-    for (std::int64_t i = 0; i < half; ++i) partial[i] += partial[i + half];
-  return std::sqrt(partial[0]);
-}
-
-// One pixel. The steps and their order are the reference's, because in bfloat16 each of them rounds.
-template <bool kSilu, bool kRound>
-void normalise_pixel(const float* x, std::int64_t channels, const float* gamma, float scale, float* y) {
-  float norm = norm_of(x, channels);
-  if constexpr (kRound) norm = rounded(norm);
-  norm = std::max(norm, 1e-12f);
-  for (std::int64_t c = 0; c < channels; ++c) {
-    float v = x[c] / norm;
-    if constexpr (kRound) v = rounded(v);
-    v *= scale;
-    if constexpr (kRound) v = rounded(v);
-    v *= gamma[c];
-    if constexpr (kRound) v = rounded(v);
-    if constexpr (kSilu) v = silu_of(v);
-    if constexpr (kSilu && kRound) v = rounded(v);
-    y[c] = v;
-  }
-}
-
 }  // namespace
-
-void normalise_channels(ThreadPool& pool, const float* x, std::int64_t rows, std::int64_t channels, const float* gamma,
-                        bool silu, ops::Rounding rounding, float* y) {
-  const float scale = static_cast<float>(std::sqrt(static_cast<double>(channels)));
-  const bool round = rounding == ops::Rounding::bf16;
-  const auto pixel = silu ? (round ? normalise_pixel<true, true> : normalise_pixel<true, false>)
-                          : (round ? normalise_pixel<false, true> : normalise_pixel<false, false>);
-  pool.parallel_for(rows, grain_of(channels), [&](std::int64_t begin, std::int64_t end) {
-    for (std::int64_t r = begin; r < end; ++r) pixel(x + r * channels, channels, gamma, scale, y + r * channels);
-  });
-}
 
 void average_down(ThreadPool& pool, const float* x, const Shape& in, std::int64_t factor_t, std::int64_t factor_s,
                   std::int64_t channels_out, ops::Rounding rounding, float* y) {
   const std::int64_t brick = factor_t * factor_s * factor_s;
+  assert(brick <= kBrickMost);
   const std::int64_t group = in.channels * brick / channels_out;
   const std::int64_t frames = (in.frames + factor_t - 1) / factor_t;
   const std::int64_t height = in.height / factor_s, width = in.width / factor_s;
   const std::int64_t missing = frames * factor_t - in.frames;
   const float count = static_cast<float>(group);
   pool.parallel_for(frames * height * width, grain_of(channels_out), [&](std::int64_t begin, std::int64_t end) {
-    std::vector<const float*> corner(
-        static_cast<std::size_t>(brick));  // the brick's pixels; null for the zero frames in front
+    std::array<const float*, kBrickMost> corner;  // the brick's pixels; null for the zero frames in front
     for (std::int64_t p = begin; p < end; ++p) {
       const std::int64_t column = p % width, row = p / width % height, frame = p / width / height;
       for (std::int64_t j = 0; j < brick; ++j) {
@@ -118,7 +54,7 @@ void average_down(ThreadPool& pool, const float* x, const Shape& in, std::int64_
         float sum = 0;
         for (std::int64_t k = 0; k < group; ++k) {
           if (corner[j] != nullptr) sum += corner[j][channel];
-          if (++j == corner.size()) {
+          if (++j == static_cast<std::size_t>(brick)) {
             j = 0;
             ++channel;
           }

@@ -1,4 +1,4 @@
-// The autoencoder's loops that are no convolution: normalisation, shortcuts, upsampling. Channels last, float32; with
+// The autoencoder's loops that are no operation of the contract: shortcuts and upsampling. Channels last, float32; with
 // Rounding::bf16 every value that a bfloat16 deployment would store is rounded. Part of vae.cpp's implementation.
 #pragma once
 
@@ -17,11 +17,6 @@ struct Shape {
   [[nodiscard]] std::int64_t frame_floats() const { return height * width * channels; }
   [[nodiscard]] std::int64_t floats() const { return frames * frame_floats(); }
 };
-
-// y = x / max(|x|, 1e-12) * sqrt(channels) * gamma over each pixel's channels, then y / (1 + exp(-y)) when `silu`.
-// x, y: [rows, channels], not overlapping; gamma: [channels].
-void normalise_channels(ThreadPool& pool, const float* x, std::int64_t rows, std::int64_t channels, const float* gamma,
-                        bool silu, ops::Rounding rounding, float* y);
 
 // The encoder's shortcut: the pixels of each factor_t x factor_s x factor_s brick are laid side by side as channels, in
 // the order (channel, frame, row, column), and every run of in.channels * factor / channels_out neighbours is averaged.

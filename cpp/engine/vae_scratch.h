@@ -1,5 +1,5 @@
-// Working memory of one pass through the autoencoder: blocks are taken, given back and taken again, and all are freed
-// with the pass, so that an engine at rest holds none of it.
+// Working memory of passes through the autoencoder: blocks are taken, given back and taken again, and all are freed
+// with their owner.
 #pragma once
 
 #include <algorithm>

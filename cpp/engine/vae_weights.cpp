@@ -1,6 +1,8 @@
 #include "engine/vae_weights.h"
 
+#include <array>
 #include <cstddef>
+#include <vector>
 
 namespace premotor::engine::vae {
 namespace {
@@ -14,16 +16,26 @@ class PartReader {
 
   // kernel_t == 0 means a two-dimensional convolution: the stored weight has no time axis.
   Status conv(const std::string& name, std::int64_t in, std::int64_t out, std::int64_t kernel_t, std::int64_t kernel_s,
-              Conv* to, WeightForm form = WeightForm::prepared) {
+              Conv* to) {
+    return convs<1>(name, in, out, kernel_t, kernel_s, {to});
+  }
+
+  // One stored convolution cut by output channels: each part then has panels of its own.
+  template <std::size_t parts>
+  Status convs(const std::string& name, std::int64_t in, std::int64_t out, std::int64_t kernel_t, std::int64_t kernel_s,
+               const std::array<Conv*, parts>& to) {
     Shape shape = {out, in};
     if (kernel_t > 0) shape.push_back(kernel_t);
     shape.insert(shape.end(), 2, kernel_s);
-    PREMOTOR_TRY(reader_.convolution(name + ".weight", shape, &to->weight, form));
-    PREMOTOR_TRY(reader_.floats(name + ".bias", {out}, &to->bias));
-    to->channels_in = in;
-    to->channels_out = out;
-    to->kernel_t = kernel_t > 0 ? kernel_t : 1;
-    to->kernel_s = kernel_s;
+    std::array<ops::Matrix, parts> weights;
+    std::vector<float> bias;
+    PREMOTOR_TRY(reader_.convolution(name + ".weight", shape, weights.data(), parts));
+    PREMOTOR_TRY(reader_.floats(name + ".bias", {out}, &bias));
+    const auto each = static_cast<std::ptrdiff_t>(bias.size() / parts);
+    for (std::size_t i = 0; i < parts; ++i) {
+      const auto first = bias.begin() + static_cast<std::ptrdiff_t>(i) * each;
+      *to[i] = {weights[i], {first, first + each}, in, each, kernel_t > 0 ? kernel_t : 1, kernel_s};
+    }
     return Status::good();
   }
 
@@ -40,8 +52,8 @@ class PartReader {
     PREMOTOR_TRY(residual(name + ".resnets.0", channels, channels, &to->first));
     const std::string attention = name + ".attentions.0";
     PREMOTOR_TRY(reader_.floats(attention + ".norm.gamma", {channels, 1, 1}, &to->attention.gamma));
-    // Read by ranges of its rows.
-    PREMOTOR_TRY(conv(attention + ".to_qkv", channels, 3 * channels, 0, 1, &to->attention.qkv, WeightForm::stored));
+    Attention& part = to->attention;
+    PREMOTOR_TRY(convs<3>(attention + ".to_qkv", channels, 3 * channels, 0, 1, {&part.q, &part.k, &part.v}));
     PREMOTOR_TRY(conv(attention + ".proj", channels, channels, 0, 1, &to->attention.proj));
     return residual(name + ".resnets.1", channels, channels, &to->second);
   }
@@ -60,9 +72,9 @@ class PartReader {
     const std::string part = name + "." + resampler;
     PREMOTOR_TRY(conv(part + ".resample.1", out, out, 0, 3, &resample.spatial));
     if (time_channels == 0) return Status::good();
-    // The decoder's makes two frames, each by a range of its rows.
-    const WeightForm form = time_channels > out ? WeightForm::stored : WeightForm::prepared;
-    return conv(part + ".time_conv", out, time_channels, 3, 1, &resample.time.emplace(), form);
+    resample.time.resize(static_cast<std::size_t>(time_channels / out));
+    if (time_channels == out) return conv(part + ".time_conv", out, out, 3, 1, &resample.time.front());
+    return convs<2>(part + ".time_conv", out, time_channels, 3, 1, {&resample.time[0], &resample.time[1]});
   }
 
   Status encoder(Network* to) {

@@ -32,7 +32,7 @@ struct ResidualBlock {
 
 struct Attention {
   std::vector<float> gamma;  // [channels]
-  Conv qkv;                  // 1x1, rows: all of q, then all of k, then all of v
+  Conv q, k, v;              // 1x1, stored as one
   Conv proj;                 // 1x1
 };
 
@@ -44,8 +44,8 @@ struct MidBlock {
 
 // Halves (encoder) or doubles (decoder) rows and columns, and frames when there is a time convolution.
 struct Resample {
-  Conv spatial;              // 3x3
-  std::optional<Conv> time;  // 3x1x1; in the decoder with twice the channels: one half for each of two new frames
+  Conv spatial;            // 3x3
+  std::vector<Conv> time;  // 3x1x1, none where the frame rate stays; in the decoder one for each of two new frames
 };
 
 struct Stage {

@@ -54,6 +54,30 @@ bool same_type(StoredDtype stored, ops::Dtype wanted) {
          (stored == StoredDtype::bf16 && wanted == ops::Dtype::bf16);
 }
 
+ops::WeightFormat format_of(WeightPrecision precision) {
+  switch (precision) {
+    case WeightPrecision::int8:
+      return ops::WeightFormat::int8;
+    case WeightPrecision::int4_32:
+      return ops::WeightFormat::int4_32;
+    case WeightPrecision::int4_64:
+      return ops::WeightFormat::int4_64;
+    case WeightPrecision::int4_128:
+      return ops::WeightFormat::int4_128;
+    case WeightPrecision::f32:
+    case WeightPrecision::bf16:
+      break;
+  }
+  return ops::WeightFormat::stored;
+}
+
+// What a plan calls a stacked matrix: "a+b+c".
+std::string joined(std::span<const std::string> names) {
+  std::string key;
+  for (const std::string& name : names) key += (key.empty() ? "" : "+") + name;
+  return key;
+}
+
 }  // namespace
 
 Status WeightReader::fetch(const std::string& name, const std::vector<std::int64_t>& shape, const StoredTensor** out) {
@@ -99,42 +123,69 @@ Status WeightReader::allocate(const StoredTensor& tensor, std::int64_t elements,
   return Status::good();
 }
 
-const char* name_of(WeightPrecision precision) { return precision == WeightPrecision::bf16 ? "bf16" : "f32"; }
+const char* name_of(WeightPrecision precision) {
+  switch (precision) {
+    case WeightPrecision::f32:
+      return "f32";
+    case WeightPrecision::bf16:
+      return "bf16";
+    case WeightPrecision::int8:
+      return "int8";
+    case WeightPrecision::int4_32:
+      return "int4";
+    case WeightPrecision::int4_64:
+      return "int4_64";
+    case WeightPrecision::int4_128:
+      return "int4_128";
+  }
+  return "";
+}
 
 void WeightReader::record_to(PlanWriter& writer, std::string part, ops::Ops& ops, ops::Rounding rounding) {
   recorder_ = &writer;
   part_ = std::move(part);
   preparer_ = &ops;
+  quantiser_ = &ops;
   rounding_ = rounding;
 }
 
 void WeightReader::prepare_with(ops::Ops& ops, ops::Rounding rounding) {
   std::int64_t elements = 0;
   for (const StoredTensor& tensor : store_->tensors()) elements += tensor.elements();
-  if (elements > kPreparedElementsMax) return;
-  preparer_ = &ops;
   rounding_ = rounding;
+  quantiser_ = &ops;
+  if (elements <= kPreparedElementsMax) preparer_ = &ops;
 }
 
 Status WeightReader::matrix(const std::string& name, std::int64_t rows, std::int64_t cols, ops::Matrix* out,
-                            const std::vector<std::int64_t>& stored_shape, WeightForm form) {
+                            const std::vector<std::int64_t>& stored_shape) {
   if (plan_ != nullptr) return adopt(name, rows, cols, out);
   const std::vector<std::int64_t> plain{rows, cols};
   PREMOTOR_TRY(read_matrix(name, rows, cols, stored_shape.empty() ? plain : stored_shape, out));
-  return deliver(name, form, out);
+  PREMOTOR_TRY(deliver(name, ops::WeightFormat::stored, out));
+  let_go({&name, 1});
+  return Status::good();
 }
 
-Status WeightReader::deliver(const std::string& key, WeightForm form, ops::Matrix* out) {
-  ops::Ops* preparer = form == WeightForm::prepared ? preparer_ : nullptr;
+Status WeightReader::deliver(const std::string& key, ops::WeightFormat format, ops::Matrix* out, std::int64_t* kept) {
+  ops::Ops* const backend = format == ops::WeightFormat::stored ? preparer_ : quantiser_;
+  std::int64_t bytes = 0;
   if (recorder_ == nullptr) {
-    if (preparer != nullptr) preparer->prepare(out, rounding_);
-    return Status::good();
+    if (backend != nullptr) bytes = backend->prepare(out, rounding_, format);
+  } else {
+    ops::Ops::PreparedForm form;
+    if (backend->prepared_form(*out, rounding_, format, &form)) bytes = form.bytes;
+    PREMOTOR_TRY(recorder_->add_matrix(part_ + "/" + key, *out, backend, rounding_, format));
+    out->data = nullptr;
   }
-  PREMOTOR_TRY(recorder_->add_matrix(part_ + "/" + key, *out, preparer, rounding_));
-  out->data = nullptr;
-  buffers_.clear();
-  if (const StoredTensor* tensor = store_->find(key)) store_->release_pages(*tensor);
+  if (kept != nullptr) *kept = bytes;
   return Status::good();
+}
+
+void WeightReader::let_go(std::span<const std::string> names) {
+  if (recorder_ == nullptr) return;
+  buffers_.clear();
+  for (const std::string& name : names) store_->release_pages(*store_->find(name));
 }
 
 Status WeightReader::adopt(const std::string& key, std::int64_t rows, std::int64_t cols, ops::Matrix* out) {
@@ -155,10 +206,40 @@ Status WeightReader::adopt(const std::string& key, std::int64_t rows, std::int64
     return Status::good();
   }
   const ops::Ops::PreparedForm form{tensor->product, plan_->contents().facts.layout,
-                                    static_cast<std::int64_t>(tensor->bytes)};
+                                    static_cast<std::int64_t>(tensor->bytes), tensor->group};
   if (preparer_->adopt(out, form, tensor->data)) return Status::good();
-  return refuse("product \"" + tensor->product + "\", layout " + std::to_string(form.layout) + ", " +
-                std::to_string(form.bytes) + " bytes");
+  return refuse("product \"" + tensor->product + "\", layout " + std::to_string(form.layout) + ", group " +
+                std::to_string(form.group) + ", " + std::to_string(form.bytes) + " bytes");
+}
+
+// Stacked unless the tensors' element types differed.
+Status WeightReader::adopt_stacked(std::span<const std::string> names, std::int64_t rows_each, std::int64_t cols,
+                                   StackedMatrix* out) {
+  const std::string key = joined(names);
+  if (plan_->contents().find(part_ + "/" + key) != nullptr)
+    return adopt(key, rows_each * std::ssize(names), cols, &out->whole);
+  out->parts.resize(names.size());
+  for (std::size_t i = 0; i < names.size(); ++i) PREMOTOR_TRY(adopt(names[i], rows_each, cols, &out->parts[i]));
+  return Status::good();
+}
+
+Status WeightReader::quantised_matrix(const std::string& name, std::int64_t rows, std::int64_t cols, ops::Matrix* out) {
+  const ops::WeightFormat format = format_of(precision_);
+  if (format == ops::WeightFormat::stored) return matrix(name, rows, cols, out);
+  assert(quantiser_ != nullptr);
+  const std::size_t copies = buffers_.size();
+  const std::int64_t converted_before = converted_bytes_, bytes_before = weight_bytes_;
+  PREMOTOR_TRY(read_matrix(name, rows, cols, {rows, cols}, out));
+  std::int64_t kept = 0;
+  PREMOTOR_TRY(deliver(name, format, out, &kept));
+  if (kept == 0) return no_memory_for_quantised(name);
+  // Nobody reads the stored values again, nor a copy that was made of them.
+  buffers_.resize(copies);
+  store_->release_pages(*store_->find(name));
+  out->data = nullptr;
+  converted_bytes_ = converted_before;
+  weight_bytes_ = bytes_before + kept;
+  return Status::good();
 }
 
 Status WeightReader::read_matrix(const std::string& name, std::int64_t rows, std::int64_t cols,
@@ -224,16 +305,91 @@ Status WeightReader::floats_of_plan(const std::string& name, const std::vector<s
   return Status::good();
 }
 
+Status WeightReader::stacked(std::span<const std::string> names, std::int64_t rows_each, std::int64_t cols,
+                             StackedMatrix* out) {
+  if (plan_ != nullptr) return adopt_stacked(names, rows_each, cols, out);
+  const ops::WeightFormat format = format_of(precision_);
+  const bool is_quantised = format != ops::WeightFormat::stored;
+  const std::size_t first_buffer = buffers_.size();
+  const std::int64_t converted_bytes = converted_bytes_, weight_bytes = weight_bytes_;
+  out->parts.resize(names.size());
+  for (std::size_t i = 0; i < names.size(); ++i)
+    PREMOTOR_TRY(read_matrix(names[i], rows_each, cols, {rows_each, cols}, &out->parts[i]));
+  // Without a backend's form, and for a mixture of element types, they stay apart: stacking alone is no reason for a
+  // copy of what a map holds.
+  const ops::Dtype dtype = out->parts.front().dtype;
+  const bool alike =
+      std::all_of(out->parts.begin(), out->parts.end(), [&](const ops::Matrix& part) { return part.dtype == dtype; });
+  if ((preparer_ == nullptr && !is_quantised) || !alike) {
+    for (std::size_t i = 0; i < names.size(); ++i) PREMOTOR_TRY(deliver(names[i], format, &out->parts[i]));
+    let_go(names);
+    return Status::good();
+  }
+  const std::int64_t rows = rows_each * std::ssize(names), part_bytes = rows_each * cols * ops::bytes_of(dtype);
+  std::byte* copy = nullptr;
+  PREMOTOR_TRY(allocate(*store_->find(names.front()), rows * cols, dtype, &copy));
+  for (std::size_t i = 0; i < names.size(); ++i) {
+    std::memcpy(copy + static_cast<std::int64_t>(i) * part_bytes, out->parts[i].data,
+                static_cast<std::size_t>(part_bytes));
+    store_->release_pages(*store_->find(names[i]));
+  }
+  out->parts.clear();
+  out->whole = {copy, dtype, rows, cols};
+  std::int64_t kept = 0;
+  PREMOTOR_TRY(deliver(joined(names), format, &out->whole, &kept));
+  if (!is_quantised) {
+    // In place of the parts and of what they were converted into.
+    buffers_.erase(buffers_.begin() + static_cast<std::ptrdiff_t>(first_buffer), buffers_.end() - 1);
+    converted_bytes_ = converted_bytes + rows * cols * ops::bytes_of(dtype);
+    weight_bytes_ = weight_bytes + rows * cols * ops::bytes_of(dtype);
+    let_go(names);
+    return Status::good();
+  }
+  if (kept == 0) return no_memory_for_quantised(names.front());
+  buffers_.resize(first_buffer);
+  out->whole.data = nullptr;
+  converted_bytes_ = converted_bytes;
+  weight_bytes_ = weight_bytes + kept;
+  return Status::good();
+}
+
+Status WeightReader::no_memory_for_quantised(const std::string& name) const {
+  return checkpoint_error("OUT_OF_MEMORY", store_->file_of(*store_->find(name)), name,
+                          "memory for the quantised weight", "too little free memory",
+                          "Free memory, or run a smaller checkpoint.");
+}
+
 Status WeightReader::convolution(const std::string& name, const std::vector<std::int64_t>& shape, ops::Matrix* out,
-                                 WeightForm form) {
+                                 std::int64_t parts) {
+  assert(parts >= 1 && shape[0] % parts == 0);
+  const std::int64_t rows = shape[0] / parts;
+  const auto key = [&](std::int64_t part) { return parts == 1 ? name : name + "[" + std::to_string(part) + "]"; };
+  if (plan_ != nullptr) {
+    std::int64_t cols = 1;
+    for (std::size_t i = 1; i < shape.size(); ++i) cols *= shape[i];
+    for (std::int64_t i = 0; i < parts; ++i) PREMOTOR_TRY(adopt(key(i), rows, cols, &out[i]));
+    return Status::good();
+  }
+  ops::Matrix whole;
+  PREMOTOR_TRY(read_convolution(name, shape, &whole));
+  for (std::int64_t i = 0; i < parts; ++i) {
+    out[i] = {static_cast<const std::byte*>(whole.data) + i * rows * whole.cols * ops::bytes_of(whole.dtype),
+              whole.dtype, rows, whole.cols};
+    PREMOTOR_TRY(deliver(key(i), ops::WeightFormat::stored, &out[i]));
+  }
+  let_go({&name, 1});
+  return Status::good();
+}
+
+Status WeightReader::read_convolution(const std::string& name, const std::vector<std::int64_t>& shape,
+                                      ops::Matrix* out) {
   assert(shape.size() == 4 || shape.size() == 5);
   const std::int64_t rows = shape[0];
   const std::int64_t inputs = shape[1];
   std::int64_t taps = 1;  // kt * kh * kw
   for (std::size_t i = 2; i < shape.size(); ++i) taps *= shape[i];
   // With one tap per channel both layouts are the same matrix.
-  if (taps == 1) return matrix(name, rows, inputs, out, shape, form);
-  if (plan_ != nullptr) return adopt(name, rows, taps * inputs, out);
+  if (taps == 1) return read_matrix(name, rows, inputs, shape, out);
   const StoredTensor* tensor = nullptr;
   PREMOTOR_TRY(fetch(name, shape, &tensor));
   const ops::Dtype dtype = target(*tensor);
@@ -249,7 +405,7 @@ Status WeightReader::convolution(const std::string& name, const std::vector<std:
   }
   store_->release_pages(*tensor);
   *out = {copy, dtype, rows, taps * inputs};
-  return deliver(name, form, out);
+  return Status::good();
 }
 
 std::vector<std::string> WeightReader::unread() const {

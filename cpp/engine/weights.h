@@ -6,6 +6,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <span>
 #include <string>
 #include <utility>
 #include <vector>
@@ -20,11 +21,18 @@ class PlanFile;
 class PlanWriter;
 
 // What the weights are computed from. f32: the stored values, exactly. bf16: rounded to bfloat16 where stored wider.
-enum class WeightPrecision : std::uint8_t { f32, bf16 };
-[[nodiscard]] const char* name_of(WeightPrecision precision);  // "f32", "bf16"
+// int8, int4_*: the linear layers of the transformer's blocks quantised while they are read (ops::WeightFormat), all
+// else as under f32.
+enum class WeightPrecision : std::uint8_t { f32, bf16, int8, int4_32, int4_64, int4_128 };
+// As plans and messages have it: "f32", "int8", "int4" for groups of 32, "int4_64", ...
+[[nodiscard]] const char* name_of(WeightPrecision precision);
 
-// prepared: the backend may keep a form of its own. stored: for a weight whose rows are used in ranges.
-enum class WeightForm : std::uint8_t { prepared, stored };
+// Matrices that meet the same input, one below the other: one product instead of several. `whole` has all rows where
+// the backend keeps weights in a form of its own; otherwise it has none, and the parts lie where they are stored.
+struct StackedMatrix {
+  ops::Matrix whole;
+  std::vector<ops::Matrix> parts;  // empty when there is a whole
+};
 
 // How a model's weights and plans meet: neither, they are taken from one, or written to one while the model is read
 // (the model then has no weights).
@@ -53,15 +61,22 @@ class WeightReader {
   // `out->data` points into the map or into memory owned by this reader's buffers (see take_buffers); copies are
   // 64-byte aligned. Errors: CHECKPOINT_MISSING_TENSOR, CHECKPOINT_SHAPE, CHECKPOINT_DTYPE, OUT_OF_MEMORY.
   Status matrix(const std::string& name, std::int64_t rows, std::int64_t cols, ops::Matrix* out,
-                const std::vector<std::int64_t>& stored_shape = {}, WeightForm form = WeightForm::prepared);
+                const std::vector<std::int64_t>& stored_shape = {});
+
+  // Matrices [rows_each, cols] of a block's linear layers by name, stacked in this order; quantised as
+  // `quantised_matrix`. Errors as `matrix`.
+  Status stacked(std::span<const std::string> names, std::int64_t rows_each, std::int64_t cols, StackedMatrix* out);
+  // The same for a linear layer that a quantised precision quantises. Then `out->data` is null: only the backend's form
+  // is kept. Needs prepare_with; large stores are quantised too.
+  Status quantised_matrix(const std::string& name, std::int64_t rows, std::int64_t cols, ops::Matrix* out);
 
   // A tensor of any shape as float32 values (rounded to bf16 first under WeightPrecision::bf16).
   Status floats(const std::string& name, const std::vector<std::int64_t>& shape, std::vector<float>* out);
 
   // A convolution [out, in, kt, kh, kw] (or [out, in, kh, kw]: kt = 1) re-laid as [out, kt, kh, kw, in] for
-  // ops::Conv3d.
+  // ops::Conv3d. With several parts, `out` is that many matrices, each an equal share of the output channels.
   Status convolution(const std::string& name, const std::vector<std::int64_t>& shape, ops::Matrix* out,
-                     WeightForm form = WeightForm::prepared);
+                     std::int64_t parts = 1);
 
   // Presence, shape and dtype alone: reads and converts nothing.
   Status check(const std::string& name, const std::vector<std::int64_t>& shape) {
@@ -79,11 +94,18 @@ class WeightReader {
   [[nodiscard]] std::int64_t weight_bytes() const { return weight_bytes_; }
 
  private:
-  // The last step of every matrix that was read from the store under `key`: prepared, or written to a plan.
-  Status deliver(const std::string& key, WeightForm form, ops::Matrix* out);
+  // The last step of every matrix that was read from the store: prepared, or written to a plan under `key`. kept: the
+  // bytes of the backend's form, 0 without one.
+  Status deliver(const std::string& key, ops::WeightFormat format, ops::Matrix* out, std::int64_t* kept = nullptr);
+  // After that, when everything goes to a plan: what was read of these tensors is needed no more.
+  void let_go(std::span<const std::string> names);
   // The whole way of a matrix that comes from a plan.
   Status adopt(const std::string& key, std::int64_t rows, std::int64_t cols, ops::Matrix* out);
+  Status adopt_stacked(std::span<const std::string> names, std::int64_t rows_each, std::int64_t cols,
+                       StackedMatrix* out);
   Status floats_of_plan(const std::string& name, const std::vector<std::int64_t>& shape, std::vector<float>* out);
+  [[nodiscard]] Status no_memory_for_quantised(const std::string& name) const;
+  Status read_convolution(const std::string& name, const std::vector<std::int64_t>& shape, ops::Matrix* out);
   Status read_matrix(const std::string& name, std::int64_t rows, std::int64_t cols,
                      const std::vector<std::int64_t>& stored_shape, ops::Matrix* out);
   Status fetch(const std::string& name, const std::vector<std::int64_t>& shape, const StoredTensor** out);
@@ -97,6 +119,7 @@ class WeightReader {
   PlanWriter* recorder_ = nullptr;
   std::string part_;
   ops::Ops* preparer_ = nullptr;
+  ops::Ops* quantiser_ = nullptr;
   ops::Rounding rounding_ = ops::Rounding::none;
   std::vector<std::string> read_;
   std::vector<std::unique_ptr<std::byte[]>> buffers_;

@@ -8,16 +8,19 @@ import { join, resolve } from 'node:path';
 import { type Command, Option } from 'commander';
 import { type BuiltPlan, buildPlan } from '../plan/build.js';
 import { readPlan } from '../plan/directory.js';
+import { checkCertificate } from '../policy/certificate.js';
 import { readJob } from '../policy/job.js';
+import type { CpuPrecision } from '../policy/precision.js';
 import { type CliContext, formatBytes, formatCount, printResult, UsageError } from './context.js';
 import { whole } from './numbers.js';
+import { precisionOption } from './precision-option.js';
 import { ProgressBar } from './progress.js';
 import { version } from './version.js';
 
 export interface BuildOptions {
   readonly output: string;
   readonly job?: string;
-  readonly precision: 'f32' | 'bf16';
+  readonly precision: CpuPrecision;
   readonly device: 'cpu';
   readonly threads?: number;
   readonly json: boolean;
@@ -55,6 +58,9 @@ export async function runBuild(folder: string, options: BuildOptions, context: C
       native,
     );
     bar.clear();
+    // Anyone may build; whether it may run is asked when it is opened.
+    const uncertified = await checkCertificate(checkpoint, options.precision, built.checkpointHash, true);
+    if (uncertified !== undefined) bar.line(`warning: ${uncertified} Opening the plan will need one, or --allow-uncertified.`);
     const seconds = (performance.now() - started) / 1000;
     const { backend, rounding } = await readPlan(built.file, native);
     const document = { ...built, checkpoint, device: options.device, precision: options.precision, rounding, backend, seconds };
@@ -91,7 +97,7 @@ export function registerBuild(program: Command, context: CliContext): void {
     .argument('<checkpoint>', 'checkpoint folder')
     .requiredOption('-o, --output <file>', 'the plan to write; one that is there is replaced')
     .option('--job <file>', "job whose schedules get tables (default: the checkpoint's job.json)")
-    .addOption(new Option('--precision <p>', 'how weights are held').choices(['f32', 'bf16']).default('f32'))
+    .addOption(precisionOption('how weights are held', 'f32'))
     .addOption(new Option('--device <name>', 'what the plan is for').choices(['cpu']).default('cpu'))
     .option('--threads <n>', 'CPU threads (default: all cores)', whole(1, 1024))
     .option('--json', 'print the result as JSON', false)

@@ -5,10 +5,10 @@
 import type { NativeInspection } from '../native.js';
 import type { Job } from '../policy/contract.js';
 import { latentSizeOf } from '../policy/job.js';
+import { type CpuPrecision, isQuantised, PRECISIONS } from '../policy/precision.js';
 
 type Component = NativeInspection['components'][number];
 type StoredTensor = Component['tensors'][number];
-export type WeightPrecision = 'f32' | 'bf16';
 
 /** Text rows that every token attends to, zero-padded ones too. */
 const TEXT_ROWS = 512;
@@ -61,16 +61,26 @@ export function geometryOf(job: Job, patch: readonly [number, number, number] = 
 }
 
 /** Bytes of keys and values of one guidance row. */
-export function cacheBytes(dims: Dimensions, entries: number, precision: WeightPrecision): number {
-  return entries * 2 * dims.layers * dims.width * (precision === 'bf16' ? 2 : 4);
+export function cacheBytes(dims: Dimensions, entries: number, precision: CpuPrecision): number {
+  return entries * 2 * dims.layers * dims.width * (precision === 'f32' ? 4 : 2);
 }
 
 /** As the engine holds it: matrices in the stored type or narrower, vectors in float32; unused tensors are never read. */
-export function weightBytes(tensors: readonly StoredTensor[], precision: WeightPrecision): number {
+export function weightBytes(tensors: readonly StoredTensor[], precision: CpuPrecision): number {
   return tensors.filter((tensor) => tensor.used).reduce((sum, tensor) => sum + residentBytes(tensor, precision), 0);
 }
 
-function residentBytes({ shape, dtype }: StoredTensor, precision: WeightPrecision): number {
+/** The linear layers of the transformer's blocks, which quantised precisions quantise. */
+const BLOCK_LINEAR = /^(?:action_)?blocks\.\d+\.(?:attn[12]\.to_(?:q|k|v|out\.0)|ffn\.net\.(?:0\.proj|2))\.weight$/;
+
+/** Bytes of a packed matrix: panels of 32 outputs; int8 with a scale and a sum per output, int4 with a scale per 32 inputs (cpp/ops/cpu/packed.h). */
+function quantisedBytes([rows = 0, columns = 0]: readonly number[], precision: 'int8' | 'int4'): number {
+  const perOutput = precision === 'int8' ? 4 * Math.ceil(columns / 4) + 8 : 4 * Math.ceil(columns / 8) + 2 * Math.ceil(columns / 32);
+  return 32 * Math.ceil(rows / 32) * perOutput;
+}
+
+function residentBytes({ name, shape, dtype }: StoredTensor, precision: CpuPrecision): number {
+  if (isQuantised(precision) && BLOCK_LINEAR.test(name)) return quantisedBytes(shape, precision);
   const elements = shape.reduce((product, size) => product * size, 1);
   const isMatrix = shape.filter((size) => size > 1).length > 1;
   if (!isMatrix) return elements * 4;
@@ -89,7 +99,7 @@ export function largestLayerBytes(tensors: readonly StoredTensor[]): number {
 }
 
 export interface MemoryNeed {
-  readonly precision: WeightPrecision;
+  readonly precision: CpuPrecision;
   readonly transformer: number;
   readonly vae: number;
   /** All guidance rows; undefined without a job. */
@@ -102,7 +112,7 @@ export interface MemoryNeed {
 /** Resident bytes at each precision, without activations. */
 export function memoryNeeds(inspection: NativeInspection, dims: Dimensions | undefined, geometry: JobGeometry | undefined): MemoryNeed[] {
   const tensorsOf = (name: string): readonly StoredTensor[] => inspection.components.find((component) => component.name === name)?.tensors ?? [];
-  return (['f32', 'bf16'] as const).map((precision) => {
+  return PRECISIONS.map((precision) => {
     const transformer = weightBytes(tensorsOf('transformer'), precision);
     const vae = weightBytes(tensorsOf('vae'), precision);
     const cache =

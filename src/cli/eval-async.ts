@@ -4,7 +4,7 @@
  */
 import { readFile } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
-import { type Command, Option } from 'commander';
+import type { Command } from 'commander';
 import { ControlCycle } from '../control/cycle.js';
 import { drawAsyncChart } from '../evaluation/async-chart.js';
 import { type AsyncEntry, type AsyncGridOptions, asyncGrid, inRunningOrder } from '../evaluation/async-grid.js';
@@ -26,6 +26,7 @@ import { writeText } from './eval-kept.js';
 import { SHIPPED_CHECKPOINT, subjectOf, WORKERS_MAX, workersFor } from './eval-options.js';
 import { evaluateShown } from './eval-run.js';
 import { SEED_MAX, whole } from './numbers.js';
+import { precisionOption } from './precision-option.js';
 import { ProgressBar } from './progress.js';
 
 export interface AsyncReportOptions extends Partial<AsyncGridOptions> {
@@ -183,7 +184,7 @@ export function registerAsyncReport(command: Command, context: CliContext): void
     .option('--video-steps <n>', "video denoising steps (default: the job's)", whole(1, 1000))
     .option('--action-steps <n>', "action denoising steps (default: the job's)", whole(1, 1000))
     .option('--imagine-steps <n>', "denoising steps that imagine frames (default: the job's)", whole(1, 1000))
-    .addOption(new Option('--precision <p>', 'arithmetic').choices(['f32', 'bf16']).default('f32'))
+    .addOption(precisionOption('arithmetic', 'f32'))
     .option('--workers <n>', 'processes that run episodes (default: one per core)', whole(1, WORKERS_MAX))
     .option('--only <names...>', 'run only cells whose names begin so; the report has those and what was kept (default: all)')
     .option('--json', 'print the report as JSON', false)

@@ -5,7 +5,7 @@
 import { existsSync } from 'node:fs';
 import { readFile } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
-import { type Command, InvalidArgumentError, Option } from 'commander';
+import { type Command, Option } from 'commander';
 import { rungsOf } from '../control/budget/ladder.js';
 import { MODE_NAMES, type ModeName } from '../control/modes/mode.js';
 import { PremotorError } from '../errors.js';
@@ -18,10 +18,11 @@ import { TASK_NAMES, type TaskName } from '../sim/tasks/task.js';
 import { checkpointHash } from '../text/checkpoint-hash.js';
 import { type CliContext, formatTable, printResult, UsageError } from './context.js';
 import { keptEvaluation, writeText } from './eval-kept.js';
-import { delay, SHIPPED_CHECKPOINT, subjectOf, WORKERS_MAX, workersFor } from './eval-options.js';
+import { delay, points, SHIPPED_CHECKPOINT, subjectOf, WORKERS_MAX, workersFor } from './eval-options.js';
 import { evaluateShown } from './eval-run.js';
 import { replaceMember } from './json-member.js';
 import { SEED_MAX, whole } from './numbers.js';
+import { precisionOption } from './precision-option.js';
 import { ProgressBar } from './progress.js';
 
 export interface CertifyOptions {
@@ -151,12 +152,6 @@ export async function runCertify(
   }
 }
 
-function points(text: string): number {
-  const value = Number(text);
-  if (text.trim() !== '' && value >= 0 && value <= 100) return value;
-  throw new InvalidArgumentError('Expected points of percent, 0 .. 100.');
-}
-
 const examples = `
 Examples:
   premotor eval certify --checkpoint ckpt --episodes 200 --seed 30000
@@ -177,7 +172,7 @@ export function registerCertify(command: Command, context: CliContext): void {
     .option('--job <file>', "job file (default: the checkpoint's job.json)")
     .addOption(new Option('--mode <mode>', 'how predicting and moving are interleaved').choices([...MODE_NAMES]).default('sync'))
     .option('--delay <percent>', "robot time of every prediction, in percent of a chunk's motion (default: 0% for sync, else 50%)", delay)
-    .addOption(new Option('--precision <p>', 'arithmetic').choices(['f32', 'bf16']).default('f32'))
+    .addOption(precisionOption('arithmetic', 'f32'))
     .option('--workers <n>', 'processes that run episodes (default: one per core)', whole(1, WORKERS_MAX))
     .option('--out <dir>', 'folder that keeps finished evaluations, so that an interrupted certification goes on where it stopped')
     .option('--write', 'store the certificates in the job file', false)

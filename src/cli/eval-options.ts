@@ -40,3 +40,19 @@ export function delay(text: string): number {
 export function workersFor(workers: number | undefined, realTime: boolean): number {
   return workers ?? (realTime ? 1 : availableParallelism());
 }
+
+/** Denoising steps of a configuration: 5/10, or 5 for video alone. */
+export function steps(text: string): { video: number; action?: number } {
+  const found = /^(\d{1,4})(?:\/(\d{1,4}))?$/.exec(text);
+  const [video, action] = [Number(found?.[1]), found?.[2] === undefined ? undefined : Number(found[2])];
+  if (!(video >= 1 && (action ?? 1) >= 1))
+    throw new InvalidArgumentError('Expected VIDEO/ACTION denoising steps, such as 5/10, or 5 for video alone.');
+  return { video, ...(action === undefined ? {} : { action }) };
+}
+
+/** Points of percent. */
+export function points(text: string): number {
+  const value = Number(text);
+  if (text.trim() !== '' && value >= 0 && value <= 100) return value;
+  throw new InvalidArgumentError('Expected points of percent, 0 .. 100.');
+}

@@ -13,16 +13,19 @@ import { describeConfiguration } from '../evaluation/configuration.js';
 import { composeSheet, SHEET_ROWS_MAX, sheetRows } from '../evaluation/contact-sheet.js';
 import { type Evaluation, formatEvaluation, type TaskSummary } from '../evaluation/evaluation.js';
 import { WorkerPool } from '../evaluation/workers.js';
+import type { CpuPrecision } from '../policy/precision.js';
 import { writePng } from '../recording/animation.js';
 import { type Disturbances, parseDisturbances } from '../sim/disturbances.js';
 import { TASK_NAMES, type TaskName } from '../sim/tasks/task.js';
 import { type CliContext, formatMs, formatTable, printResult, UsageError } from './context.js';
 import { registerAsyncReport } from './eval-async.js';
 import { registerCertify } from './eval-certify.js';
-import { delay, SHIPPED_CHECKPOINT, subjectOf, WORKERS_MAX, workersFor } from './eval-options.js';
+import { registerCertifyPrecision } from './eval-certify-precision.js';
+import { delay, SHIPPED_CHECKPOINT, steps, subjectOf, WORKERS_MAX, workersFor } from './eval-options.js';
 import { registerReport } from './eval-report.js';
 import { evaluateShown } from './eval-run.js';
 import { SEED_MAX, whole } from './numbers.js';
+import { precisionOption } from './precision-option.js';
 import { ProgressBar } from './progress.js';
 
 export interface EvalOptions {
@@ -33,7 +36,7 @@ export interface EvalOptions {
   readonly plan?: string;
   readonly steps?: { readonly video: number; readonly action?: number };
   readonly videoExecStep?: number;
-  readonly precision: 'f32' | 'bf16';
+  readonly precision: CpuPrecision;
   readonly memory: 'on' | 'off';
   readonly mode: ModeName;
   /** In chunks. */
@@ -46,14 +49,6 @@ export interface EvalOptions {
   readonly disturb: Disturbances;
   readonly out?: string;
   readonly json: boolean;
-}
-
-function steps(text: string): { video: number; action?: number } {
-  const found = /^(\d{1,4})(?:\/(\d{1,4}))?$/.exec(text);
-  const [video, action] = [Number(found?.[1]), found?.[2] === undefined ? undefined : Number(found[2])];
-  if (!(video >= 1 && (action ?? 1) >= 1))
-    throw new InvalidArgumentError('Expected VIDEO/ACTION denoising steps, such as 5/10, or 5 for video alone.');
-  return { video, ...(action === undefined ? {} : { action }) };
 }
 
 function disturbances(text: string): Disturbances {
@@ -198,7 +193,7 @@ export function registerEval(program: Command, context: CliContext): void {
     .option('--job <file>', "job file (default: the checkpoint's job.json, else the job of the simulated arm)")
     .option('--steps <v/a>', "video and action denoising steps (default: the job's)", steps)
     .option('--video-exec-step <n>', "denoising passes of the video that run; -1: all (default: the job's)", whole(-1, 1001))
-    .addOption(new Option('--precision <p>', 'arithmetic').choices(['f32', 'bf16']).default('f32'))
+    .addOption(precisionOption('arithmetic', 'f32'))
     .option('--plan <file>', 'plan of the checkpoint (premotor build)')
     .addOption(new Option('--memory <which>', 'off: clear the memory before every chunk').choices(['on', 'off']).default('on'))
     .option('--seed <n>', 'seed of the first episode; the next ones count up', whole(0, SEED_MAX), 0)
@@ -221,4 +216,5 @@ export function registerEval(program: Command, context: CliContext): void {
   registerReport(command, context);
   registerAsyncReport(command, context);
   registerCertify(command, context);
+  registerCertifyPrecision(command, context);
 }

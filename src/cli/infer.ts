@@ -8,10 +8,12 @@ import { type Command, InvalidArgumentError, Option } from 'commander';
 import { PremotorError } from '../errors.js';
 import type { Chunk, DecodedVideo, Job, LoadPolicyOptions, Policy, PredictOptions, ResetResult } from '../policy/contract.js';
 import { readJob } from '../policy/job.js';
+import type { CpuPrecision } from '../policy/precision.js';
 import { joinLatents } from '../policy/tensor.js';
 import { actionRows, actionsCsv, channelName } from './actions.js';
 import { type CliContext, formatMs, formatTable, printResult, UsageError } from './context.js';
 import { whole } from './numbers.js';
+import { precisionOption, uncertifiedOption } from './precision-option.js';
 import { ProgressBar } from './progress.js';
 
 export interface InferOptions {
@@ -21,7 +23,8 @@ export interface InferOptions {
   readonly prompt?: string;
   readonly chunks: number;
   readonly out: string;
-  readonly precision: 'f32' | 'bf16';
+  readonly precision: CpuPrecision;
+  readonly allowUncertified: boolean;
   readonly device: 'auto' | 'cpu' | 'cuda';
   readonly seed: bigint;
   readonly threads?: number;
@@ -91,6 +94,7 @@ async function predictAll(options: InferOptions, context: CliContext, bar: Progr
     job,
     device: options.device,
     precision: options.precision,
+    allowUncertified: options.allowUncertified,
     isolate: options.isolate,
     ...(options.threads === undefined ? {} : { threads: options.threads }),
     ...(options.plan === undefined ? {} : { plan: options.plan }),
@@ -319,7 +323,8 @@ export function registerInfer(program: Command, context: CliContext): void {
     .option('--chunks <n>', 'chunks to predict', whole(1, CHUNKS_MAX), 1)
     .option('--out <dir>', 'folder for the results; must be empty or new', 'premotor-infer')
     .option('--force', 'replace the results of an earlier run in --out', false)
-    .addOption(new Option('--precision <name>', 'how weights are held').choices(['f32', 'bf16']).default('f32'))
+    .addOption(precisionOption('how weights are held', 'f32'))
+    .addOption(uncertifiedOption())
     .addOption(new Option('--device <name>', 'where to compute').choices(['auto', 'cpu', 'cuda']).default('auto'))
     .addOption(new Option('--seed <n>', 'seed of the noise').argParser(parseSeed).default(0n, '0'))
     .option('--threads <n>', 'CPU threads (default: all cores but one)', whole(1, 1024))

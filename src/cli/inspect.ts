@@ -3,15 +3,17 @@
  * --measure asks for a real prediction. Owned by the command line; the engine's own checks (NativeEngineModule.inspect) are what it reports.
  */
 import { resolve } from 'node:path';
-import { type Command, Option } from 'commander';
+import type { Command } from 'commander';
 import { type OddTensor, scanValues } from '../checkpoint/values.js';
 import { callNative, type NativeInspection } from '../native.js';
 import type { Job } from '../policy/contract.js';
 import { type ParsedJob, readJob } from '../policy/job.js';
+import type { CpuPrecision } from '../policy/precision.js';
 import { type CliContext, FoundProblems, formatBytes, formatCount, formatMs, formatTable, printResult, UsageError } from './context.js';
 import { type CycleCost, cycleCost, type Dimensions, dimensionsOf, geometryOf, type JobGeometry, type MemoryNeed, memoryNeeds } from './cost.js';
 import { type Measurement, measure } from './measure.js';
 import { whole } from './numbers.js';
+import { precisionOption, uncertifiedOption } from './precision-option.js';
 import { ProgressBar } from './progress.js';
 
 export interface InspectOptions {
@@ -19,7 +21,8 @@ export interface InspectOptions {
   readonly tensors: boolean;
   readonly values: boolean;
   readonly measure: boolean;
-  readonly precision: 'f32' | 'bf16';
+  readonly precision: CpuPrecision;
+  readonly allowUncertified: boolean;
   readonly threads?: number;
   readonly json: boolean;
 }
@@ -306,7 +309,8 @@ export function registerInspect(program: Command, context: CliContext): void {
     .option('--tensors', 'list every tensor', false)
     .option('--values', 'read every weight and look for values that are no numbers', false)
     .option('--measure', 'run and time one short prediction', false)
-    .addOption(new Option('--precision <name>', 'for --measure').choices(['f32', 'bf16']).default('f32'))
+    .addOption(precisionOption('for --measure', 'f32'))
+    .addOption(uncertifiedOption())
     .option('--threads <n>', 'for --measure: CPU threads (default: all cores but one)', whole(1, 1024))
     .option('--json', 'print the result as JSON', false)
     .addHelpText('after', examples)

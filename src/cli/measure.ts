@@ -3,6 +3,7 @@
  * cycle. Owned by inspect.ts; what it scales is labelled as such.
  */
 import type { Job, Policy } from '../policy/contract.js';
+import type { CpuPrecision } from '../policy/precision.js';
 import type { CliContext } from './context.js';
 import { cycleCost, type Dimensions, geometryOf, passFlops } from './cost.js';
 import { ProgressBar } from './progress.js';
@@ -27,14 +28,15 @@ export async function measure(
   checkpoint: string,
   job: Job,
   dims: Dimensions,
-  options: { readonly precision: 'f32' | 'bf16'; readonly threads?: number },
+  options: { readonly precision: CpuPrecision; readonly allowUncertified: boolean; readonly threads?: number },
   context: CliContext,
 ): Promise<Measurement> {
   const bar = new ProgressBar(context.err);
   const threads = options.threads === undefined ? {} : { threads: options.threads };
   // All steps of the shortened schedule must run, whatever the job's partial denoising says, and only passes that denoise actions are timed.
   const short: Job = { ...job, video_exec_step: -1, infer_mode: 'server' };
-  const policy = await context.loadPolicy({ checkpoint, job: short, precision: options.precision, device: 'auto', ...threads });
+  const { precision, allowUncertified } = options;
+  const policy = await context.loadPolicy({ checkpoint, job: short, precision, allowUncertified, device: 'auto', ...threads });
   try {
     await policy.reset({ prompt: job.prompt ?? '', signal: context.signal });
     const obs = job.obs_cam_keys.map((camera) => {

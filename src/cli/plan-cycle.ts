@@ -17,8 +17,10 @@ import { PremotorError } from '../errors.js';
 import type { Job, LoadPolicyOptions, Policy } from '../policy/contract.js';
 import { readJob } from '../policy/job.js';
 import { stepsText } from '../policy/ladder.js';
+import type { CpuPrecision } from '../policy/precision.js';
 import { type CliContext, CommandExit, EXIT_FAILURE, formatBytes, formatMs, formatTable, printResult, reportOf, UsageError } from './context.js';
 import { whole } from './numbers.js';
+import { precisionOption, uncertifiedOption } from './precision-option.js';
 import { ProgressBar } from './progress.js';
 
 const RATE_HZ = 50;
@@ -28,7 +30,8 @@ const REPEATS = 3;
 export interface PlanCycleOptions {
   readonly checkpoint?: string;
   readonly device: 'auto' | 'cpu' | 'cuda';
-  readonly precision: 'f32' | 'bf16';
+  readonly precision: CpuPrecision;
+  readonly allowUncertified: boolean;
   readonly threads?: number;
   readonly plan?: string;
   /** Actions per second. */
@@ -241,6 +244,7 @@ export async function runPlanCycle(given: string, options: PlanCycleOptions, con
     job,
     device: options.device,
     precision: options.precision,
+    allowUncertified: options.allowUncertified,
     ...(options.threads === undefined ? {} : { threads: options.threads }),
     ...(options.plan === undefined ? {} : { plan: options.plan }),
   };
@@ -288,7 +292,8 @@ export function registerPlanCycle(program: Command, context: CliContext): void {
     .argument('<job>', 'job file, or a checkpoint folder with a job.json')
     .option('--checkpoint <dir>', "checkpoint folder (default: the job's own folder)")
     .addOption(new Option('--device <name>', 'where to compute').choices(['auto', 'cpu', 'cuda']).default('auto'))
-    .addOption(new Option('--precision <p>', 'arithmetic').choices(['f32', 'bf16']).default('f32'))
+    .addOption(precisionOption('arithmetic', 'f32'))
+    .addOption(uncertifiedOption())
     .option('--threads <n>', 'CPU threads (default: all cores but one)', whole(1, 1024))
     .option('--plan <file>', 'plan of the checkpoint (premotor build)')
     .option('--rate <hz>', 'actions per second', rate, RATE_HZ)

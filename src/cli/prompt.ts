@@ -8,9 +8,11 @@ import { resolve } from 'node:path';
 import { type Command, InvalidArgumentError, Option } from 'commander';
 import { PremotorError } from '../errors.js';
 import { loadNative, type NativeEngineModule } from '../native.js';
+import type { CpuPrecision } from '../policy/precision.js';
 import { checkpointHash, textHash } from '../text/checkpoint-hash.js';
 import { embedPrompt, type PromptEmbedding } from '../text/embeddings.js';
 import { modeName, precomputedFile, promptsFolder, type TextMode, textMode, writePrompt } from '../text/prompt-cache.js';
+import { precisionOption } from './precision-option.js';
 
 /** What the command needs from outside; tests give their own. */
 export interface PromptCommandDependencies {
@@ -24,7 +26,7 @@ export interface PromptCommandOptions {
   readonly prompt: readonly string[];
   readonly file?: string;
   readonly job?: string;
-  readonly precision: 'f32' | 'bf16';
+  readonly precision: CpuPrecision;
   readonly paramDtype?: 'float32' | 'bfloat16';
   readonly out?: string;
   readonly threads: number;
@@ -160,7 +162,7 @@ export function registerPrompt(program: Command): void {
     .requiredOption('--checkpoint <dir>', 'checkpoint folder in the released layout, with tokenizer and text encoder')
     .option('--prompt <text>', 'instruction; may be given more than once', collect, [])
     .option('--file <path>', 'text file with one instruction a line')
-    .addOption(new Option('--precision <name>', 'precision that the robot runs with').choices(['f32', 'bf16']).default('f32'))
+    .addOption(precisionOption('precision that the robot runs with', 'f32'))
     .option('--job <path>', 'job that the robot runs; its param_dtype chooses the rounding')
     .addOption(new Option('--param-dtype <name>', 'the same without a job file').choices(['float32', 'bfloat16']))
     .option('--out <dir>', "folder to write to (default: the checkpoint's prompts folder)")

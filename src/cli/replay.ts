@@ -7,17 +7,20 @@ import { type Command, Option } from 'commander';
 import { PremotorError } from '../errors.js';
 import { jobHash } from '../journal/format.js';
 import type { LoadPolicyOptions, Policy } from '../policy/contract.js';
+import type { CpuPrecision } from '../policy/precision.js';
 import { type Difference, play, type ReplayOutcome } from '../replay/player.js';
 import { type RecordEnd, type RecordHeader, type ReplayRecord, readRecord } from '../replay/record.js';
 import { type CliContext, printResult } from './context.js';
 import { whole } from './numbers.js';
+import { precisionOption, uncertifiedOption } from './precision-option.js';
 import { ProgressBar } from './progress.js';
 
 const THREADS_MAX = 1024;
 
 export interface ReplayOptions {
   readonly checkpoint?: string;
-  readonly precision?: 'f32' | 'bf16';
+  readonly precision?: CpuPrecision;
+  readonly allowUncertified?: boolean;
   readonly device?: 'auto' | 'cpu' | 'cuda';
   readonly threads?: number;
   readonly json: boolean;
@@ -60,11 +63,12 @@ export async function runReplay(file: string, options: ReplayOptions, context: C
   }
 }
 
-function loadOptions(header: RecordHeader, { checkpoint, precision, device, threads }: ReplayOptions): LoadPolicyOptions {
+function loadOptions(header: RecordHeader, { checkpoint, precision, allowUncertified = false, device, threads }: ReplayOptions): LoadPolicyOptions {
   return {
     checkpoint: checkpoint === undefined ? header.checkpoint : resolve(checkpoint),
     job: header.job,
     precision: precision ?? header.precision,
+    allowUncertified,
     device: device ?? header.device,
     isolate: false,
     ...(threads === undefined ? {} : { threads }),
@@ -141,7 +145,8 @@ export function registerReplay(program: Command, context: CliContext): void {
     .description('run a recorded episode again and compare it bit by bit')
     .argument('<file>', 'replay record that premotor run wrote')
     .option('--checkpoint <dir>', 'where the checkpoint is now; default: where it was')
-    .addOption(new Option('--precision <name>', 'another precision than the recorded one').choices(['f32', 'bf16']))
+    .addOption(precisionOption('another precision than the recorded one'))
+    .addOption(uncertifiedOption())
     .addOption(new Option('--device <name>', 'another device than the recorded one').choices(['auto', 'cpu', 'cuda']))
     .option('--threads <n>', 'CPU threads; results do not depend on them', whole(1, THREADS_MAX))
     .option('--json', 'print the report as JSON', false)

@@ -6,6 +6,7 @@ import { resolve } from 'node:path';
 import { type Command, InvalidArgumentError, Option } from 'commander';
 import { readRobotConfig } from '../config/reader.js';
 import type { RobotConfig } from '../config/schema.js';
+import type { CpuPrecision } from '../policy/precision.js';
 import { type EpisodeParts, runEpisode } from '../runtime/episode.js';
 import { VOCABULARY } from '../runtime/rig.js';
 import type { EpisodeSummary } from '../runtime/summary.js';
@@ -13,6 +14,7 @@ import { TASK_NAMES } from '../sim/tasks/task.js';
 import { type CliContext, CommandExit, EXIT_INTERRUPTED, EXIT_NOT_DONE, printResult } from './context.js';
 import { Narrator, summaryTable } from './episode.js';
 import { SEED_MAX, whole } from './numbers.js';
+import { precisionOption, uncertifiedOption } from './precision-option.js';
 import { ProgressBar } from './progress.js';
 
 export interface StepsOption {
@@ -25,8 +27,9 @@ export interface RunOptions {
   readonly seed?: number;
   readonly chunks?: number;
   readonly steps?: StepsOption;
-  readonly precision?: 'f32' | 'bf16';
+  readonly precision?: CpuPrecision;
   readonly plan?: string;
+  readonly allowUncertified?: boolean;
   readonly out?: string;
   /** true: the newest interrupted episode; a text: that of the folder. */
   readonly resume?: string | true;
@@ -38,7 +41,7 @@ const STEPS_MAX = 1000;
 
 /** A configuration with what the command line says otherwise. */
 export function overridden(config: RobotConfig, options: RunOptions): RobotConfig {
-  const { task, seed, chunks, steps, precision, plan, out } = options;
+  const { task, seed, chunks, steps, precision, plan, allowUncertified = false, out } = options;
   // The file's instruction was written for the file's task.
   const { instruction, ...scene } = config.task;
   const kept = task === undefined || task === scene.name ? config.task : scene;
@@ -50,6 +53,7 @@ export function overridden(config: RobotConfig, options: RunOptions): RobotConfi
       ...(steps === undefined ? {} : { video_steps: steps.video, action_steps: steps.action }),
       ...(precision === undefined ? {} : { precision }),
       ...(plan === undefined ? {} : { plan: resolve(plan) }),
+      ...(allowUncertified ? { allow_uncertified: true } : {}),
     },
     control: { ...config.control, ...(chunks === undefined ? {} : { chunks_max: chunks }) },
     recording: { ...config.recording, ...(out === undefined ? {} : { out_dir: resolve(out) }) },
@@ -119,8 +123,9 @@ export function registerRun(program: Command, context: CliContext): void {
     .option('--seed <n>', "seed of the scene, and of the policy's noise unless that has its own", whole(0, SEED_MAX))
     .option('--chunks <n>', 'end after so many action chunks', whole(1, CHUNKS_MAX))
     .option('--steps <video/action>', 'denoising steps, such as 5/10', parseSteps)
-    .addOption(new Option('--precision <name>', 'how weights are held').choices(['f32', 'bf16']))
+    .addOption(precisionOption('how weights are held'))
     .option('--plan <file>', 'plan of the checkpoint (premotor build)')
+    .addOption(uncertifiedOption())
     .option('--out <dir>', 'folder for the animated picture')
     .option('--resume [dir]', 'go on with an interrupted episode: the newest of this configuration, or the journal in a folder')
     .option('--json', 'print the summary as JSON', false)

@@ -4,6 +4,7 @@
  */
 import { z } from 'zod';
 import { MODE_NAMES } from '../mode-names.js';
+import { PRECISIONS } from '../precision-names.js';
 
 /** What is known of a key beside its type. */
 export interface KeyNotes {
@@ -60,7 +61,8 @@ const policy = z.strictObject({
     'weights packed ahead by `premotor build` for this checkpoint and precision (docs/PLAN.md)',
     'none: they are packed when the policy is loaded',
   ),
-  precision: note(z.enum(['f32', 'bf16']).default('f32'), among(['f32', 'bf16']), 'how weights are held'),
+  precision: note(z.enum(PRECISIONS).default('f32'), among(PRECISIONS), 'how weights are held; int8 and int4 need a certificate (docs/PRECISION.md)'),
+  allow_uncertified: note(z.boolean().default(false), 'true or false', 'run int8 or int4 without a certificate for the checkpoint'),
   device: note(z.enum(['auto', 'cpu', 'cuda']).default('auto'), among(['auto', 'cpu', 'cuda']), 'where to compute'),
   threads: note(whole(1, 1024).optional(), wholeWords(1, 1024), 'CPU threads', 'all cores but one'),
   isolate: note(z.boolean().default(true), 'true or false', 'run the engine in a process of its own, so that its crash ends no supervisor'),

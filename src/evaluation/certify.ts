@@ -36,14 +36,15 @@ export interface RungResult {
   readonly isNonInferior: boolean;
 }
 
-const shareOf = (evaluation: Evaluation): number =>
+/** Of all episodes of all tasks. */
+export const shareOf = (evaluation: Evaluation): number =>
   evaluation.episodes.filter(({ verdict }) => verdict === 'succeeded').length / Math.max(1, evaluation.episodes.length);
 
-const outcomes = ({ episodes }: Evaluation): Map<string, boolean> =>
+export const outcomes = ({ episodes }: Evaluation): Map<string, boolean> =>
   new Map(episodes.map(({ task, seed, verdict }) => [`${task} ${seed}`, verdict === 'succeeded']));
 
 /** Points of percent, to a hundredth. The lower bound is rounded down and the upper one up, so that rounding never certifies. */
-const points = (share: number, round: (value: number) => number = Math.round): number => round(1e4 * share) / 100;
+export const points = (share: number, round: (value: number) => number = Math.round): number => round(1e4 * share) / 100;
 
 export interface CertifyParts {
   readonly job: Job;

@@ -8,7 +8,7 @@ import { TASK_NAMES, type TaskName } from '../sim/tasks/task.js';
 import type { TaskSummary } from './evaluation.js';
 import type { Report, ReportRow } from './report.js';
 
-const COLOURS = { f32: '#1f5fa8', bf16: '#e08a1e', 'memory off': '#7a7a7a' } as const;
+const COLOURS = { f32: '#1f5fa8', bf16: '#e08a1e', int8: '#3a8f4d', int4: '#8a4fa0', 'memory off': '#7a7a7a' } as const;
 type Series = keyof typeof COLOURS;
 
 const BAR = 20;

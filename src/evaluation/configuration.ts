@@ -5,6 +5,7 @@
 import type { ModeName } from '../control/modes/mode.js';
 import type { Commits } from '../control/run.js';
 import type { Job } from '../policy/contract.js';
+import type { CpuPrecision } from '../policy/precision.js';
 import { type Disturbances, formatDisturbances } from '../sim/disturbances.js';
 import { ACTION_RATE_HZ } from '../sim/job.js';
 import type { ButtonColour } from '../sim/scene.js';
@@ -12,7 +13,7 @@ import type { Task, TaskName } from '../sim/tasks/task.js';
 
 /** How a checkpoint is run. Two configurations are compared on the same seeds. */
 export interface Configuration {
-  readonly precision: 'f32' | 'bf16';
+  readonly precision: CpuPrecision;
   /** Default: the job's. */
   readonly videoSteps?: number;
   readonly actionSteps?: number;

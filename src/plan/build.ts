@@ -8,12 +8,13 @@ import { callNative, loadNative, type NativeProgress } from '../native.js';
 import type { NativePlanModule, NativeStoppable } from '../native-plan.js';
 import type { Job } from '../policy/contract.js';
 import { nativeJobOf } from '../policy/load.js';
+import type { CpuPrecision } from '../policy/precision.js';
 import { checkpointHash } from '../text/checkpoint-hash.js';
 
 export interface BuildPlanOptions {
   readonly checkpoint: string;
   readonly job: Job;
-  readonly precision: 'f32' | 'bf16';
+  readonly precision: CpuPrecision;
   readonly threads: number;
   /** To write; a plan that is there is replaced by a whole one only. */
   readonly file: string;

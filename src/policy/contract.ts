@@ -119,6 +119,8 @@ export interface LoadPolicyOptions {
   readonly threads?: number;
   /** Run the engine in a child process behind the same interface. */
   readonly isolate?: boolean;
+  /** Go on with a quantised precision (int8, int4) that has no certificate for this checkpoint (docs/PRECISION.md). Default: false. */
+  readonly allowUncertified?: boolean;
   /** A plan file of this checkpoint, precision and device, written by `premotor build` (docs/PLAN.md). */
   readonly plan?: string;
   /** Where prompt embeddings are cached; default: $XDG_CACHE_HOME/premotor/prompts. false: no cache. */
@@ -311,7 +313,7 @@ export interface PolicyInfo {
   readonly latentShape: readonly [number, number, number, number];
   readonly actionShape: readonly [number, number, number];
   readonly parameters: number;
-  /** Suspicious but legal things about the job: misspelt keys with the name that was probably meant. */
+  /** Suspicious but legal things: misspelt keys of the job with the name that was probably meant, a precision without its certificate. */
   readonly warnings: readonly string[];
 }
 

@@ -6,16 +6,18 @@ import { existsSync, statSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
 import { join, resolve } from 'node:path';
 import { PremotorError } from '../errors.js';
-import { callNative, loadNative, type NativeEngineModule, type NativeJob } from '../native.js';
+import { callNative, loadNative, type NativeEngine, type NativeEngineModule, type NativeJob } from '../native.js';
 import { checkpointHash } from '../text/checkpoint-hash.js';
 import { embedPrompt } from '../text/embeddings.js';
 import { textMode } from '../text/prompt-cache.js';
 import { TEXT_TOKENS_MAX } from '../text/tokenizer.js';
 import { describe } from '../wording.js';
+import { checkCertificate } from './certificate.js';
 import type { Job, LoadPolicyOptions, Policy, PolicyInfo } from './contract.js';
 import { IsolatedPolicy } from './isolated.js';
 import { type ParsedJob, readJob } from './job.js';
 import { LocalPolicy, type TextProvider } from './local.js';
+import { type CpuPrecision, PRECISIONS } from './precision.js';
 
 const THREADS_MAX = 1024;
 
@@ -23,7 +25,8 @@ const THREADS_MAX = 1024;
 export interface Settings {
   readonly checkpoint: string;
   readonly parsed: ParsedJob;
-  readonly precision: 'f32' | 'bf16';
+  readonly precision: CpuPrecision;
+  readonly allowUncertified: boolean;
   readonly threads: number;
   readonly isolate: boolean;
   readonly promptCache: string | false | undefined;
@@ -41,9 +44,9 @@ export interface Parts {
 export async function loadPolicy(options: LoadPolicyOptions): Promise<Policy> {
   const settings = await checkLoadOptions(options);
   if (!settings.isolate) return openWith(settings);
-  const { checkpoint, precision, threads, promptCache, parsed, plan } = settings;
+  const { checkpoint, precision, threads, promptCache, parsed, allowUncertified, plan } = settings;
   const optional = { ...(promptCache === undefined ? {} : { promptCache }), ...(plan === undefined ? {} : { plan }) };
-  const inner: LoadPolicyOptions = { checkpoint, precision, threads, job: parsed.job, ...optional };
+  const inner: LoadPolicyOptions = { checkpoint, precision, threads, job: parsed.job, allowUncertified, ...optional };
   return IsolatedPolicy.open(inner, { warnings: parsed.warnings });
 }
 
@@ -53,13 +56,9 @@ export async function openLocal(options: LoadPolicyOptions, parts: Parts = {}): 
 }
 
 async function openWith(settings: Settings, parts: Parts = {}): Promise<LocalPolicy> {
-  const { checkpoint, parsed, precision, threads, plan } = settings;
+  const { parsed, precision, threads } = settings;
   const native = parts.native ?? loadNative();
-  const open = { checkpoint, job: nativeJobOf(parsed.job, precision), precision, threads, ...(plan === undefined ? {} : { plan }) };
-  // A plan knows the hash of its checkpoint, and the engine refuses another checkpoint: its tensors need not be touched.
-  const known = plan === undefined ? await checkpointHash(checkpoint) : undefined;
-  const engine = await callNative(() => native.openEngine(open));
-  const hash = known ?? engine.info.planCheckpoint ?? '';
+  const { engine, hash, uncertified } = await openCertified(settings, native);
   const { backend, weightBytes, cacheBytes, unusedTensors, latentShape, actionShape, parameters } = engine.info;
   const info: PolicyInfo = {
     checkpointHash: hash,
@@ -73,9 +72,37 @@ async function openWith(settings: Settings, parts: Parts = {}): Promise<LocalPol
     latentShape,
     actionShape,
     parameters,
-    warnings: parsed.warnings,
+    warnings: uncertified === undefined ? parsed.warnings : [...parsed.warnings, uncertified],
   };
   return new LocalPolicy({ engine, job: parsed.job, info, text: parts.text ?? textOf(settings, native, hash) });
+}
+
+interface Opened {
+  readonly engine: NativeEngine;
+  /** Of the checkpoint. */
+  readonly hash: string;
+  /** The warning of a precision without its certificate. */
+  readonly uncertified: string | undefined;
+}
+
+/** Opens the engine, and asks for the precision's certificate of the very checkpoint whose weights run. */
+async function openCertified(settings: Settings, native: NativeEngineModule): Promise<Opened> {
+  const { checkpoint, parsed, precision, threads, plan, allowUncertified } = settings;
+  const open = { checkpoint, job: nativeJobOf(parsed.job, precision), precision, threads };
+  if (plan === undefined) {
+    const hash = await checkpointHash(checkpoint);
+    const uncertified = await checkCertificate(checkpoint, precision, hash, allowUncertified);
+    return { engine: await callNative(() => native.openEngine(open)), hash, uncertified };
+  }
+  // A plan knows the hash of its checkpoint, and the engine refuses another checkpoint: its tensors need not be touched.
+  const engine = await callNative(() => native.openEngine({ ...open, plan }));
+  const hash = engine.info.planCheckpoint ?? '';
+  try {
+    return { engine, hash, uncertified: await checkCertificate(checkpoint, precision, hash, allowUncertified) };
+  } catch (error) {
+    await engine.close();
+    throw error;
+  }
 }
 
 /** The text provider of a checkpoint folder. */
@@ -88,9 +115,10 @@ function textOf({ checkpoint, parsed, precision, threads, promptCache }: Setting
 /** Checks what loadPolicy is given and fills in the defaults. */
 export async function checkLoadOptions(options: LoadPolicyOptions): Promise<Settings> {
   if (typeof options !== 'object' || options === null) throw badOption('options', 'an object', options);
-  const { checkpoint, isolate = false, promptCache } = options;
+  const { checkpoint, isolate = false, allowUncertified = false, promptCache } = options;
   if (typeof checkpoint !== 'string' || checkpoint === '') throw badOption('checkpoint', 'the path of a checkpoint folder', checkpoint);
   if (typeof isolate !== 'boolean') throw badOption('isolate', 'true or false', isolate);
+  if (typeof allowUncertified !== 'boolean') throw badOption('allowUncertified', 'true or false', allowUncertified);
   if (promptCache !== undefined && promptCache !== false && (typeof promptCache !== 'string' || promptCache === '')) {
     throw badOption('promptCache', 'a folder or false', promptCache);
   }
@@ -105,16 +133,17 @@ export async function checkLoadOptions(options: LoadPolicyOptions): Promise<Sett
   const parsed = await readJob(options.job);
   const folder = resolve(checkpoint);
   checkFolder(folder);
-  return { checkpoint: folder, parsed, precision, threads, isolate, promptCache, plan: plan === undefined ? undefined : resolve(plan) };
+  const found = plan === undefined ? undefined : resolve(plan);
+  return { checkpoint: folder, parsed, precision, allowUncertified, threads, isolate, promptCache, plan: found };
 }
 
-function checkPrecision(precision: unknown = 'f32'): 'f32' | 'bf16' {
-  if (precision === 'f32' || precision === 'bf16') return precision;
-  if (precision !== 'int8' && precision !== 'int4' && precision !== 'fp8') {
-    throw badOption('precision', '"f32", "bf16", "int8", "int4" or "fp8"', precision);
-  }
-  const message = `precision: expected "f32" or "bf16", found "${precision}", which no backend of this version computes. Use "bf16".`;
-  throw new PremotorError('PRECISION_UNSUPPORTED', message, { field: 'precision', expected: 'f32 or bf16', found: precision });
+function checkPrecision(precision: unknown = 'f32'): CpuPrecision {
+  const known = PRECISIONS.find((name) => name === precision);
+  if (known !== undefined) return known;
+  if (precision !== 'fp8') throw badOption('precision', '"f32", "bf16", "int8", "int4" or "fp8"', precision);
+  const expected = PRECISIONS.join(', ');
+  const message = `precision: expected one of ${expected}, found "${precision}", which no backend of this version computes. Use "int8".`;
+  throw new PremotorError('PRECISION_UNSUPPORTED', message, { field: 'precision', expected, found: precision });
 }
 
 function checkDevice(device: unknown = 'auto'): void {
@@ -142,7 +171,7 @@ function badOption(field: string, expected: string, value: unknown): PremotorErr
 }
 
 /** The job in the form that the native engine takes. */
-export function nativeJobOf(job: Job, precision: 'f32' | 'bf16'): NativeJob {
+export function nativeJobOf(job: Job, precision: CpuPrecision): NativeJob {
   return {
     deployedBf16: textMode(precision, job.param_dtype).deployedBf16,
     inputCast: job.bf16_input_cast,

@@ -8,6 +8,7 @@ import { mkdir, open, readdir, readFile, rename, rm, stat, utimes } from 'node:f
 import { homedir } from 'node:os';
 import { join } from 'node:path';
 import { PremotorError } from '../errors.js';
+import type { CpuPrecision } from '../precision-names.js';
 import { decodeSafetensors, encodeSafetensors, type TensorData } from './safetensors.js';
 import { TEXT_TOKENS_MAX } from './tokenizer.js';
 
@@ -44,9 +45,12 @@ export type PromptLookup =
   | { readonly kind: 'absent' }
   | { readonly kind: 'damaged'; readonly file: string; readonly reason: string };
 
-/** The mode of an engine: activations are rounded only when the job says so and the weights are bfloat16. */
-export function textMode(precision: 'f32' | 'bf16', paramDtype: 'float32' | 'bfloat16'): TextMode {
-  return { precision, deployedBf16: precision === 'bf16' && paramDtype === 'bfloat16' };
+/**
+ * The mode of an engine: activations are rounded only when the job says so and the weights are bfloat16. Quantised precisions leave the text encoder
+ * in float32: it runs once per instruction.
+ */
+export function textMode(precision: CpuPrecision, paramDtype: 'float32' | 'bfloat16'): TextMode {
+  return { precision: precision === 'bf16' ? 'bf16' : 'f32', deployedBf16: precision === 'bf16' && paramDtype === 'bfloat16' };
 }
 
 /** The mode's name in file metadata and in messages. */

@@ -125,7 +125,7 @@ t.test('JSON holds everything', async (t) => {
       { name: 'text_encoder' },
     ],
     geometry: { capacity: 20 },
-    memoryBytes: [{ precision: 'f32' }, { precision: 'bf16' }],
+    memoryBytes: [{ precision: 'f32' }, { precision: 'bf16' }, { precision: 'int8' }, { precision: 'int4' }],
     cost: { passes: [{ name: 'denoise video' }] },
     measured: null,
     problems: [],

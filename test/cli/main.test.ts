@@ -34,7 +34,7 @@ t.test('a wrong command line is error USAGE and exit code 2', async (t) => {
     [['infer'], /^error USAGE: required option '--checkpoint <dir>' not specified\.\n {2}hint: /],
     [['infr'], /^error USAGE: unknown command 'infr'.*infer/],
     [['doctor', '--jsn'], /^error USAGE: unknown option '--jsn'/],
-    [['infer', '--checkpoint', 'a', '--job', 'b', '--image', 'c', '--precision', 'int3'], /Allowed choices are f32, bf16/],
+    [['infer', '--checkpoint', 'a', '--job', 'b', '--image', 'c', '--precision', 'int3'], /Allowed choices are f32, bf16, int8, int4/],
     [['infer', '--checkpoint', 'a', '--job', 'b', '--image', 'c', '--chunks', '0'], /--chunks <n>.*whole number of 1/],
     [['infer', '--checkpoint', 'a', '--job', 'b', '--image', 'c', '--seed', '-1'], /--seed <n>.*0 \.\. 2\^64 - 1/],
     [['infer', '--checkpoint', 'a', '--job', 'b', '--image', 'c', '--fps', 'x'], /above 0/],

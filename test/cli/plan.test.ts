@@ -117,7 +117,7 @@ t.test('explain', async (t) => {
   t.ok((chunk.ms ?? 0) >= 1000 * seconds, 'no faster than its arithmetic');
   const text = await run('plan', 'explain', plan);
   t.equal(text.code, 0);
-  t.match(text.out, /^linear blocks\.\*\.attn1\.to_.*weight \+ bias +\d+ x/m);
+  t.match(text.out, /^linear blocks\.\*\.attn1\.to_q\+to_k\+to_v\.weight \+ layer_norm, modulation, bias +\d+ x/m);
   t.match(text.out, /Add --measure/);
   t.notMatch(text.out, 'ms at least');
   t.match((await run('plan', 'explain', plan, '--ceilings', given)).out, /ms at least.*\n(.*\n)*.*arithmetic/);
@@ -161,6 +161,32 @@ t.test('the mixture-of-transformers form', async (t) => {
   const { passes } = JSON.parse((await run('plan', 'explain', plan, '--json')).out) as Explained;
   const names = passes.map(({ name }) => name);
   t.same(names, ['video', 'video (cache)', 'action', 'commit video', 'commit action'], 'two passes commit: they share no blocks');
+});
+
+t.test('quantised: whoever opens it needs the certificate', async (t) => {
+  const dir = t.testdir();
+  const checkpoint = join(dir, 'tiny');
+  await writeUntrainedCheckpoint(checkpoint, { size: 'tiny' });
+  copyFileSync(join(tabletop, 'job.json'), join(checkpoint, 'job.json'));
+  for (const [precision, product] of [
+    ['int8', 'int8'],
+    ['int4', 'int4'],
+  ] as const) {
+    const plan = join(dir, `${precision}.plan`);
+    const built = await run('build', checkpoint, '-o', plan, '--precision', precision);
+    t.equal(built.code, 0, built.err);
+    t.match(built.err, /warning: Precision int\d is not certified .*--allow-uncertified/);
+    const options = { checkpoint, job: join(checkpoint, 'job.json'), precision, threads: 2, promptCache: false } as const;
+    t.match(await errorOf(loadPolicy({ ...options, plan })), { code: 'PRECISION_NOT_CERTIFIED', found: 'none' });
+    const policy = await loadPolicy({ ...options, plan, allowUncertified: true });
+    t.match(policy.info.warnings.join(), /is not certified/);
+    t.same(await episode(policy), await episode(await loadPolicy({ ...options, allowUncertified: true })), `${precision}: bit by bit`);
+    t.equal((await errorOf(loadPolicy({ ...options, plan, precision: 'f32' }))).code, 'PLAN_PRECISION');
+    const explained = await run('plan', 'explain', plan);
+    t.match(explained.out, new RegExp(`^linear blocks.*ffn.*weight .* ${product} `, 'm'));
+    const foreign = await errorOf(loadPolicy({ ...options, checkpoint: tabletop, plan, allowUncertified: true }));
+    t.equal(foreign.code, 'PLAN_CHECKPOINT');
+  }
 });
 
 t.test('wrong command lines', async (t) => {

@@ -29,7 +29,7 @@ t.test('the shortest file: defaults are filled in and listed, paths start from t
   t.same(config, {
     robot: { type: 'sim' },
     task: { name: 'touch', seed: 0 },
-    policy: { checkpoint_dir: '/robots/ckpt', precision: 'f32', device: 'auto', isolate: true, recover: true },
+    policy: { checkpoint_dir: '/robots/ckpt', precision: 'f32', allow_uncertified: false, device: 'auto', isolate: true, recover: true },
     cameras: { frame_rate_hz: 12.5, frame_age_max_ms: 100, dark_below: 4, frozen_after_rad: 0.1, frame_skew_max_ms: 50 },
     control: {
       mode: 'sync',
@@ -56,7 +56,8 @@ task: {name: push, seed: 4294967295, instruction: shove it}
 policy:
   checkpoint_dir: /models/a
   job: {frame_chunk_size: 2}
-  precision: bf16
+  precision: int8
+  allow_uncertified: true
   device: cpu
   threads: 2
   isolate: false
@@ -141,7 +142,7 @@ control:
     '4:3 task.seed: a whole number of 0 .. 4294967295 | -1',
     '6:3 policy.checkpoint_dir: the path of a folder | 7',
     '7:3 policy.threads: a whole number of 1 .. 1024 | "two"',
-    '8:3 policy.precision: "f32" or "bf16" | "fp8"',
+    '8:3 policy.precision: "f32" or "bf16" or "int8" or "int4" | "fp8"',
     '10:3 cameras.frame_rate_hz: a number above 0 and up to 1000 | 0',
     '12:3 control.chunks_max: a whole number of 1 .. 10000 | 1.5',
     '13:3 control.hold_ms: a number of 0 .. 60000 | Infinity',

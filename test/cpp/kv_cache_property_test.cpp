@@ -95,8 +95,10 @@ class Case {
   Case(std::mt19937& random, Counted* counted)
       : random_(random), counted_(*counted), shape_(draw_shape()), model_(shape_.capacity, 0) {
     golden::need(KvCache::open(shape_, &cache_));
-    model_ = Model(shape_.capacity, cache_->rows());
-    for (const bool key : {true, false}) shadow_[key].assign(static_cast<std::size_t>(cache_->rows()), 0.0f);
+    model_ = Model(shape_.capacity, shape_.capacity + shape_.headroom);
+    const ops::KvLayout layout = cache_->layout();
+    shadow_[true].assign(static_cast<std::size_t>(layout.key_bytes() / 4), 0.0f);
+    shadow_[false].assign(static_cast<std::size_t>(layout.value_bytes() / 4), 0.0f);
   }
 
   bool run() {
@@ -173,10 +175,10 @@ class Case {
     if (!is_open) return ++counted_.refused > 0;
     if (cache_->write_slots() != slots) return false;
     for (std::size_t i = 0; i < slots.size(); ++i) {
-      const auto row = static_cast<std::size_t>(cache_->write_rows()[i]);
+      const std::int32_t row = cache_->write_rows()[i];
       const float tag = model_.top()[static_cast<std::size_t>(slots[i])].tag;
-      pool(true)[row] = shadow_[true][row] = tag;
-      pool(false)[row] = shadow_[false][row] = -tag;
+      pool(true)[at(true, row)] = shadow_[true][at(true, row)] = tag;
+      pool(false)[at(false, row)] = shadow_[false][at(false, row)] = -tag;
     }
     if (!attends_all()) return false;
     // A write may fail half way: then its mark is rolled back while it is open.
@@ -191,26 +193,29 @@ class Case {
     return true;
   }
 
-  // Attention reads every valid token once, in the order of the slots, the new ones included.
+  // Attention reads every valid token, the new ones included, and nothing else.
   bool attends_all() {
-    std::vector<float> expected, found;
+    std::set<float> expected, found;
     for (const Slot& slot : model_.top())
-      if (slot.id >= 0) expected.push_back(slot.tag);
-    for (const std::int32_t row : cache_->attended_rows()) found.push_back(pool(true)[row]);
+      if (slot.id >= 0) expected.insert(slot.tag);
+    for (std::int32_t row = 0; row < cache_->rows(); ++row)
+      if ((cache_->attended()[static_cast<std::size_t>(row / 32)] >> row % 32 & 1) != 0)
+        found.insert(pool(true)[at(true, row)]);
     return expected == found;
   }
 
   bool agrees() {
     const KvCache::SlotState& state = cache_->slots();
     KvCounts expected{shape_.capacity, 0, 0, 0};
-    for (std::size_t at = 0; at < model_.top().size(); ++at) {
-      const Slot& slot = model_.top()[at];
-      if (slot.id != state.id[at]) return false;
+    for (std::size_t slot_at = 0; slot_at < model_.top().size(); ++slot_at) {
+      const Slot& slot = model_.top()[slot_at];
+      if (slot.id != state.id[slot_at]) return false;
       if (slot.id < 0) continue;
       ++expected.valid;
       ++(slot.predicted ? expected.predicted : expected.committed);
-      if (slot.predicted != (state.predicted[at] != 0)) return false;
-      if (pool(true)[state.row[at]] != slot.tag || pool(false)[state.row[at]] != -slot.tag) return false;
+      if (slot.predicted != (state.predicted[slot_at] != 0)) return false;
+      const std::int32_t row = state.row[slot_at];
+      if (pool(true)[at(true, row)] != slot.tag || pool(false)[at(false, row)] != -slot.tag) return false;
     }
     const KvCounts counts = cache_->counts();
     return counts.capacity == expected.capacity && counts.valid == expected.valid &&
@@ -225,6 +230,10 @@ class Case {
            std::memcmp(pool(false), shadow_[false].data(), bytes) == 0;
   }
 
+  [[nodiscard]] std::size_t at(bool key, std::int32_t row) const {
+    const ops::KvLayout layout = cache_->layout();
+    return static_cast<std::size_t>(key ? layout.key_at(0, row, 0) : layout.value_at(0, row, 0));
+  }
   float* pool(bool key) { return static_cast<float*>(key ? cache_->keys(0, 0) : cache_->values(0, 0)); }
 
   std::mt19937& random_;

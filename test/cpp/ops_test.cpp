@@ -7,6 +7,7 @@
 #include "base/half.h"
 #include "golden.h"
 #include "ops/cpu/cpu_ops.h"
+#include "ops/kv_layout.h"
 #include "tap.h"
 
 using namespace premotor;
@@ -66,50 +67,110 @@ void test_linear(CpuOps& ops, const std::string& isa) {
 
 struct Attention {
   std::int64_t rows, heads, head_dim, capacity;
-  std::vector<std::int32_t> slots;
+  std::vector<std::int32_t> attended;  // ascending
   float last_weight;
 };
 
-void test_attention(CpuOps& ops, const std::string& isa, const Attention& a, Dtype dtype) {
+// softmax(q k^T * scale) v, dense operands [head, capacity, head_dim], in float64.
+std::vector<float> attention_oracle(const Attention& a, float scale, const std::vector<float>& q,
+                                    const std::vector<float>& k, const std::vector<float>& v) {
   const std::int64_t inner = a.heads * a.head_dim;
-  const std::vector<float> q = random_values(a.rows * inner, 2.0f);
-  std::vector<float> k = random_values(a.heads * a.capacity * a.head_dim, 2.0f),
-                     v = random_values(a.heads * a.capacity * a.head_dim);
-  const std::vector<std::uint16_t> kb = to_bf16(&k), vb = to_bf16(&v);
-  KeyValueView view;
-  view.k = dtype == Dtype::f32 ? static_cast<const void*>(k.data()) : kb.data();
-  view.v = dtype == Dtype::f32 ? static_cast<const void*>(v.data()) : vb.data();
-  view.dtype = dtype;
-  view.capacity = a.capacity;
-  view.slots = a.slots.data();
-  view.count = std::ssize(a.slots);
-  view.last_weight = a.last_weight;
-  const float scale = 1.0f / std::sqrt(static_cast<float>(a.head_dim));
-  std::vector<float> y(q), expected(q.size());
-  ops.attention(y.data(), a.rows, a.heads, a.head_dim, inner, view, scale, Rounding::none, y.data(),
-                inner);  // in place
+  std::vector<float> expected(q.size());
   for (std::int64_t r = 0; r < a.rows; ++r)
     for (std::int64_t h = 0; h < a.heads; ++h) {
       const float* query = q.data() + r * inner + h * a.head_dim;
+      const auto at = [&](std::size_t i, std::int64_t d) {
+        return static_cast<std::size_t>((h * a.capacity + a.attended[i]) * a.head_dim + d);
+      };
       std::vector<double> weight;
-      for (std::size_t i = 0; i < a.slots.size(); ++i) {
+      for (std::size_t i = 0; i < a.attended.size(); ++i) {
         double dot = 0;
-        for (std::int64_t d = 0; d < a.head_dim; ++d)
-          dot += static_cast<double>(query[d]) *
-                 k[static_cast<std::size_t>((h * a.capacity + a.slots[i]) * a.head_dim + d)];
-        weight.push_back(std::exp(dot * scale) * (i + 1 == a.slots.size() ? a.last_weight : 1.0));
+        for (std::int64_t d = 0; d < a.head_dim; ++d) dot += static_cast<double>(query[d]) * k[at(i, d)];
+        weight.push_back(std::exp(dot * scale) * (i + 1 == a.attended.size() ? a.last_weight : 1.0));
       }
       double sum = 0;
       for (const double w : weight) sum += w;
       for (std::int64_t d = 0; d < a.head_dim; ++d) {
         double value = 0;
-        for (std::size_t i = 0; i < weight.size(); ++i)
-          value += weight[i] / sum * v[static_cast<std::size_t>((h * a.capacity + a.slots[i]) * a.head_dim + d)];
+        for (std::size_t i = 0; i < weight.size(); ++i) value += weight[i] / sum * v[at(i, d)];
         expected[static_cast<std::size_t>(r * inner + h * a.head_dim + d)] = static_cast<float>(value);
       }
     }
-  tap::ok(golden::relative_rms(y, expected) < 3e-6,
-          isa + " attention, head_dim " + std::to_string(a.head_dim) + ", " + std::to_string(view.count) + " keys");
+  return expected;
+}
+
+// Cached planes whose other rows are not finite: they must not matter.
+struct Planes {
+  KvLayout layout;
+  std::vector<std::byte> k, v;
+  std::vector<std::uint32_t> attended;
+
+  Planes(CpuOps& ops, const Attention& a, Dtype dtype, const std::vector<float>& keys, const std::vector<float>& values)
+      : layout{a.heads, kv_rows(a.capacity), a.head_dim, dtype},
+        k(static_cast<std::size_t>(layout.key_bytes())),
+        v(static_cast<std::size_t>(layout.value_bytes())),
+        attended(static_cast<std::size_t>(layout.rows / kKvPanel)) {
+    const std::int64_t inner = a.heads * a.head_dim;
+    std::vector<float> k_rows(static_cast<std::size_t>(layout.rows * inner), NAN), v_rows(k_rows);
+    std::vector<std::int32_t> rows(static_cast<std::size_t>(layout.rows));
+    for (std::size_t i = 0; i < rows.size(); ++i) rows[i] = static_cast<std::int32_t>(i);
+    for (const std::int32_t row : a.attended) {
+      attended[static_cast<std::size_t>(row / 32)] |= std::uint32_t{1} << row % 32;
+      for (std::int64_t h = 0; h < a.heads; ++h) {
+        const std::int64_t from = (h * a.capacity + row) * a.head_dim, to = row * inner + h * a.head_dim;
+        std::copy_n(keys.begin() + from, a.head_dim, k_rows.begin() + to);
+        std::copy_n(values.begin() + from, a.head_dim, v_rows.begin() + to);
+      }
+    }
+    ops.store_kv({k_rows.data(), v_rows.data(), layout.rows, a.heads, a.head_dim, inner, k.data(), v.data(), dtype,
+                  layout.rows, rows.data()});
+  }
+  [[nodiscard]] CachedView view(float last_weight) const {
+    return {k.data(), v.data(), layout.dtype, layout.rows, attended.data(), 0, last_weight};
+  }
+};
+
+void test_attention(CpuOps& ops, const std::string& isa, const Attention& a, Dtype dtype,
+                    Rounding rounding = Rounding::none) {
+  const std::int64_t inner = a.heads * a.head_dim;
+  std::vector<float> q = random_values(a.rows * inner, 2.0f);
+  std::vector<float> k = random_values(a.heads * a.capacity * a.head_dim, 2.0f),
+                     v = random_values(a.heads * a.capacity * a.head_dim);
+  if (dtype == Dtype::bf16) to_bf16(&k), to_bf16(&v);
+  if (rounding == Rounding::bf16) to_bf16(&q);
+  const float scale = 1.0f / std::sqrt(static_cast<float>(a.head_dim));
+  const Planes planes(ops, a, dtype, k, v);
+  std::vector<float> y(q);
+  ops.cached_attention({y.data(), a.rows, a.heads, a.head_dim, inner, planes.view(a.last_weight), scale, rounding,
+                        y.data(), inner});  // in place
+  // Rounded queries, weights and results: half an ulp of bfloat16 each, 2^-9; queries' errors are multiplied by scores.
+  // An int8 cache: a step is 1/127 of a row's largest value, some 3 deviations; its error has an RMS of step /
+  // sqrt(12), 0.7 %. Scores of deviation 4 are so off by 0.027, and the weights by as much.
+  const double error = golden::relative_rms(y, attention_oracle(a, scale, q, k, v));
+  const double rounded = rounding == Rounding::bf16 || dtype != Dtype::f32 ? 8e-3 : 3e-6;
+  tap::ok(error < (dtype == Dtype::int8 ? 3e-2 : rounded),
+          isa + " attention, head_dim " + std::to_string(a.head_dim) + ", " + std::to_string(a.attended.size()) +
+              " of " + std::to_string(a.capacity) + " rows, " + std::to_string(a.rows) +
+              " queries: " + std::to_string(error));
+}
+
+void test_dense_attention(CpuOps& ops, const std::string& isa, std::int64_t rows, std::int64_t head_dim, Dtype dtype) {
+  const std::int64_t heads = 2, keys = 300;
+  Attention a{rows, heads, head_dim, keys, {}, 1.0f};
+  for (std::int32_t i = 0; i < keys; ++i) a.attended.push_back(i);
+  const std::vector<float> q = random_values(rows * heads * head_dim, 2.0f);
+  std::vector<float> k = random_values(heads * keys * head_dim, 2.0f), v = random_values(heads * keys * head_dim);
+  const std::vector<std::uint16_t> kb = to_bf16(&k), vb = to_bf16(&v);
+  KeyValueView view;
+  view.k = dtype == Dtype::f32 ? static_cast<const void*>(k.data()) : kb.data();
+  view.v = dtype == Dtype::f32 ? static_cast<const void*>(v.data()) : vb.data();
+  view.dtype = dtype;
+  view.count = keys;
+  std::vector<float> y(q);
+  ops.attention(y.data(), rows, heads, head_dim, heads * head_dim, view, 0.2f, Rounding::none, y.data(),
+                heads * head_dim);
+  tap::ok(golden::relative_rms(y, attention_oracle(a, 0.2f, q, k, v)) < 3e-6,
+          isa + " dense attention, head_dim " + std::to_string(head_dim) + ", " + std::to_string(rows) + " queries");
 }
 
 std::vector<std::int32_t> some_slots(std::int64_t capacity, int keep_one_in) {
@@ -126,8 +187,12 @@ void test_norms(CpuOps& ops, const std::string& isa) {
   std::vector<std::int32_t> map;
   for (std::int64_t r = 0; r < rows; ++r) map.push_back(static_cast<std::int32_t>(r % 2));
   std::vector<float> y(x.size()), expected, rms(x), expected_rms;
-  ops.layer_norm({x.data(), rows, dim, 1e-6f, weight.data(), bias.data(), modulation.data() + dim, modulation.data(),
-                  2 * dim, map.data(), Rounding::none, y.data()});
+  ops.layer_norm({x.data(),
+                  rows,
+                  dim,
+                  {1e-6f, weight.data(), bias.data(), modulation.data() + dim, modulation.data(), 2 * dim, map.data()},
+                  Rounding::none,
+                  y.data()});
   ops.rms_norm(rms.data(), rows, dim, dim, 1e-6f, weight.data(), Rounding::none);
   for (std::int64_t r = 0; r < rows; ++r) {
     const float* row = x.data() + r * dim;
@@ -147,6 +212,189 @@ void test_norms(CpuOps& ops, const std::string& isa) {
   }
   tap::ok(golden::relative_rms(y, expected) < 1e-6, isa + " layer norm with affine and modulation");
   tap::ok(golden::relative_rms(rms, expected_rms) < 1e-6, isa + " RMS norm");
+}
+
+// x through a layer norm by the definition.
+std::vector<float> normed_rows(const std::vector<float>& x, std::int64_t rows, std::int64_t dim,
+                               const Ops::Norm& norm) {
+  std::vector<float> y;
+  for (std::int64_t r = 0; r < rows; ++r) {
+    const float* row = x.data() + r * dim;
+    double mean = 0, variance = 0;
+    for (std::int64_t c = 0; c < dim; ++c) mean += row[c] / static_cast<double>(dim);
+    for (std::int64_t c = 0; c < dim; ++c) variance += (row[c] - mean) * (row[c] - mean) / static_cast<double>(dim);
+    for (std::int64_t c = 0; c < dim; ++c) {
+      double value = (row[c] - mean) / std::sqrt(variance + norm.eps);
+      if (norm.weight != nullptr) value = value * norm.weight[c] + norm.bias[c];
+      if (norm.scale != nullptr) {
+        const std::int64_t at = (norm.row_map == nullptr ? 0 : norm.row_map[r]) * norm.mod_stride + c;
+        value = value * (1.0 + norm.scale[at]) + norm.shift[at];
+      }
+      y.push_back(static_cast<float>(value));
+    }
+  }
+  return y;
+}
+
+// A linear layer with its norm, its gate and its residual against the definition, and, bit by bit, against the single
+// operations; with and without packed weights, rounded and not.
+void test_fused_linear(CpuOps& ops, const std::string& isa, std::int64_t m, std::int64_t n, std::int64_t k,
+                       Rounding rounding) {
+  std::vector<float> w = random_values(n * k, 0.3f);
+  const std::vector<float> x = random_values(m * k, 3.0f), bias = random_values(n), affine = random_values(2 * k),
+                           modulation = random_values(2 * 3 * k), gate = random_values(2 * 5 * n),
+                           before = random_values(m * n);
+  std::vector<std::int32_t> map;
+  for (std::int64_t r = 0; r < m; ++r) map.push_back(static_cast<std::int32_t>(r * 7 % 3 % 2));
+  const Ops::Norm norms[] = {
+      {1e-6f, affine.data(), affine.data() + k, nullptr, nullptr, 0, nullptr},
+      {1e-6f, nullptr, nullptr, modulation.data() + k, modulation.data(), 3 * k, map.data()},
+      {1e-6f, affine.data(), affine.data() + k, modulation.data(), modulation.data() + k, 0, nullptr}};
+  Matrix plain{w.data(), Dtype::f32, n, k}, packed = plain;
+  ops.prepare(&packed, Rounding::none);
+  tap::ok(packed.prepared != nullptr, isa + ": the weight is packed");
+  double worst = 0;
+  bool is_same = true;
+  for (int variant = 0; variant < 12; ++variant) {
+    Ops::FusedLinear args;
+    args.x = x.data();
+    args.m = m;
+    args.ldx = k;
+    args.norm = variant % 4 == 3 ? nullptr : &norms[variant % 4];
+    args.w = variant % 2 == 0 ? &packed : &plain;
+    args.bias = bias.data();
+    args.act = variant % 3 == 0 ? Activation::gelu_tanh : Activation::none;
+    args.rounding = rounding;
+    args.is_residual = variant >= 4;
+    args.gate = variant >= 8 ? gate.data() : nullptr;
+    args.gate_stride = 5 * n;
+    args.row_map = map.data();
+    std::vector<float> y(before), apart(before), z(y.size()), input(x), expected;
+    args.y = y.data();
+    args.ldy = n;
+    ops.fused_linear(args);
+    if (args.norm != nullptr) ops.layer_norm({x.data(), m, k, *args.norm, rounding, input.data()});
+    ops.linear(input.data(), m, k, *args.w, bias.data(), args.act, rounding, z.data(), n);
+    if (args.is_residual)
+      ops.add_gated(apart.data(), z.data(), m, n, args.gate, args.gate_stride, args.row_map, rounding);
+    else
+      apart = z;
+    is_same = is_same && y == apart;
+    const std::vector<float> exact = args.norm == nullptr ? x : normed_rows(x, m, k, *args.norm);
+    for (std::int64_t i = 0; i < m; ++i)
+      for (std::int64_t j = 0; j < n; ++j) {
+        double sum = bias[static_cast<std::size_t>(j)];
+        for (std::int64_t p = 0; p < k; ++p)
+          sum +=
+              static_cast<double>(exact[static_cast<std::size_t>(i * k + p)]) * w[static_cast<std::size_t>(j * k + p)];
+        sum = activate(sum, args.act);
+        if (args.gate != nullptr) sum *= gate[static_cast<std::size_t>(map[static_cast<std::size_t>(i)] * 5 * n + j)];
+        if (args.is_residual) sum += before[static_cast<std::size_t>(i * n + j)];
+        expected.push_back(static_cast<float>(sum));
+      }
+    worst = std::max(worst, golden::relative_rms(y, expected));
+  }
+  const std::string name = isa + " fused linear " + std::to_string(m) + "x" + std::to_string(n) + "x" +
+                           std::to_string(k) + (rounding == Rounding::bf16 ? ", rounded" : "");
+  tap::is_near(worst, 0, rounding == Rounding::bf16 ? 1e-2 : 2e-6, name + " as defined");
+  tap::ok(is_same, name + ": the same bits as the single operations");
+}
+
+// Norm, rotation and cache in one, bit by bit as the single operations, and the rotation against its definition.
+void test_cache_heads(CpuOps& ops, const std::string& isa, std::int64_t heads, std::int64_t head_dim, Dtype dtype,
+                      Rounding rounding) {
+  const std::int64_t rows = 11, inner = heads * head_dim, ld = 3 * inner, capacity = 17;
+  std::vector<std::int32_t> slots;
+  for (std::int64_t r = 0; r < rows; ++r) slots.push_back(static_cast<std::int32_t>((r * 5 + 3) % capacity));
+  const std::vector<float> x = random_values(rows * ld, 2.0f), norm_q = random_values(inner),
+                           norm_k = random_values(inner), angles = random_values(rows * head_dim / 2, 2.0f);
+  std::vector<float> cos, sin;
+  for (const float angle : angles) cos.push_back(std::cos(angle)), sin.push_back(std::sin(angle));
+  const KvLayout layout{heads, kv_rows(capacity), head_dim, dtype};
+  std::vector<float> fused(x), apart(x);
+  std::vector<std::byte> keys(static_cast<std::size_t>(layout.key_bytes())),
+      values(static_cast<std::size_t>(layout.value_bytes())), keys_apart(keys), values_apart(values);
+  Ops::HeadRows args;
+  args.q = fused.data();
+  args.k = fused.data() + inner;
+  args.v = fused.data() + 2 * inner;
+  args.rows = rows;
+  args.heads = heads;
+  args.head_dim = head_dim;
+  args.ld = ld;
+  args.eps = 1e-6f;
+  args.norm_q = norm_q.data();
+  args.norm_k = norm_k.data();
+  args.cos = cos.data();
+  args.sin = sin.data();
+  args.k_plane = keys.data();
+  args.v_plane = values.data();
+  args.dtype = dtype;
+  args.plane_rows = layout.rows;
+  args.slots = slots.data();
+  args.rounding = rounding;
+  ops.cache_heads(args);
+  for (const auto& [at, weight] : {std::pair{std::int64_t{0}, &norm_q}, {inner, &norm_k}}) {
+    ops.rms_norm(apart.data() + at, rows, inner, ld, 1e-6f, weight->data(), rounding);
+    std::vector<float> normed(apart);
+    ops.rope(apart.data() + at, rows, heads, head_dim, ld, cos.data(), sin.data(), rounding);
+    if (rounding == Rounding::bf16) continue;
+    bool is_exact = true;
+    for (std::int64_t i = 0; i < rows * inner / 2; ++i) {
+      const std::int64_t r = i / (inner / 2), pair = i % (inner / 2), from = r * ld + at + 2 * pair;
+      const auto angle = static_cast<std::size_t>(r * head_dim / 2 + pair % (head_dim / 2));
+      const auto value = [&](std::int64_t j) { return static_cast<double>(normed[static_cast<std::size_t>(j)]); };
+      const double c = cos[angle], s = sin[angle];
+      is_exact = is_exact &&
+                 apart[static_cast<std::size_t>(from)] == static_cast<float>(value(from) * c - value(from + 1) * s) &&
+                 apart[static_cast<std::size_t>(from + 1)] == static_cast<float>(value(from) * s + value(from + 1) * c);
+    }
+    tap::ok(is_exact, isa + " rotation in float64, every bit, head_dim " + std::to_string(head_dim));
+  }
+  ops.store_kv({apart.data() + inner, apart.data() + 2 * inner, rows, heads, head_dim, ld, keys_apart.data(),
+                values_apart.data(), dtype, layout.rows, slots.data()});
+  tap::ok(fused == apart && keys == keys_apart && values == values_apart,
+          isa + " norm, rotation and cache in one: the same bits, head_dim " + std::to_string(head_dim));
+}
+
+// Residuals and the autoencoder's norm, on widths with and without a rest, against their definitions.
+void test_rows(CpuOps& ops, const std::string& isa) {
+  for (const std::int64_t dim : {1, 5, 16, 75, 192}) {
+    const std::int64_t rows = 300;
+    const std::vector<float> h = random_values(rows * dim), a = random_values(rows * dim),
+                             gate = random_values(2 * dim);
+    std::vector<float> plain(h), gated(h), rounded(h), norm(h.size()), silu(h.size()), expected[4];
+    std::vector<std::int32_t> map;
+    for (std::int64_t r = 0; r < rows; ++r) map.push_back(static_cast<std::int32_t>(r % 2));
+    ops.add_gated(plain.data(), a.data(), rows, dim, nullptr, 0, nullptr, Rounding::none);
+    ops.add_gated(gated.data(), a.data(), rows, dim, gate.data(), dim, map.data(), Rounding::none);
+    ops.add_gated(rounded.data(), a.data(), rows, dim, nullptr, 0, nullptr, Rounding::bf16);
+    ops.normalise_channels(h.data(), rows, dim, gate.data(), false, Rounding::none, norm.data());
+    ops.normalise_channels(h.data(), rows, dim, gate.data(), true, Rounding::none, silu.data());
+    bool is_rounded = true;
+    for (std::int64_t r = 0; r < rows; ++r) {
+      double square = 0;
+      for (std::int64_t c = 0; c < dim; ++c)
+        square +=
+            static_cast<double>(h[static_cast<std::size_t>(r * dim + c)]) * h[static_cast<std::size_t>(r * dim + c)];
+      for (std::int64_t c = 0; c < dim; ++c) {
+        const auto at = static_cast<std::size_t>(r * dim + c);
+        const float g = gate[static_cast<std::size_t>(r % 2 * dim + c)];
+        expected[0].push_back(h[at] + a[at]);
+        expected[1].push_back(static_cast<float>(h[at] + static_cast<double>(a[at]) * g));
+        const double v =
+            h[at] / std::sqrt(square) * std::sqrt(static_cast<double>(dim)) * gate[static_cast<std::size_t>(c)];
+        expected[2].push_back(static_cast<float>(v));
+        expected[3].push_back(static_cast<float>(v / (1 + std::exp(-v))));
+        is_rounded = is_rounded && rounded[at] == round_to_bf16(h[at] + a[at]);
+      }
+    }
+    const std::string name = isa + ", " + std::to_string(dim) + " wide: ";
+    tap::ok(plain == expected[0] && is_rounded, name + "a residual");
+    tap::is_near(golden::relative_rms(gated, expected[1]), 0, 1e-7, name + "a gated residual");
+    tap::is_near(golden::relative_rms(norm, expected[2]), 0, 1e-6, name + "the autoencoder's norm");
+    tap::is_near(golden::relative_rms(silu, expected[3]), 0, 1e-6, name + "the autoencoder's norm with SiLU");
+  }
 }
 
 // Results must not depend on the number of threads: the same bits come out.
@@ -184,35 +432,32 @@ void test_conversions() {
           "bfloat16 rounds to nearest even");
 }
 
-// The same keys and values, laid out in memory once in a row and once scattered: bits must not tell. A cache that was
-// rebuilt, or that went through marks, holds its tokens in other places.
-void test_layout(CpuOps& ops, const std::string& isa, std::int64_t head_dim, Dtype dtype) {
-  constexpr std::int64_t kRows = 7, kKeys = 300, kCapacity = 620;
-  const std::vector<float> q = random_values(kRows * head_dim, 2.0f), keys = random_values(kKeys * head_dim, 2.0f),
-                           values = random_values(kKeys * head_dim);
+// However many threads share the work, and whichever queries come together: the same bits.
+void test_cuts(const Kernels& kernels, const PackedKernels& packed, Dtype dtype) {
+  const Attention a{101, 2, 48, 1500, some_slots(1500, 7), 1.0f};
+  const std::int64_t inner = a.heads * a.head_dim;
+  const std::vector<float> q = random_values(a.rows * inner, 2.0f);
+  const std::vector<float> k = random_values(a.heads * a.capacity * a.head_dim, 2.0f),
+                           v = random_values(a.heads * a.capacity * a.head_dim);
   std::vector<std::vector<float>> results;
-  for (const int stride : {1, 2, 3}) {  // 3: stretches of three neighbours
-    std::vector<std::int32_t> slots;
-    for (std::int32_t i = 0; i < kKeys; ++i) slots.push_back(stride == 3 ? i / 3 * 5 + i % 3 : i * stride);
-    std::vector<float> k(static_cast<std::size_t>(kCapacity * head_dim)), v(k.size());
-    for (std::int64_t i = 0; i < kKeys; ++i) {
-      std::copy_n(keys.begin() + i * head_dim, head_dim, k.begin() + slots[static_cast<std::size_t>(i)] * head_dim);
-      std::copy_n(values.begin() + i * head_dim, head_dim, v.begin() + slots[static_cast<std::size_t>(i)] * head_dim);
-    }
-    const std::vector<std::uint16_t> kb = to_bf16(&k), vb = to_bf16(&v);
-    KeyValueView view;
-    view.k = dtype == Dtype::f32 ? static_cast<const void*>(k.data()) : kb.data();
-    view.v = dtype == Dtype::f32 ? static_cast<const void*>(v.data()) : vb.data();
-    view.dtype = dtype;
-    view.capacity = kCapacity;
-    view.slots = slots.data();
-    view.count = kKeys;
-    std::vector<float> y(q);
-    ops.attention(y.data(), kRows, 1, head_dim, head_dim, view, 0.2f, Rounding::none, y.data(), head_dim);
-    results.push_back(y);
+  for (const int threads : {1, 2, 5}) {
+    CpuOps ops(threads, kernels, packed);
+    const Planes planes(ops, a, dtype, k, v);
+    results.emplace_back(q.size());
+    ops.cached_attention({q.data(), a.rows, a.heads, a.head_dim, inner, planes.view(1.0f), 0.2f, Rounding::none,
+                          results.back().data(), inner});
   }
   tap::ok(results[0] == results[1] && results[0] == results[2],
-          isa + " attention has the same bits wherever keys lie, head_dim " + std::to_string(head_dim));
+          std::string(packed.name) + " attention has the same bits on any number of threads");
+}
+
+// The packed products of the same instruction set.
+const PackedKernels& packed_of(const Kernels& kernels) {
+  const PackedKernels* tables[kPackedTables];
+  const int count = cpu_packed_tables(tables);
+  for (int i = 0; i < count; ++i)
+    if (std::string(tables[i]->name) == kernels.name) return *tables[i];
+  return *tables[0];
 }
 
 }  // namespace
@@ -224,17 +469,42 @@ int main() {
   if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw")) tables.push_back(&avx512::kernels());
 #endif
   for (const Kernels* kernels : tables) {
-    CpuOps ops(2, *kernels);
+    CpuOps ops(2, *kernels, packed_of(*kernels));
     test_linear(ops, kernels->name);
     for (const Dtype dtype : {Dtype::f32, Dtype::bf16}) {
-      test_attention(ops, kernels->name, {5, 2, 26, 40, some_slots(40, 3), 1.0f}, dtype);
-      test_attention(ops, kernels->name, {33, 3, 24, 700, some_slots(700, 5), 1.0f}, dtype);
-      test_attention(ops, kernels->name, {13, 1, 128, 600, some_slots(600, 1), 1.0f}, dtype);
-      test_attention(ops, kernels->name, {4, 2, 20, 9, {0, 1, 2, 3, 4, 5, 6, 7, 8}, 476.0f}, dtype);
-      for (const std::int64_t head_dim : {26, 24, 128}) test_layout(ops, kernels->name, head_dim, dtype);
+      test_dense_attention(ops, kernels->name, 7, 26, dtype);
+      test_dense_attention(ops, kernels->name, 13, 384, dtype);
     }
     test_norms(ops, kernels->name);
+    for (const Rounding rounding : {Rounding::none, Rounding::bf16}) {
+      test_fused_linear(ops, kernels->name, 5, 13, 26, rounding);
+      test_fused_linear(ops, kernels->name, 31, 101, 300, rounding);  // several blocks of k, a narrow last panel
+      test_fused_linear(ops, kernels->name, 200, 64, 192, rounding);  // several threads
+      for (const std::int64_t head_dim : {2, 26, 48, 130}) {
+        test_cache_heads(ops, kernels->name, 3, head_dim, Dtype::f32, rounding);
+        test_cache_heads(ops, kernels->name, 3, head_dim, Dtype::bf16, rounding);
+        test_cache_heads(ops, kernels->name, 3, head_dim, Dtype::int8, rounding);
+      }
+    }
+    test_rows(ops, kernels->name);
     test_threads(*kernels);
+  }
+  const PackedKernels* packed[kPackedTables];
+  const int count = cpu_packed_tables(packed);
+  for (int i = 0; i < count; ++i) {
+    CpuOps ops(2, cpu_kernels(), *packed[i]);
+    const std::string isa = packed[i]->name;
+    for (const Dtype dtype : {Dtype::f32, Dtype::bf16, Dtype::int8}) {
+      for (const Rounding rounding : {Rounding::none, Rounding::bf16}) {
+        test_attention(ops, isa, {5, 2, 26, 40, some_slots(40, 3), 1.0f}, dtype, rounding);
+        test_attention(ops, isa, {33, 3, 24, 700, some_slots(700, 5), 1.0f}, dtype, rounding);
+        test_attention(ops, isa, {1, 1, 20, 1, {0}, 1.0f}, dtype, rounding);
+        test_attention(ops, isa, {200, 1, 48, 600, some_slots(600, 50), 1.0f}, dtype, rounding);
+        test_attention(ops, isa, {13, 1, 128, 2000, some_slots(2000, 1), 1.0f}, dtype, rounding);
+        test_attention(ops, isa, {4, 2, 256, 9, {0, 1, 2, 3, 4, 5, 6, 7, 8}, 476.0f}, dtype, rounding);
+      }
+      test_cuts(cpu_kernels(), *packed[i], dtype);
+    }
   }
   test_conversions();
   return tap::finish();

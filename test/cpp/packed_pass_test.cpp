@@ -27,7 +27,8 @@ struct Rig {
   std::vector<TextKeysValues> text;
   std::vector<float> video, action, clean = std::vector<float>(kFrames, 0.0f);
   RopeTable video_rope, action_rope;
-  std::vector<std::int32_t> rows[2], attended[2];
+  std::vector<std::int32_t> rows[2];
+  std::vector<std::uint32_t> attended[2];
 
   Rig(Transformer& with, ops::Dtype dtype) : transformer(with), text(kGuidanceRows) {
     const TransformerConfig& config = transformer.config();
@@ -63,7 +64,7 @@ struct Rig {
     const int at = static_cast<int>(modality);
     golden::need(cache->begin_write(is_video ? kVideoTokens : kActionTokens, WriteKind::committed));
     rows[at] = cache->write_rows();
-    attended[at] = cache->attended_rows();
+    attended[at] = cache->attended();
     cache->end_write();
     Pass pass;
     pass.modality = modality;
@@ -76,7 +77,7 @@ struct Rig {
     pass.text = &text;
     pass.cache = cache.get();
     pass.write_rows = &rows[at];
-    pass.attended_rows = &attended[at];
+    pass.attended = &attended[at];
     return pass;
   }
   void write_apart() {
@@ -91,18 +92,24 @@ struct Rig {
   // Keys and values of all valid entries, by slot.
   [[nodiscard]] std::vector<std::byte> entries() const {
     const KvCacheShape& shape = cache->shape();
-    const std::int64_t size = shape.head_dim * ops::bytes_of(shape.dtype);
+    const std::int64_t size = ops::bytes_of(shape.dtype);
+    const ops::KvLayout layout = cache->layout();
     std::vector<std::byte> found;
     const KvCache::SlotState& slots = cache->slots();
     for (std::int64_t layer = 0; layer < shape.layers; ++layer)
       for (std::int64_t row = 0; row < kGuidanceRows; ++row)
-        for (const void* plane : {cache->keys(layer, row), cache->values(layer, row)})
-          for (std::int64_t head = 0; head < shape.heads; ++head)
-            for (std::size_t slot = 0; slot < slots.id.size(); ++slot) {
-              if (slots.id[slot] < 0) continue;
-              const auto* from = static_cast<const std::byte*>(plane) + (head * cache->rows() + slots.row[slot]) * size;
-              found.insert(found.end(), from, from + size);
+        for (std::int64_t head = 0; head < shape.heads; ++head)
+          for (std::size_t slot = 0; slot < slots.id.size(); ++slot) {
+            if (slots.id[slot] < 0) continue;
+            for (std::int64_t d = 0; d < shape.head_dim; ++d) {
+              const auto* key = static_cast<const std::byte*>(cache->keys(layer, row)) +
+                                layout.key_at(head, slots.row[slot], d) * size;
+              const auto* value = static_cast<const std::byte*>(cache->values(layer, row)) +
+                                  layout.value_at(head, slots.row[slot], d) * size;
+              found.insert(found.end(), key, key + size);
+              found.insert(found.end(), value, value + size);
             }
+          }
     return found;
   }
 };
@@ -113,7 +120,7 @@ void test_case(const std::string& name, WeightPrecision precision, ops::Rounding
   golden::need(Transformer::open(golden::folder() + "/" + name + "/checkpoint/transformer", precision, rounding, ops,
                                  &transformer));
   tap::ok(transformer->can_pack(), name + ": video and action share their blocks");
-  const ops::Dtype dtype = precision == WeightPrecision::bf16 ? ops::Dtype::bf16 : ops::Dtype::f32;
+  const ops::Dtype dtype = precision == WeightPrecision::f32 ? ops::Dtype::f32 : ops::Dtype::bf16;
   Rig apart(*transformer, dtype), packed(*transformer, dtype);
   for (std::uint32_t write = 0; write < 5; ++write) {
     for (Rig* rig : {&apart, &packed}) rig->fill(write, static_cast<std::int64_t>(write) * kFrames);
@@ -139,5 +146,7 @@ int main() {
   test_case("robotwin_tiny", WeightPrecision::f32, ops::Rounding::none);
   test_case("franka_tiny", WeightPrecision::f32, ops::Rounding::none);
   test_case("bf16", WeightPrecision::bf16, ops::Rounding::bf16);
+  test_case("robotwin_tiny", WeightPrecision::int8, ops::Rounding::none);
+  test_case("robotwin_tiny", WeightPrecision::int4_32, ops::Rounding::none);
   return tap::finish();
 }

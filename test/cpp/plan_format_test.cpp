@@ -86,7 +86,8 @@ void test_directories(const std::string& good) {
       {"\"tensors\":[", "\"tensors\":[3,"},
       {"\"kind\":\"prepared\"", "\"kind\":\"else\""},
       {"\"dtype\":\"f32\"", "\"dtype\":\"f16\""},
-      {"\"kind\":\"plain\",\"dtype\":\"f32\",\"rows\":",
+      {"\"group\":0", "\"group\":-1"},
+      {"\"kind\":\"prepared\",\"dtype\":\"f32\",\"rows\":",
        "\"kind\":\"plain\",\"dtype\":\"f32\",\"rows\":9223372036854775807,\"old\":"},
       {"\"kind\":\"floats\",\"dtype\":\"f32\",\"rows\":", "\"kind\":\"floats\",\"dtype\":\"f32\",\"rows\":1"},
       {"\"at\":0,", "\"at\":4,"},
@@ -199,49 +200,64 @@ void test_sections() {
   tap::equal(std::string(nowhere.create(folder / "no/b.plan").code), std::string("FILE_WRITE"), "no such folder");
 }
 
+// A weight in one form: prepared, and its bytes adopted, give the same products; what does not fit is refused.
+void test_form(ops::CpuOps& ops, const ops::Matrix& matrix, ops::WeightFormat format) {
+  const std::int64_t rows = matrix.rows, cols = matrix.cols;
+  ops::Matrix prepared = matrix, adopted{nullptr, ops::Dtype::f32, rows, cols};
+  ops::Ops::PreparedForm form;
+  tap::ok(ops.prepared_form(matrix, ops::Rounding::none, format, &form) && form.bytes % 64 == 0,
+          "there is a form: " + std::string(form.product) + " " + std::to_string(form.group));
+  struct alignas(64) Line {
+    char bytes[64];
+  };
+  std::vector<Line> panels(static_cast<std::size_t>(form.bytes / 64));
+  ops.write_prepared(matrix, form, panels.data());
+  tap::equal(ops.prepare(&prepared, ops::Rounding::none, format), form.bytes, "prepare keeps so many bytes");
+  tap::ok(ops.adopt(&adopted, form, panels.data()), "its own bytes are adopted");
+  std::vector<float> x(static_cast<std::size_t>(3 * cols), 0.5f), y(static_cast<std::size_t>(3 * rows)), z(y);
+  for (std::size_t i = 0; i < x.size(); ++i) x[i] += 0.01f * static_cast<float>(i % 17);
+  ops.linear(x.data(), 3, cols, prepared, nullptr, ops::Activation::none, ops::Rounding::none, y.data(), rows);
+  ops.linear(x.data(), 3, cols, adopted, nullptr, ops::Activation::none, ops::Rounding::none, z.data(), rows);
+  tap::ok(y == z, "and multiply alike");
+  ops::Matrix fresh{nullptr, ops::Dtype::f32, rows, cols};
+  ops::Ops::PreparedForm other = form;
+  other.product = "else";
+  tap::ok(!ops.adopt(&fresh, other, panels.data()), "another product is not");
+  other = form;
+  ++other.layout;
+  tap::ok(!ops.adopt(&fresh, other, panels.data()), "another layout is not");
+  for (const std::int64_t group : {form.group + 1, form.group + 16, std::int64_t{-1}}) {
+    other = form;
+    other.group = group;
+    tap::ok(!ops.adopt(&fresh, other, panels.data()), "another group is not");
+  }
+  other = form;
+  other.bytes -= 64;
+  tap::ok(!ops.adopt(&fresh, other, panels.data()) && fresh.prepared == nullptr, "another size is not");
+}
+
 void test_prepared() {
   std::mt19937 random(3);
   ops::CpuOps ops(3);
   ThreadPool pool(3);
+  using enum ops::PackedPrecision;
   for (const std::int64_t rows : {1, 31, 32, 100}) {
     const std::int64_t cols = rows == 100 ? 700 : 37;
     std::vector<float> values(static_cast<std::size_t>(rows * cols));
     for (float& value : values) value = std::normal_distribution<float>()(random);
     const ops::Matrix matrix{values.data(), ops::Dtype::f32, rows, cols};
-    for (const ops::PackedPrecision precision :
-         {ops::PackedPrecision::f32, ops::PackedPrecision::bf16, ops::PackedPrecision::int8}) {
-      const auto bytes = static_cast<std::size_t>(ops::packed_bytes(precision, rows, cols));
+    for (const ops::PackedPrecision precision : {f32, bf16, int8, int4}) {
+      const std::int64_t group = rows == 31 ? 64 : ops::kInt4Group;
+      const auto bytes = static_cast<std::size_t>(ops::packed_bytes(precision, rows, cols, group));
       std::vector<char> one(bytes, 'x'), other(bytes, 'y');
-      ops::pack(matrix, precision, one.data());
-      ops::pack(pool, matrix, precision, other.data());
+      ops::pack(matrix, precision, one.data(), group);
+      ops::pack(pool, matrix, precision, other.data(), group);
       tap::ok(one == other, "packed by all threads alike: " + std::to_string(rows) + " rows, precision " +
                                 std::to_string(static_cast<int>(precision)));
     }
-    ops::Matrix prepared = matrix, adopted{nullptr, ops::Dtype::f32, rows, cols};
-    ops::Ops::PreparedForm form;
-    tap::ok(ops.prepared_form(matrix, ops::Rounding::none, &form) && form.bytes % 64 == 0, "there is a form");
-    struct alignas(64) Line {
-      char bytes[64];
-    };
-    std::vector<Line> panels(static_cast<std::size_t>(form.bytes / 64));
-    ops.write_prepared(matrix, form, panels.data());
-    ops.prepare(&prepared, ops::Rounding::none);
-    tap::ok(ops.adopt(&adopted, form, panels.data()), "its own bytes are adopted");
-    std::vector<float> x(static_cast<std::size_t>(3 * cols), 0.5f), y(static_cast<std::size_t>(3 * rows)), z(y);
-    for (std::size_t i = 0; i < x.size(); ++i) x[i] += 0.01f * static_cast<float>(i % 17);
-    ops.linear(x.data(), 3, cols, prepared, nullptr, ops::Activation::none, ops::Rounding::none, y.data(), rows);
-    ops.linear(x.data(), 3, cols, adopted, nullptr, ops::Activation::none, ops::Rounding::none, z.data(), rows);
-    tap::ok(y == z, "and multiply alike");
-    ops::Matrix fresh{nullptr, ops::Dtype::f32, rows, cols};
-    ops::Ops::PreparedForm other = form;
-    other.product = "else";
-    tap::ok(!ops.adopt(&fresh, other, panels.data()), "another product is not");
-    other = form;
-    ++other.layout;
-    tap::ok(!ops.adopt(&fresh, other, panels.data()), "another layout is not");
-    other = form;
-    other.bytes -= 64;
-    tap::ok(!ops.adopt(&fresh, other, panels.data()) && fresh.prepared == nullptr, "another size is not");
+    using enum ops::WeightFormat;
+    for (const ops::WeightFormat format : {stored, ops::WeightFormat::int8, int4_32, int4_64, int4_128})
+      test_form(ops, matrix, format);
   }
   for (const std::string_view name : ops::kProductNames) tap::ok(!name.empty(), "every product has a name");
 }

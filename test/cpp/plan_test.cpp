@@ -234,6 +234,12 @@ int main() {
   test_bits("robotwin_tiny", WeightPrecision::bf16);
   test_bits("i2va_tiny", WeightPrecision::f32);
   test_bits("bf16", WeightPrecision::bf16);
+  test_bits("robotwin_tiny", WeightPrecision::int8);
+  test_bits("robotwin_tiny", WeightPrecision::int4_32);
+  test_bits("franka_tiny", WeightPrecision::int4_64);
+  test_bits("i2va_tiny", WeightPrecision::int4_128);
+  test_bits("bf16", WeightPrecision::int8);
+  test_bits("bf16", WeightPrecision::int4_32);
   test_refusals();
   test_checkpoint();
   test_damage();

@@ -55,13 +55,20 @@ class TransformerProbe {
   }
 
   void load_block(const TensorStore& store) {
-    const auto attention = [&](const std::string& prefix) {
-      return AttentionWeights{linear(store, prefix + "to_q"),          linear(store, prefix + "to_k"),
-                              linear(store, prefix + "to_v"),          linear(store, prefix + "to_out.0"),
-                              values(store, prefix + "norm_q.weight"), values(store, prefix + "norm_k.weight")};
+    const auto stacked = [&](const std::vector<std::string>& prefixes) {
+      StackedLinear layer;
+      for (const std::string& prefix : prefixes) {
+        Linear one = linear(store, prefix);
+        layer.weight.parts.push_back(one.weight);
+        layer.bias.insert(layer.bias.end(), one.bias.begin(), one.bias.end());
+      }
+      return layer;
     };
-    block_.self = attention("w.attn1.");
-    block_.cross = attention("w.attn2.");
+    block_.self = {stacked({"w.attn1.to_q", "w.attn1.to_k", "w.attn1.to_v"}), linear(store, "w.attn1.to_out.0"),
+                   values(store, "w.attn1.norm_q.weight"), values(store, "w.attn1.norm_k.weight")};
+    block_.cross = {linear(store, "w.attn2.to_q"), linear(store, "w.attn2.to_out.0"),
+                    stacked({"w.attn2.to_k", "w.attn2.to_v"}), values(store, "w.attn2.norm_q.weight"),
+                    values(store, "w.attn2.norm_k.weight")};
     block_.norm2_weight = values(store, "w.norm2.weight");
     block_.norm2_bias = values(store, "w.norm2.bias");
     block_.ffn_up = linear(store, "w.ffn.net.0.proj");
@@ -101,16 +108,21 @@ class TransformerProbe {
     pass.text = &text;
     pass.cache = call.cache;
     pass.write_rows = &call.cache->write_rows();
-    pass.attended_rows = &call.cache->attended_rows();
+    pass.attended = &call.cache->attended();
     pass.out = &dummy;  // not written here: the head is not part of a block
     BlockResult result;
-    const auto attended = [&] { return std::vector<float>(scratch.attended, scratch.attended + rows * width); };
+    // What a part adds to the residual is not kept; its last layer is run once more.
+    const auto last = [&](const Linear& layer, const float* input) {
+      std::vector<float> added(static_cast<std::size_t>(rows * width));
+      transformer_->linear(layer, input, rows, ops::Activation::none, added.data());
+      return added;
+    };
     transformer_->self_attention({&pass, 1}, block_, 0, true);
-    result.self = attended();
+    result.self = last(block_.self.out, scratch.attended);
     transformer_->cross_attention({&pass, 1}, block_, 0);
-    result.cross = attended();
+    result.cross = last(block_.cross.out, scratch.attended);
     transformer_->feed_forward(stream, block_, rows);
-    result.ffn = attended();
+    result.ffn = last(block_.ffn_down, scratch.up);
     result.y.assign(scratch.hidden, scratch.hidden + rows * width);
     return result;
   }
@@ -121,7 +133,10 @@ class TransformerProbe {
     for (std::size_t row = 0; row < 2; ++row) {
       text[row].rows = call.text_rows;
       text[row].dtype = rounding_ == ops::Rounding::bf16 ? ops::Dtype::bf16 : ops::Dtype::f32;
-      text[row].data.resize(static_cast<std::size_t>(2 * call.text_rows * width * ops::bytes_of(text[row].dtype)));
+      const TransformerConfig& config = transformer_->config();
+      text[row].layout = {config.num_attention_heads, ops::kv_rows(call.text_rows), config.attention_head_dim,
+                          text[row].dtype};
+      text[row].data.resize(static_cast<std::size_t>(text[row].plane_bytes()));
       const auto size = static_cast<std::size_t>(call.text_rows * width);
       const std::vector<float> rows(call.text.begin() + static_cast<std::ptrdiff_t>(row * size),
                                     call.text.begin() + static_cast<std::ptrdiff_t>((row + 1) * size));

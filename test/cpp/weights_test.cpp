@@ -6,6 +6,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <cmath>
 #include <cstdint>
 #include <cstring>
 #include <filesystem>
@@ -14,10 +15,12 @@
 
 #include "base/half.h"
 #include "checkpoint_files.h"
+#include "ops/cpu/cpu_ops.h"
 #include "tap.h"
 
 using namespace checkpoint_files;
 using premotor::Status;
+using premotor::engine::StackedMatrix;
 using premotor::engine::TensorStore;
 using premotor::engine::WeightPrecision;
 using premotor::engine::WeightReader;
@@ -169,6 +172,46 @@ void convolutions() {
           "a matrix stored with trailing ones");
 }
 
+// Stacked matrices are one where the backend packs weights, and stay in the map where it does not, or where their
+// element types differ. A convolution cut by output channels is its parts.
+void stacks() {
+  const Files files(0);
+  const std::vector<std::string> same = {"f32", "f16"};
+  std::vector<float> both = values;
+  both.insert(both.end(), halves_as_float.begin(), halves_as_float.end());
+  WeightReader plain(files.store, WeightPrecision::f32);
+  StackedMatrix apart, stacked, mixed;
+  tap::ok(plain.stacked(same, 2, 3, &apart).ok() && apart.whole.rows == 0 && apart.parts.size() == 2 &&
+              holds(apart.parts[0], values) && holds(apart.parts[1], halves_as_float) &&
+              in_map(files.store, apart.parts[0].data),
+          "stacked matrices stay apart without packing");
+  premotor::ops::CpuOps ops(1);
+  WeightReader packing(files.store, WeightPrecision::f32);
+  packing.prepare_with(ops, premotor::ops::Rounding::none);
+  tap::ok(packing.stacked(same, 2, 3, &stacked).ok() && stacked.parts.empty() && stacked.whole.rows == 4 &&
+              stacked.whole.cols == 3 && stacked.whole.prepared != nullptr && holds(stacked.whole, both),
+          "they are one matrix, packed");
+  tap::ok(packing.converted_bytes() == 48 && packing.weight_bytes() == 48 && packing.take_buffers().size() == 1,
+          "one copy, and none of what it was made from");
+  Writer writer;
+  writer.add("f32", "F32", {2, 3}, values).add("bf16", "BF16", {2, 3}, brains);
+  write_text(files.folder / "mixed.safetensors", writer.file());
+  TensorStore store;
+  tap::ok(TensorStore::open_file(files.folder / "mixed.safetensors", &store).ok(), "a file of two types opens");
+  WeightReader mixing(store, WeightPrecision::f32);
+  mixing.prepare_with(ops, premotor::ops::Rounding::none);
+  const std::vector<std::string> different = {"f32", "bf16"};
+  tap::ok(mixing.stacked(different, 2, 3, &mixed).ok() && mixed.whole.rows == 0 && mixed.parts.size() == 2 &&
+              mixed.parts[0].prepared != nullptr && mixed.parts[1].dtype == Dtype::bf16,
+          "matrices of different element types stay apart, packed each for itself");
+  Matrix halves_of[2];
+  tap::ok(packing.convolution("conv", {2, 3, 1, 1, 1}, halves_of, 2).ok() && halves_of[0].rows == 1 &&
+              halves_of[1].rows == 1 && halves_of[0].prepared != nullptr && halves_of[1].prepared != nullptr &&
+              holds(halves_of[0], {values.begin(), values.begin() + 3}) &&
+              holds(halves_of[1], {values.begin() + 3, values.end()}),
+          "a convolution in two parts");
+}
+
 void refuses(const Status& status, const std::string& code, const std::string& tensor, const std::string& name) {
   const bool good = status.code == code && status.tensor == tensor && !status.file.empty() &&
                     !status.expected.empty() && !status.found.empty();
@@ -205,6 +248,35 @@ void unread_names() {
           "names that nobody read, sorted");
 }
 
+// A quantised weight lives in the backend's form alone; other tensors of the same reader stay as they are.
+void quantised() {
+  const Files files(0);
+  premotor::ops::CpuOps ops(1);
+  const float x[3] = {0, 0, 1};
+  float y[2] = {};
+  for (const WeightPrecision precision : {WeightPrecision::int8, WeightPrecision::int4_32}) {
+    const std::string name = precision == WeightPrecision::int8 ? "int8" : "int4";
+    WeightReader reader(files.store, precision);
+    reader.prepare_with(ops, premotor::ops::Rounding::none);
+    Matrix matrix, other;
+    tap::ok(reader.quantised_matrix("f16", 2, 3, &matrix).ok() && matrix.prepared != nullptr && matrix.data == nullptr,
+            name + " keeps the backend's form alone");
+    tap::ok(reader.weight_bytes() == (precision == WeightPrecision::int8 ? 32 * (4 + 8) : 32 * (4 + 2)) &&
+                reader.converted_bytes() == 0 && reader.take_buffers().empty(),
+            name + " counts what is kept, and not the copy that was made on the way");
+    ops.linear(x, 1, 3, matrix, nullptr, premotor::ops::Activation::none, premotor::ops::Rounding::none, y, 2);
+    // The largest of each row: in int8 exact to the scale's rounding, in int4 to the bf16 scale's.
+    tap::ok(std::abs(y[0] / halves_as_float[2] - 1) < 4e-3 && std::abs(y[1] / halves_as_float[5] - 1) < 4e-3,
+            name + " multiplies by the stored values");
+    tap::ok(reader.matrix("f32", 2, 3, &other).ok() && other.dtype == Dtype::f32 && holds(other, values),
+            name + " leaves other matrices as stored");
+    refuses(reader.quantised_matrix("f32", 3, 2, &other), "CHECKPOINT_SHAPE", "f32", name + " of another shape");
+  }
+  WeightReader plain(files.store, WeightPrecision::f32);
+  Matrix matrix;
+  tap::ok(plain.quantised_matrix("f32", 2, 3, &matrix).ok() && holds(matrix, values), "f32 quantises nothing");
+}
+
 // In a child process with a bounded address space, a widened copy that does not fit is an error, not a crash.
 void out_of_memory() {
 #if defined(__SANITIZE_ADDRESS__)
@@ -223,7 +295,10 @@ void out_of_memory() {
     TensorStore store;
     if (!TensorStore::open_file(path, &store).ok()) ::_exit(2);
     const rlimit limit = {std::size_t{768} << 20, std::size_t{768} << 20};
+    rlimit now = {};
     ::setrlimit(RLIMIT_AS, &limit);
+    ::getrlimit(RLIMIT_AS, &now);
+    if (now.rlim_cur != limit.rlim_cur) ::_exit(4);
     WeightReader reader(store, WeightPrecision::f32);
     Matrix matrix;
     std::vector<float> list;
@@ -234,7 +309,10 @@ void out_of_memory() {
   }
   int result = -1;
   ::waitpid(child, &result, 0);
-  tap::ok(WIFEXITED(result) && WEXITSTATUS(result) == 0, "a copy that does not fit is OUT_OF_MEMORY");
+  if (WIFEXITED(result) && WEXITSTATUS(result) == 4)
+    tap::skip("a copy that does not fit is OUT_OF_MEMORY", "an emulator of user programs ignores the bound");
+  else
+    tap::ok(WIFEXITED(result) && WEXITSTATUS(result) == 0, "a copy that does not fit is OUT_OF_MEMORY");
 #endif
 }
 
@@ -245,8 +323,10 @@ int main() {
   half_precision();
   vectors();
   convolutions();
+  stacks();
   refusals();
   unread_names();
+  quantised();
   out_of_memory();
   return tap::finish();
 }

@@ -6,7 +6,6 @@
 #include <algorithm>
 #include <cassert>
 #include <cmath>
-#include <vector>
 
 namespace premotor::ops {
 namespace {
@@ -14,27 +13,6 @@ namespace {
 constexpr std::int64_t kQueriesMax = 12;  // queries of one task: a multiple of every kernel's register tile
 constexpr std::int64_t kKeysPerChunk = 256;
 constexpr std::int64_t kAccumulatorFloats = 8192;  // kQueries * head_dim stays below this
-
-// A stretch of neighbouring slots.
-struct Run {
-  std::int64_t first;
-  std::int64_t count;
-};
-
-// Cuts the slot list into stretches of neighbours and at every chunk's end. Chunks are counted in keys, not in
-// stretches: what a key is added to must not depend on where it lies, or a rebuilt cache would give other bits.
-std::vector<Run> find_runs(const KeyValueView& kv) {
-  std::vector<Run> runs;
-  for (std::int64_t i = 0; i < kv.count; ++i) {
-    const std::int64_t slot = kv.slots == nullptr ? i : kv.slots[i];
-    assert(slot >= 0 && slot < kv.capacity);
-    if (i % kKeysPerChunk != 0 && runs.back().first + runs.back().count == slot)
-      ++runs.back().count;
-    else
-      runs.push_back({slot, 1});
-  }
-  return runs;
-}
 
 // The queries of one task, their running maxima and sums, and the weighted values so far.
 struct Block {
@@ -54,14 +32,11 @@ struct Block {
     std::fill_n(out, queries * args.head_dim, 0.0f);
   }
 
-  // Scores of `runs` (count keys together), softmax weights, weighted values.
-  void visit(const Run* runs, std::size_t run_count, std::int64_t count, bool has_last) {
-    const KeyValueView& kv = args.kv;
-    std::int64_t at = 0;
-    for (std::size_t i = 0; i < run_count; at += runs[i].count, ++i) score(runs[i], scores + at);
+  // Scores of `count` keys from `first` on, softmax weights, weighted values.
+  void visit(std::int64_t first, std::int64_t count) {
+    score(first, count);
     for (std::int64_t r = 0; r < queries; ++r) {
       float* row = scores + r * kKeysPerChunk;
-      if (has_last && kv.last_weight != 1.0f) row[count - 1] += std::log(kv.last_weight) / args.scale;
       const float top = std::max(most[r], kernels.max_row(row, count) * args.scale);
       const float keep = std::exp(most[r] - top);  // 0 for the first chunk
       if (keep != 1.0f) {
@@ -72,29 +47,28 @@ struct Block {
       if (args.rounding == Rounding::bf16) kernels.round_bf16(row, count);
       most[r] = top;
     }
-    at = 0;
-    for (std::size_t i = 0; i < run_count; at += runs[i].count, ++i) accumulate(runs[i], scores + at);
+    accumulate(first, count);
   }
 
-  void score(const Run& run, float* to) {
+  void score(std::int64_t first, std::int64_t count) {
     const KeyValueView& kv = args.kv;
-    const std::int64_t d = args.head_dim, from = (head * kv.capacity + run.first) * d;
+    const std::int64_t d = args.head_dim, from = (head * kv.count + first) * d;
     if (kv.dtype == Dtype::f32)
-      kernels.gemm_f32(q, args.ldq, queries, static_cast<const float*>(kv.k) + from, run.count, d, to, kKeysPerChunk);
+      kernels.gemm_f32(q, args.ldq, queries, static_cast<const float*>(kv.k) + from, count, d, scores, kKeysPerChunk);
     else
-      kernels.gemm_bf16(q, args.ldq, queries, static_cast<const std::uint16_t*>(kv.k) + from, run.count, d, to,
+      kernels.gemm_bf16(q, args.ldq, queries, static_cast<const std::uint16_t*>(kv.k) + from, count, d, scores,
                         kKeysPerChunk);
   }
 
-  void accumulate(const Run& run, const float* weights) {
+  void accumulate(std::int64_t first, std::int64_t count) {
     const KeyValueView& kv = args.kv;
-    const std::int64_t d = args.head_dim, from = (head * kv.capacity + run.first) * d;
+    const std::int64_t d = args.head_dim, from = (head * kv.count + first) * d;
     if (kv.dtype == Dtype::f32)
-      kernels.weighted_sum_f32(weights, kKeysPerChunk, queries, static_cast<const float*>(kv.v) + from, run.count, d,
-                               out, d);
+      kernels.weighted_sum_f32(scores, kKeysPerChunk, queries, static_cast<const float*>(kv.v) + from, count, d, out,
+                               d);
     else
-      kernels.weighted_sum_bf16(weights, kKeysPerChunk, queries, static_cast<const std::uint16_t*>(kv.v) + from,
-                                run.count, d, out, d);
+      kernels.weighted_sum_bf16(scores, kKeysPerChunk, queries, static_cast<const std::uint16_t*>(kv.v) + from, count,
+                                d, out, d);
   }
 
   void finish(float* y) {
@@ -107,23 +81,10 @@ struct Block {
   }
 };
 
-void attend(Block& block, const std::vector<Run>& runs) {
-  block.begin();
-  std::size_t first = 0;
-  while (first < runs.size()) {
-    std::size_t end = first;
-    std::int64_t count = 0;
-    while (end < runs.size() && count + runs[end].count <= kKeysPerChunk) count += runs[end++].count;
-    block.visit(&runs[first], end - first, count, end == runs.size());
-    first = end;
-  }
-}
-
 }  // namespace
 
 void cpu_attention(ThreadPool& pool, const Kernels& kernels, const AttentionArgs& a) {
   assert(a.kv.count >= 1 && a.head_dim >= 1 && a.head_dim <= kAccumulatorFloats);
-  const std::vector<Run> runs = find_runs(a.kv);
   const std::int64_t step = std::clamp<std::int64_t>(kAccumulatorFloats / a.head_dim, 1, kQueriesMax);
   const std::int64_t blocks = (a.rows + step - 1) / step;
   pool.parallel_for(a.heads * blocks, 1, [&](std::int64_t begin, std::int64_t end) {
@@ -131,7 +92,9 @@ void cpu_attention(ThreadPool& pool, const Kernels& kernels, const AttentionArgs
       const std::int64_t head = task / blocks, row = task % blocks * step;
       Block block{a,  kernels, head, std::min(step, a.rows - row), a.q + row * a.ldq + head * a.head_dim, {},
                   {}, {},      {}};
-      attend(block, runs);
+      block.begin();
+      for (std::int64_t first = 0; first < a.kv.count; first += kKeysPerChunk)
+        block.visit(first, std::min(kKeysPerChunk, a.kv.count - first));
       block.finish(a.y + row * a.ldy + head * a.head_dim);
     }
   });

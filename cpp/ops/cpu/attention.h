@@ -1,5 +1,4 @@
-// The CPU backend's attention: one pass over the cached keys with an online softmax, in place on the cache's slots (no
-// gather).
+// The CPU backend's attention over dense keys and values: one pass with an online softmax.
 #pragma once
 
 #include "base/thread_pool.h"

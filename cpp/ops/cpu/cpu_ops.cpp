@@ -2,16 +2,17 @@
 
 #include <algorithm>
 #include <cassert>
-#include <cmath>
 #include <cstdlib>
 #include <cstring>
 #include <iterator>
 
-#include "base/half.h"
 #include "ops/cpu/attention.h"
+#include "ops/cpu/cached_attention.h"
 #include "ops/cpu/conv.h"
+#include "ops/cpu/int4.h"
 #include "ops/cpu/packed_linear.h"
 #include "ops/cpu/window_conv.h"
+#include "ops/kv_layout.h"
 
 namespace premotor::ops {
 namespace {
@@ -21,8 +22,6 @@ namespace {
 constexpr std::int64_t kBlockRows = 48;
 constexpr std::int64_t kBlockColumns = 96;
 constexpr std::int64_t kWidenedElementsMax = 1 << 18;
-// Rows handed to a thread at once by the row-wise operations.
-constexpr std::int64_t kRowGrain = 8;
 
 const Kernels& choose_kernels() {
 #if defined(PREMOTOR_X86_64)
@@ -40,6 +39,12 @@ const Kernels& choose_kernels() {
   return baseline::kernels();
 }
 
+// Environment PREMOTOR_PIN=1: every worker has a core of its own.
+ThreadPool::Cores choose_cores() {
+  const char* asked = std::getenv("PREMOTOR_PIN");
+  return asked != nullptr && std::strcmp(asked, "1") == 0 ? ThreadPool::Cores::own : ThreadPool::Cores::shared;
+}
+
 }  // namespace
 
 const Kernels& cpu_kernels() {
@@ -48,23 +53,34 @@ const Kernels& cpu_kernels() {
 }
 
 CpuOps::CpuOps(int threads, const Kernels& kernels, const PackedKernels& packed)
-    : pool_(std::max(threads, 1)), kernels_(kernels), packed_kernels_(packed) {}
+    : pool_(std::max(threads, 1), choose_cores()),
+      kernels_(kernels),
+      packed_kernels_(packed),
+      attention_kernels_(cpu_attention_kernels(packed)) {}
 CpuOps::~CpuOps() = default;
 
 // A weight in panels, and which product it is for. The panels are its own, or lie in memory that outlives the backend.
 struct CpuOps::Prepared {
   PackedMatrix matrix;
   Product product;
-  Memory memory;
+  BigMemory memory;
 };
 
 namespace {
 
-Product product_for(const Matrix& w, Rounding rounding) {
+Product product_for(const Matrix& w, Rounding rounding, WeightFormat format) {
+  // Deeper int8 sums would not fit 32 bits.
+  if (format == WeightFormat::int8 && w.cols <= kPackedDepthMax) return Product::int8;
+  if (format != WeightFormat::stored && format != WeightFormat::int8) return Product::int4;
   if (w.dtype != Dtype::bf16) return Product::f32;
   if (rounding == Rounding::bf16) return Product::bf16_dot;
   // A small weight stays in a cache, where widening it costs more than the second half of its bytes.
   return w.rows * w.cols <= kWidenedElementsMax ? Product::f32 : Product::bf16;
+}
+
+std::int64_t group_of(WeightFormat format) {
+  if (format == WeightFormat::int4_32) return 32;
+  return format == WeightFormat::int4_64 ? 64 : 128;
 }
 
 // The product of that name; false when this version has none.
@@ -75,65 +91,86 @@ bool product_named(std::string_view name, Product* product) {
   return true;
 }
 
+// What a form says about a weight of this size, without its data; false when it is none that this version multiplies.
+bool described(const Matrix& w, const Ops::PreparedForm& form, Product* product, PackedMatrix* out) {
+  if (form.layout != kPackedLayout || !product_named(form.product, product) || w.rows < 1 || w.cols < 1) return false;
+  *out = {nullptr, packed_precision(*product), w.rows, w.cols};
+  if (*product == Product::int4) {
+    if (form.group != 32 && form.group != 64 && form.group != 128) return false;
+    out->group = form.group;
+  } else if (form.group != 0) {
+    return false;
+  }
+  if (*product == Product::int8 && w.cols > kPackedDepthMax) return false;
+  return form.bytes == packed_bytes(out->precision, w.rows, w.cols, out->group);
+}
+
 }  // namespace
 
-bool CpuOps::prepared_form(const Matrix& w, Rounding rounding, PreparedForm* form) const {
+bool CpuOps::prepared_form(const Matrix& w, Rounding rounding, WeightFormat format, PreparedForm* form) const {
   if (w.rows < 1 || w.cols < 1) return false;
-  const Product product = product_for(w, rounding);
+  const Product product = product_for(w, rounding, format);
+  const std::int64_t group = product == Product::int4 ? group_of(format) : 0;
   *form = {kProductNames[static_cast<std::size_t>(product)], kPackedLayout,
-           packed_bytes(packed_precision(product), w.rows, w.cols)};
+           packed_bytes(packed_precision(product), w.rows, w.cols, group == 0 ? kInt4Group : group), group};
   return true;
 }
 
 void CpuOps::write_prepared(const Matrix& w, const PreparedForm& form, void* to) {
   Product product = Product::f32;
-  [[maybe_unused]] const bool known = product_named(form.product, &product);
-  assert(known && form.bytes == packed_bytes(packed_precision(product), w.rows, w.cols));
-  pack(pool_, w, packed_precision(product), to);
+  PackedMatrix matrix;
+  [[maybe_unused]] const bool known = described(w, form, &product, &matrix);
+  assert(known);
+  pack(pool_, w, matrix.precision, to, matrix.group);
 }
 
 bool CpuOps::adopt(Matrix* w, const PreparedForm& form, const void* bytes) {
-  assert(w->prepared == nullptr && reinterpret_cast<std::uintptr_t>(bytes) % kAlignment == 0);
+  assert(w->prepared == nullptr && reinterpret_cast<std::uintptr_t>(bytes) % 64 == 0);
   Product product = Product::f32;
-  if (form.layout != kPackedLayout || !product_named(form.product, &product) || w->rows < 1 || w->cols < 1)
-    return false;
-  const PackedPrecision precision = packed_precision(product);
-  if (form.bytes != packed_bytes(precision, w->rows, w->cols)) return false;
-  if (precision == PackedPrecision::int8 && w->cols > kPackedDepthMax) return false;
-  const PackedMatrix matrix{bytes, precision, w->rows, w->cols};
+  PackedMatrix matrix;
+  if (!described(*w, form, &product, &matrix)) return false;
+  matrix.data = bytes;
   prepared_.push_back(std::make_unique<Prepared>(Prepared{matrix, product, nullptr}));
   w->prepared = prepared_.back().get();
   return true;
 }
 
-void CpuOps::prepare(Matrix* w, Rounding rounding) {
+std::int64_t CpuOps::prepare(Matrix* w, Rounding rounding, WeightFormat format) {
   assert(w->dtype != Dtype::f16 && w->prepared == nullptr);
   PreparedForm form;
-  if (!prepared_form(*w, rounding, &form)) return;
-  const auto size = static_cast<std::size_t>(form.bytes);
-  Memory memory(static_cast<std::byte*>(::operator new[](size, std::align_val_t{kAlignment}, std::nothrow)));
-  if (memory == nullptr) return;
+  if (!prepared_form(*w, rounding, format, &form)) return 0;
+  BigMemory memory = allocate_big(form.bytes);
+  if (memory == nullptr) return 0;
   write_prepared(*w, form, memory.get());
-  if (adopt(w, form, memory.get())) prepared_.back()->memory = std::move(memory);
+  [[maybe_unused]] const bool own = adopt(w, form, memory.get());
+  assert(own);
+  prepared_.back()->memory = std::move(memory);
+  return form.bytes;
 }
 
-void CpuOps::packed(const Prepared& w, const float* x, std::int64_t m, std::int64_t ldx, PackedProduct args) {
+void CpuOps::packed(const Prepared& w, const float* x, std::int64_t m, std::int64_t ldx, PackedProduct args,
+                    const PackedNorm* norm) {
   args.product = w.product;
   args.m = m;
   args.w = w.matrix;
   packed_linear(pool_, packed_kernels_, x, ldx,
-                scratch(packed_scratch_bytes(packed_kernels_, w.product, m, w.matrix.k)), args);
+                scratch(packed_scratch_bytes(packed_kernels_, w.product, m, w.matrix.k)), args, norm);
 }
 
 void* CpuOps::scratch(std::int64_t bytes) {
   if (bytes > scratch_bytes_) {
     scratch_.reset();
     scratch_bytes_ = 0;
-    scratch_.reset(
-        static_cast<std::byte*>(::operator new[](static_cast<std::size_t>(bytes), std::align_val_t{kAlignment})));
+    scratch_ = allocate_big(bytes);
+    if (scratch_ == nullptr) throw std::bad_alloc();
     scratch_bytes_ = bytes;
   }
   return scratch_.get();
+}
+
+float* CpuOps::rows_memory(std::int64_t floats) {
+  if (std::ssize(rows_) < floats) rows_.resize(static_cast<std::size_t>(floats));
+  return rows_.data();
 }
 
 void CpuOps::linear(const float* x, std::int64_t m, std::int64_t ldx, const Matrix& w, const float* bias,
@@ -146,7 +183,7 @@ void CpuOps::linear(const float* x, std::int64_t m, std::int64_t ldx, const Matr
     args.rounding = rounding;
     args.y = y;
     args.ldy = ldy;
-    packed(*static_cast<const Prepared*>(w.prepared), x, m, ldx, args);
+    packed(*static_cast<const Prepared*>(w.prepared), x, m, ldx, args, nullptr);
     return;
   }
   const std::int64_t n = w.rows, k = w.cols;
@@ -175,102 +212,60 @@ void CpuOps::linear(const float* x, std::int64_t m, std::int64_t ldx, const Matr
   });
 }
 
-void CpuOps::layer_norm(const LayerNorm& a) {
-  pool_.parallel_for(a.rows, kRowGrain, [&](std::int64_t begin, std::int64_t end) {
-    for (std::int64_t r = begin; r < end; ++r) {
-      const float* x = a.x + r * a.dim;
-      float* y = a.y + r * a.dim;
-      double sum = 0, squares = 0;
-      for (std::int64_t c = 0; c < a.dim; ++c) sum += x[c];
-      const double mean = sum / static_cast<double>(a.dim);
-      for (std::int64_t c = 0; c < a.dim; ++c) squares += (x[c] - mean) * (x[c] - mean);
-      const float inverse = static_cast<float>(1.0 / std::sqrt(squares / static_cast<double>(a.dim) + a.eps));
-      const float centre = static_cast<float>(mean);
-      for (std::int64_t c = 0; c < a.dim; ++c) y[c] = (x[c] - centre) * inverse;
-      if (a.weight != nullptr)
-        for (std::int64_t c = 0; c < a.dim; ++c) y[c] *= a.weight[c];
-      if (a.bias != nullptr)
-        for (std::int64_t c = 0; c < a.dim; ++c) y[c] += a.bias[c];
-      if (a.scale != nullptr) {
-        const std::int64_t row = (a.row_map == nullptr ? 0 : a.row_map[r]) * a.mod_stride;
-        for (std::int64_t c = 0; c < a.dim; ++c) y[c] = y[c] * (1.0f + a.scale[row + c]) + a.shift[row + c];
-      }
-      if (a.rounding == Rounding::bf16) kernels_.round_bf16(y, a.dim);
-    }
-  });
-}
-
-void CpuOps::rms_norm(float* x, std::int64_t rows, std::int64_t dim, std::int64_t ldx, float eps, const float* weight,
-                      Rounding rounding) {
-  pool_.parallel_for(rows, kRowGrain, [&](std::int64_t begin, std::int64_t end) {
-    for (std::int64_t r = begin; r < end; ++r) {
-      float* row = x + r * ldx;
-      double squares = 0;
-      for (std::int64_t c = 0; c < dim; ++c) squares += static_cast<double>(row[c]) * row[c];
-      const float inverse = static_cast<float>(1.0 / std::sqrt(squares / static_cast<double>(dim) + eps));
-      for (std::int64_t c = 0; c < dim; ++c) row[c] = row[c] * inverse * weight[c];
-      if (rounding == Rounding::bf16) kernels_.round_bf16(row, dim);
-    }
-  });
-}
-
-void CpuOps::rope(float* x, std::int64_t rows, std::int64_t heads, std::int64_t head_dim, std::int64_t ldx,
-                  const float* cos, const float* sin, Rounding rounding) {
-  const std::int64_t pairs = head_dim / 2;
-  pool_.parallel_for(rows, kRowGrain, [&](std::int64_t begin, std::int64_t end) {
-    for (std::int64_t r = begin; r < end; ++r) {
-      const float* c = cos + r * pairs;
-      const float* s = sin + r * pairs;
-      for (std::int64_t h = 0; h < heads; ++h) {
-        float* v = x + r * ldx + h * head_dim;
-        for (std::int64_t p = 0; p < pairs; ++p) {
-          const double re = v[2 * p], im = v[2 * p + 1], cp = c[p], sp = s[p];
-          v[2 * p] = static_cast<float>(re * cp - im * sp);
-          v[2 * p + 1] = static_cast<float>(re * sp + im * cp);
-        }
-      }
-      if (rounding == Rounding::bf16) kernels_.round_bf16(x + r * ldx, heads * head_dim);
-    }
-  });
-}
-
-void CpuOps::store_kv(const float* x, std::int64_t rows, std::int64_t heads, std::int64_t head_dim, std::int64_t ldx,
-                      void* plane, Dtype dtype, std::int64_t capacity, const std::int32_t* slots) {
-  for (std::int64_t r = 0; r < rows; ++r) {
-    assert(slots[r] >= 0 && slots[r] < capacity);
-    for (std::int64_t h = 0; h < heads; ++h) {
-      const float* from = x + r * ldx + h * head_dim;
-      const std::int64_t at = (h * capacity + slots[r]) * head_dim;
-      if (dtype == Dtype::f32) {
-        std::memcpy(static_cast<float*>(plane) + at, from, static_cast<std::size_t>(head_dim) * sizeof(float));
-      } else {
-        std::uint16_t* to = static_cast<std::uint16_t*>(plane) + at;
-        for (std::int64_t c = 0; c < head_dim; ++c) to[c] = f32_to_bf16(from[c]);
-      }
-    }
+// Without packed weights: the single operations, over memory for the normed rows and for the result.
+void CpuOps::plain_linear(const FusedLinear& a) {
+  const std::int64_t n = a.w->rows, k = a.w->cols;
+  float* const normed = rows_memory(a.m * ((a.norm == nullptr ? 0 : k) + (a.is_residual ? n : 0)));
+  const float* x = a.x;
+  if (a.norm != nullptr) {
+    layer_norm({a.x, a.m, k, *a.norm, a.rounding, normed});
+    x = normed;
   }
+  if (!a.is_residual) return linear(x, a.m, a.norm == nullptr ? a.ldx : k, *a.w, a.bias, a.act, a.rounding, a.y, a.ldy);
+  float* const z = normed + (a.norm == nullptr ? 0 : a.m * k);
+  linear(x, a.m, a.norm == nullptr ? a.ldx : k, *a.w, a.bias, a.act, a.rounding, z, n);
+  for (std::int64_t r = 0; r < (a.ldy == n ? 0 : a.m); ++r)
+    add_gated(a.y + r * a.ldy, z + r * n, 1, n, a.gate, a.gate_stride, a.row_map == nullptr ? nullptr : a.row_map + r,
+              a.rounding);
+  if (a.ldy == n) add_gated(a.y, z, a.m, n, a.gate, a.gate_stride, a.row_map, a.rounding);
+}
+
+void CpuOps::fused_linear(const FusedLinear& a) {
+  assert(a.norm == nullptr || a.ldx == a.w->cols);
+  if (a.m == 0) return;
+  if (a.w->prepared == nullptr) return plain_linear(a);
+  const auto& w = *static_cast<const Prepared*>(a.w->prepared);
+  const std::int64_t n = a.w->rows, k = a.w->cols;
+  const std::int64_t normed_floats = a.norm == nullptr ? 0 : a.m * k;
+  float* const memory = rows_memory(normed_floats + (a.is_residual ? a.m * n : 0));
+  PackedProduct args;
+  args.bias = a.bias;
+  args.act = a.act;
+  args.rounding = a.rounding;
+  args.y = a.y;
+  args.ldy = a.ldy;
+  if (a.is_residual) {
+    args.y = memory + normed_floats;
+    args.ldy = n;
+    args.residual = a.y;
+    args.residual_stride = a.ldy;
+    args.gate = a.gate;
+    args.gate_stride = a.gate_stride;
+    args.row_map = a.row_map;
+  }
+  if (a.norm == nullptr) return packed(w, a.x, a.m, a.ldx, args, nullptr);
+  const PackedNorm norm{kernels_, *a.norm, a.rounding, memory};
+  packed(w, a.x, a.m, a.ldx, args, &norm);
+}
+
+void CpuOps::cached_attention(const CachedAttention& args) {
+  ops::cached_attention(pool_, attention_kernels_, packed_kernels_, args,
+                        scratch(cached_attention_scratch_bytes(args)));
 }
 
 void CpuOps::attention(const float* q, std::int64_t rows, std::int64_t heads, std::int64_t head_dim, std::int64_t ldq,
                        const KeyValueView& kv, float scale, Rounding rounding, float* y, std::int64_t ldy) {
   cpu_attention(pool_, kernels_, {q, rows, heads, head_dim, ldq, kv, scale, rounding, y, ldy});
-}
-
-void CpuOps::add_gated(float* h, const float* a, std::int64_t rows, std::int64_t dim, const float* gate,
-                       std::int64_t gate_stride, const std::int32_t* row_map, Rounding rounding) {
-  pool_.parallel_for(rows, kRowGrain, [&](std::int64_t begin, std::int64_t end) {
-    for (std::int64_t r = begin; r < end; ++r) {
-      float* out = h + r * dim;
-      const float* in = a + r * dim;
-      if (gate == nullptr) {
-        for (std::int64_t c = 0; c < dim; ++c) out[c] += in[c];
-      } else {
-        const float* g = gate + (row_map == nullptr ? 0 : row_map[r]) * gate_stride;
-        for (std::int64_t c = 0; c < dim; ++c) out[c] += in[c] * g[c];
-      }
-      if (rounding == Rounding::bf16) kernels_.round_bf16(out, dim);
-    }
-  });
 }
 
 void CpuOps::conv3d(const Conv3d& args, Rounding rounding) {

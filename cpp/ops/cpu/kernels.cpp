@@ -1,8 +1,9 @@
 // Portable vector kernels (GCC/Clang vector extensions), compiled once per instruction set with PREMOTOR_ISA and
-// PREMOTOR_VECTOR_WIDTH set by the build. Includes no header with inline functions but vectors.h, whose functions are
-// this file's own, so that no code compiled for one instruction set is shared with another.
+// PREMOTOR_VECTOR_WIDTH set by the build. Includes no header with inline functions but vectors.h and row_vectors.h,
+// whose functions are this file's own, so that no code compiled for one instruction set is shared with another.
 #include "ops/cpu/kernels.h"
 
+#include "ops/cpu/row_vectors.h"
 #include "ops/cpu/vectors.h"
 
 #define PREMOTOR_TEXT_(x) #x
@@ -12,18 +13,14 @@ namespace premotor::ops::PREMOTOR_ISA {
 namespace {
 
 // Rows of x and rows of w in one register tile: accumulators + operands fit the register file (32 registers with
-// AVX-512, 16 below).
-constexpr int MR = W >= 16 ? 4 : 3;
-constexpr int NR = W >= 16 ? 6 : (W >= 8 ? 4 : 3);
-
-// Sums the lanes in a fixed tree.
-inline float lane_sum(F v) {
-  float a[W];
-  __builtin_memcpy(a, &v, sizeof a);
-  for (int half = W / 2; half >= 1; half /= 2)
-    for (int i = 0; i < half; ++i) a[i] += a[i + half];
-  return a[0];
-}
+// AVX-512 and on 64-bit ARM, 16 elsewhere).
+#if defined(__aarch64__)
+constexpr bool kHas32Registers = true;
+#else
+constexpr bool kHas32Registers = W >= 16;
+#endif
+constexpr int MR = kHas32Registers ? 4 : 3;
+constexpr int NR = kHas32Registers ? 6 : (W >= 8 ? 4 : 3);
 
 // One register tile of y = x w^T: M rows of x by N rows of w, over all of k.
 template <int M, int N, typename T>
@@ -179,6 +176,11 @@ const Kernels& kernels() {
       gelu_tanh,
       silu,
       round_bf16,
+      layer_norm_row,
+      rms_norm_row,
+      rope_row,
+      add_gated_row,
+      normalise_channels,
   };
   return table;
 }

@@ -5,7 +5,20 @@
 
 #include <cstdint>
 
+#include "ops/ops.h"
+
 namespace premotor::ops {
+
+// One row's norm, as Ops::LayerNorm.
+struct RowNorm {
+  std::int64_t dim;
+  float eps;
+  const float* weight;  // [dim] or null, then bias too
+  const float* bias;
+  const float* scale;  // [dim] or null, then shift too
+  const float* shift;
+  Rounding rounding;
+};
 
 struct Kernels {
   const char* name;
@@ -30,15 +43,32 @@ struct Kernels {
   void (*gelu_tanh)(float* x, std::int64_t n);   // in place
   void (*silu)(float* x, std::int64_t n);        // in place
   void (*round_bf16)(float* x, std::int64_t n);  // in place, to the nearest bfloat16
+
+  // One row each, as the operations of the same names; results rounded when asked. y may be x.
+  void (*layer_norm)(const float* x, const RowNorm& norm, float* y);
+  void (*rms_norm)(float* x, std::int64_t n, float eps, const float* weight, Rounding rounding);
+  void (*rope)(float* x, std::int64_t heads, std::int64_t head_dim, const float* cos, const float* sin,
+               Rounding rounding);
+  void (*add_gated)(float* h, const float* a, const float* gate, std::int64_t n, Rounding rounding);  // gate or null
+
+  void (*normalise_channels)(const float* x, std::int64_t rows, std::int64_t n, const float* gamma, bool is_silu,
+                             Rounding rounding, float* y);
 };
 
 // The best table for this processor. `premotor_isa` (environment PREMOTOR_ISA = baseline | avx2 | avx512) forces a
-// lower one; avx512_dot counts as avx512 here.
+// lower one; avx512_dot counts as avx512 here. On 64-bit ARM there is one table, neon.
 const Kernels& cpu_kernels();
 
+#if defined(__aarch64__)
+namespace neon {
+const Kernels& kernels();
+}
+namespace baseline = neon;
+#else
 namespace baseline {
 const Kernels& kernels();
 }
+#endif
 namespace avx2 {
 const Kernels& kernels();
 }

@@ -8,6 +8,7 @@
 
 #include "base/half.h"
 #include "base/thread_pool.h"
+#include "ops/cpu/int4.h"
 
 namespace premotor::ops {
 namespace {
@@ -70,12 +71,10 @@ void pack_row_int8(const Matrix& w, std::int64_t row, std::int64_t units, char* 
   std::memcpy(scales + (padded + row) * 4, &sum, 4);
 }
 
-}  // namespace
-
-namespace {
-
 // Writes the panels [begin, end), their padding too; of an int8 matrix also the outputs' scales and sums.
-void pack_panels(const Matrix& w, PackedPrecision precision, std::int64_t begin, std::int64_t end, char* to) {
+void pack_panels(const Matrix& w, PackedPrecision precision, std::int64_t group, std::int64_t begin, std::int64_t end,
+                 char* to) {
+  if (precision == PackedPrecision::int4) return pack_int4(w, group, begin, end, to);
   const std::int64_t units = packed_units(precision, w.cols), panel_bytes = units * kPanelColumns * 4;
   std::memset(to + begin * panel_bytes, 0, static_cast<std::size_t>((end - begin) * panel_bytes));
   const std::int64_t row_end = std::min(end * kPanelColumns, w.rows);
@@ -90,33 +89,33 @@ void pack_panels(const Matrix& w, PackedPrecision precision, std::int64_t begin,
   }
 }
 
-// What lies behind the panels, before the outputs write theirs: zero for padded ones.
-void clear_behind_panels(const Matrix& w, PackedPrecision precision, char* to) {
+// Before the panels: what lies behind those of int8, zero for padded outputs. int4 has its scales within.
+void begin_packing(const Matrix& w, PackedPrecision precision, char* to) {
+  assert(w.rows >= 1 && w.cols >= 1 && w.dtype != Dtype::f16);
+  assert(precision != PackedPrecision::int8 || w.cols <= kPackedDepthMax);
+  if (precision != PackedPrecision::int8) return;
   const std::int64_t panels_bytes = packed_panels(w.rows) * packed_units(precision, w.cols) * kPanelColumns * 4;
   std::memset(to + panels_bytes, 0, static_cast<std::size_t>(packed_bytes(precision, w.rows, w.cols) - panels_bytes));
 }
 
 }  // namespace
 
-void pack(const Matrix& w, PackedPrecision precision, void* to) {
-  assert(w.rows >= 1 && w.cols >= 1 && w.dtype != Dtype::f16);
-  assert(precision != PackedPrecision::int8 || w.cols <= kPackedDepthMax);
-  clear_behind_panels(w, precision, static_cast<char*>(to));
-  pack_panels(w, precision, 0, packed_panels(w.rows), static_cast<char*>(to));
+void pack(const Matrix& w, PackedPrecision precision, void* to, std::int64_t group) {
+  begin_packing(w, precision, static_cast<char*>(to));
+  pack_panels(w, precision, group, 0, packed_panels(w.rows), static_cast<char*>(to));
 }
 
-void pack(ThreadPool& pool, const Matrix& w, PackedPrecision precision, void* to) {
-  assert(w.rows >= 1 && w.cols >= 1 && w.dtype != Dtype::f16);
-  assert(precision != PackedPrecision::int8 || w.cols <= kPackedDepthMax);
+void pack(ThreadPool& pool, const Matrix& w, PackedPrecision precision, void* to, std::int64_t group) {
   constexpr std::int64_t kSerialValues = 1 << 14;
-  clear_behind_panels(w, precision, static_cast<char*>(to));
+  begin_packing(w, precision, static_cast<char*>(to));
   const std::int64_t panels = packed_panels(w.rows);
   pool.parallel_for(panels, w.rows * w.cols < kSerialValues ? panels : 1, [&](std::int64_t begin, std::int64_t end) {
-    pack_panels(w, precision, begin, end, static_cast<char*>(to));
+    pack_panels(w, precision, group, begin, end, static_cast<char*>(to));
   });
 }
 
 void unpack(const PackedMatrix& packed, float* w) {
+  if (packed.precision == PackedPrecision::int4) return unpack_int4(packed, w);
   const std::int64_t units = packed_units(packed.precision, packed.k);
   for (std::int64_t row = 0; row < packed.n; ++row) {
     const char* at = static_cast<const char*>(packed.data) + offset_of(units, row);

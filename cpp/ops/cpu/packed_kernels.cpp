@@ -7,10 +7,12 @@
 //     [row 11]     12 x 2 accumulators, 2 vectors of w and 1 of x fill the 32 registers of AVX-512; 6 x 2 those of AVX2
 #include "ops/cpu/packed_kernels.h"
 
-#include "ops/cpu/vectors.h"
+#include "ops/cpu/packed_units.h"
 
-#if defined(__x86_64__)
-#include <immintrin.h>
+#if defined(__aarch64__)
+#include "ops/cpu/packed_arm.h"
+#else
+#include "ops/cpu/packed_steps.h"
 #endif
 
 #define PREMOTOR_TEXT_(x) #x
@@ -19,178 +21,7 @@
 namespace premotor::ops::PREMOTOR_ISA {
 namespace {
 
-constexpr int V = W >= 8 ? 2 : 4;
-#if defined(__aarch64__)
-constexpr int MR = 6;
-#else
-constexpr int MR = W >= 16 ? 12 : (W >= 8 ? 6 : 3);
-#endif
-constexpr std::int64_t kColumns = kPanelColumns;
-constexpr std::int64_t kUnitBytes = 4;
-
-// How far ahead weights are fetched, in bytes: as data that is read once, past the second-level cache, where it would
-// push out activations. Faster than the processor's own prefetcher with few rows, no slower with many (docs/SPEED.md).
-// Reaches past the matrix's end, where a prefetch does nothing.
-constexpr std::int64_t kAhead = 48 * kColumns * kUnitBytes;
-
-typedef unsigned char Byte;
-
-inline I load_units(const Byte* p) {
-  I v;
-  __builtin_memcpy(&v, p, sizeof v);
-  return v;
-}
-inline F as_floats(I v) {
-  F f;
-  __builtin_memcpy(&f, &v, sizeof f);
-  return f;
-}
-inline I as_units(F v) {
-  I i;
-  __builtin_memcpy(&i, &v, sizeof i);
-  return i;
-}
-inline F broadcast_float(const Byte* p) {
-  float x;
-  __builtin_memcpy(&x, p, sizeof x);
-  return splat(x);
-}
-inline I broadcast_unit(const Byte* p) {
-  std::int32_t x;
-  __builtin_memcpy(&x, p, sizeof x);
-  return x + I{};
-}
-
-// Each step adds one unit of k: acc[i][j] += x[i] . w[j].
-struct StepF32 {
-  using Sum = F;
-  static constexpr std::int64_t x_bytes = 4;
-
-  template <int M>
-  static inline void add(const Byte* x, const Byte* w, F (&acc)[M][V]) {
-    F b[V];
-    for (int j = 0; j < V; ++j) b[j] = as_floats(load_units(w + j * W * kUnitBytes));
-    for (int i = 0; i < M; ++i) {
-      const F a = broadcast_float(x + i * x_bytes);
-      for (int j = 0; j < V; ++j) acc[i][j] += a * b[j];
-    }
-  }
-};
-
-// bf16 weights widened by a shift (the even value of a pair) and a mask (the odd one); activations are two floats.
-struct StepWiden {
-  using Sum = F;
-  static constexpr std::int64_t x_bytes = 8;
-
-  template <int M>
-  static inline void add(const Byte* x, const Byte* w, F (&acc)[M][V]) {
-    F b[V];
-    for (int j = 0; j < V; ++j) b[j] = as_floats(load_units(w + j * W * kUnitBytes) << 16);
-    for (int i = 0; i < M; ++i) {
-      const F a = broadcast_float(x + i * x_bytes);
-      for (int j = 0; j < V; ++j) acc[i][j] += a * b[j];
-    }
-    for (int j = 0; j < V; ++j) b[j] = as_floats(load_units(w + j * W * kUnitBytes) & ~0xffff);
-    for (int i = 0; i < M; ++i) {
-      const F a = broadcast_float(x + i * x_bytes + 4);
-      for (int j = 0; j < V; ++j) acc[i][j] += a * b[j];
-    }
-  }
-};
-
-#if defined(__AVX512BF16__)
-struct StepDot {
-  using Sum = F;
-  static constexpr std::int64_t x_bytes = 4;
-
-  template <int M>
-  static inline void add(const Byte* x, const Byte* w, F (&acc)[M][V]) {
-    I b[V];
-    for (int j = 0; j < V; ++j) b[j] = load_units(w + j * W * kUnitBytes);
-    for (int i = 0; i < M; ++i) {
-      const I a = broadcast_unit(x + i * x_bytes);
-      for (int j = 0; j < V; ++j) acc[i][j] = (F)_mm512_dpbf16_ps((__m512)acc[i][j], (__m512bh)a, (__m512bh)b[j]);
-    }
-  }
-};
-#else
-using StepDot = StepWiden;
-#endif
-
-#if defined(__AVX512VNNI__)
-// Unsigned activations, offset by 128: `finish` takes 128 times the weights' sum out again.
-constexpr bool kIsOffset = true;
-
-struct StepInt8 {
-  using Sum = I;
-  static constexpr std::int64_t x_bytes = 4;
-
-  template <int M>
-  static inline void add(const Byte* x, const Byte* w, I (&acc)[M][V]) {
-    I b[V];
-    for (int j = 0; j < V; ++j) b[j] = load_units(w + j * W * kUnitBytes);
-    for (int i = 0; i < M; ++i) {
-      const I a = broadcast_unit(x + i * x_bytes);
-      for (int j = 0; j < V; ++j) acc[i][j] = (I)_mm512_dpbusd_epi32((__m512i)acc[i][j], (__m512i)a, (__m512i)b[j]);
-    }
-  }
-};
-#else
-constexpr bool kIsOffset = false;
-
-// a.low * b.low + a.high * b.high of the signed 16-bit halves of each lane.
-inline I multiply_pairs(I a, I b) {
-#if defined(__AVX512BW__)
-  return (I)_mm512_madd_epi16((__m512i)a, (__m512i)b);
-#elif defined(__AVX2__)
-  return (I)_mm256_madd_epi16((__m256i)a, (__m256i)b);
-#elif defined(__SSE2__)
-  return (I)_mm_madd_epi16((__m128i)a, (__m128i)b);
-#else
-  return ((a << 16) >> 16) * ((b << 16) >> 16) + (a >> 16) * (b >> 16);
-#endif
-}
-
-// The signed bytes 0 and 2 of each lane as a pair of 16-bit values.
-inline I even_bytes(I v) {
-  typedef std::int16_t S __attribute__((vector_size(W * 4)));
-  S s;
-  __builtin_memcpy(&s, &v, sizeof s);
-  s = (s << 8) >> 8;
-  __builtin_memcpy(&v, &s, sizeof v);
-  return v;
-}
-inline I odd_bytes(I v) {
-  typedef std::int16_t S __attribute__((vector_size(W * 4)));
-  S s;
-  __builtin_memcpy(&s, &v, sizeof s);
-  s = s >> 8;
-  __builtin_memcpy(&v, &s, sizeof v);
-  return v;
-}
-
-// Activations are widened to 16 bits, values 0 and 2 of a unit before 1 and 3.
-struct StepInt8 {
-  using Sum = I;
-  static constexpr std::int64_t x_bytes = 8;
-
-  template <int M>
-  static inline void add(const Byte* x, const Byte* w, I (&acc)[M][V]) {
-    I b[V];
-    for (int j = 0; j < V; ++j) b[j] = even_bytes(load_units(w + j * W * kUnitBytes));
-    for (int i = 0; i < M; ++i) {
-      const I a = broadcast_unit(x + i * x_bytes);
-      for (int j = 0; j < V; ++j) acc[i][j] += multiply_pairs(a, b[j]);
-    }
-    for (int j = 0; j < V; ++j) b[j] = odd_bytes(load_units(w + j * W * kUnitBytes));
-    for (int i = 0; i < M; ++i) {
-      const I a = broadcast_unit(x + i * x_bytes + 4);
-      for (int j = 0; j < V; ++j) acc[i][j] += multiply_pairs(a, b[j]);
-    }
-  }
-};
-#endif
-
+#if !defined(__aarch64__)  // whose tiles are those of packed_arm.h
 template <typename Step, int M>
 void multiply_rows(const PackedTile& t) {
   using Sum = typename Step::Sum;
@@ -201,9 +32,12 @@ void multiply_rows(const PackedTile& t) {
     Sum acc[M][V];
     for (int i = 0; i < M; ++i)
       for (int j = 0; j < V; ++j) acc[i][j] = Sum{};
+    const Byte* ahead = static_cast<const Byte*>(t.ahead);
     for (std::int64_t u = 0; u < t.units; ++u) {
-      for (int b = 0; b < V * W * kUnitBytes; b += 64) __builtin_prefetch(w + kAhead + b, 0, 0);
-      Step::template add<M>(x, w, acc);
+      __builtin_prefetch(ahead);
+      __builtin_prefetch(ahead + 64);
+      ahead += t.ahead_step;
+      Step::add(x, w, acc);
       x += M * Step::x_bytes;
       w += kColumns * kUnitBytes;
     }
@@ -256,7 +90,7 @@ void window_columns(const WindowTile& t, std::int64_t column) {
 
 // Sixteen columns at a time, or 32 where two vectors hold them. Tiles of sixteen columns are taller on AVX-512.
 constexpr int kHalf = 16 / W;
-constexpr int kHalfPixels = W >= 16 ? 24 : MR;
+constexpr int kHalfPixels = W >= 16 ? 24 : MR, kWholePixels = MR;
 
 void multiply_window(const WindowTile& t) {
   if constexpr (W >= 16) {
@@ -264,10 +98,12 @@ void multiply_window(const WindowTile& t) {
   }
   for (std::int64_t column = 0; column < t.columns; column += 16) window_columns<kHalf, kHalfPixels>(t, column);
 }
+#endif
 
 // Rows are converted a stretch of units at a time, so that the units of a tile that share cache lines are written while
-// those are near. `fill(row, first, count, out)` writes the units first .. first + count of one row.
-template <std::int64_t unit_bytes, typename Fill>
+// those are near. `fill(row, first, count, out)` writes the units first .. first + count of one row. A row's units of a
+// group lie together; the last group may be smaller.
+template <std::int64_t unit_bytes, std::int64_t group, typename Fill>
 inline void convert_rows(std::int64_t rows, std::int64_t units, Byte* to, Fill fill) {
   constexpr std::int64_t kStretch = 128;
   alignas(64) Byte stretch[kStretch * unit_bytes];
@@ -275,9 +111,12 @@ inline void convert_rows(std::int64_t rows, std::int64_t units, Byte* to, Fill f
     const std::int64_t count = units - first < kStretch ? units - first : kStretch;
     for (std::int64_t r = 0; r < rows; ++r) {
       fill(r, first, count, stretch);
-      Byte* out = to + (first * rows + r) * unit_bytes;
-      for (std::int64_t u = 0; u < count; ++u)
-        __builtin_memcpy(out + u * rows * unit_bytes, stretch + u * unit_bytes, unit_bytes);
+      Byte* out = to + first * rows * unit_bytes;
+      std::int64_t u = 0;
+      for (; u + group <= count; u += group)
+        __builtin_memcpy(out + (u * rows + r * group) * unit_bytes, stretch + u * unit_bytes, group * unit_bytes);
+      const std::int64_t rest = (count - u) * unit_bytes;
+      if (rest > 0) __builtin_memcpy(out + u * rows * unit_bytes + r * rest, stretch + u * unit_bytes, rest);
     }
   }
 }
@@ -306,7 +145,7 @@ void convert_floats(const float* x, std::int64_t ldx, std::int64_t rows, std::in
                [](F v) { return is_rounded ? round_vector(v) : v; });
     __builtin_memcpy(out, values, static_cast<std::size_t>(count * unit) * sizeof(float));
   };
-  convert_rows<unit * 4>(rows, (k + unit - 1) / unit, static_cast<Byte*>(to), fill);
+  convert_rows<unit * 4, 1>(rows, (k + unit - 1) / unit, static_cast<Byte*>(to), fill);
 }
 
 // Activations rounded to bf16, two to a unit.
@@ -322,7 +161,7 @@ void convert_pairs(const float* x, std::int64_t ldx, std::int64_t rows, std::int
       __builtin_memcpy(out + u * 4, &pair, sizeof pair);
     }
   };
-  convert_rows<4>(rows, (k + 1) / 2, static_cast<Byte*>(to), fill);
+  convert_rows<4, kGroupDot>(rows, (k + 1) / 2, static_cast<Byte*>(to), fill);
 }
 
 // max|x| / 127, not below the smallest normal float; not finite when x is not. Magnitudes compare as integers, where a
@@ -362,8 +201,8 @@ void convert_int8(const float* x, std::int64_t ldx, std::int64_t rows, std::int6
     __builtin_memcpy(q, values, sizeof q);
     for (std::int64_t u = 0; u < count; ++u) {
       const std::int32_t* v = q + 4 * u;
-      if constexpr (kIsOffset) {
-        for (int j = 0; j < 4; ++j) out[u * 4 + j] = static_cast<Byte>(v[j] + 128);
+      if constexpr (StepInt8::x_bytes == 4) {
+        for (int j = 0; j < 4; ++j) out[u * 4 + j] = static_cast<Byte>(v[j] + (kIsOffset ? 128 : 0));
       } else {
         const std::int16_t wide[4] = {static_cast<std::int16_t>(v[0]), static_cast<std::int16_t>(v[2]),
                                       static_cast<std::int16_t>(v[1]), static_cast<std::int16_t>(v[3])};
@@ -371,7 +210,7 @@ void convert_int8(const float* x, std::int64_t ldx, std::int64_t rows, std::int6
       }
     }
   };
-  convert_rows<StepInt8::x_bytes>(rows, (k + 3) / 4, static_cast<Byte*>(to), fill);
+  convert_rows<StepInt8::x_bytes, kGroupInt8>(rows, (k + 3) / 4, static_cast<Byte*>(to), fill);
 }
 
 inline F to_output(F sum, const PackedFinish&, std::int64_t, std::int64_t) { return sum; }
@@ -385,54 +224,108 @@ inline F activate(F v, Activation act) {
   return act == Activation::silu ? silu_vector(v) : v;
 }
 
+// A whole panel's width is copied by vectors, not by a call.
+inline void copy_columns(float* to, const float* from, std::int64_t columns) {
+  if (columns == kColumns)
+    __builtin_memcpy(to, from, kColumns * 4);
+  else
+    __builtin_memcpy(to, from, static_cast<std::size_t>(columns) * 4);
+}
+
+// A row of at most a panel's width, whole: the row itself, or a padded copy of a narrow one.
+inline const float* whole_row(const float* row, std::int64_t columns, float (&copy)[kColumns]) {
+  if (columns == kColumns) return row;
+  copy_columns(copy, row, columns);
+  return copy;
+}
+
+// One finished row onto its residual.
+inline void add_to_residual(const PackedFinish& a, std::int64_t r, const float* result) {
+  float* to = a.residual + r * a.residual_stride;
+  float old_copy[kColumns] = {}, gate_copy[kColumns] = {}, sum[kColumns];
+  const float* old = whole_row(to, a.columns, old_copy);
+  const float* gate = nullptr;
+  if (a.gate != nullptr)
+    gate = whole_row(a.gate + (a.row_map == nullptr ? 0 : a.row_map[r]) * a.gate_stride, a.columns, gate_copy);
+  for (std::int64_t c = 0; c < kColumns; c += W) {
+    F v = load(result + c);
+    v = gate == nullptr ? load(old + c) + v : load(old + c) + v * load(gate + c);
+    store(sum + c, a.rounding == Rounding::bf16 ? round_vector(v) : v);
+  }
+  copy_columns(to, sum, a.columns);
+}
+
+// A row's sums and what `from` carries -> `to`, which may be `from`.
+template <typename Sum, bool is_first, bool is_last>
+inline void finish_row(const PackedFinish& a, std::int64_t r, const Byte* sums, const float* bias, const float* from,
+                       float* to) {
+  for (std::int64_t c = 0; c < kColumns; c += W) {
+    Sum sum;
+    __builtin_memcpy(&sum, sums + c * kUnitBytes, sizeof sum);
+    if constexpr (!is_first) {
+      Sum carried;
+      __builtin_memcpy(&carried, from + c, sizeof carried);
+      sum = carried + sum;
+    }
+    if constexpr (!is_last) {
+      __builtin_memcpy(to + c, &sum, sizeof sum);
+      continue;
+    }
+    F v = to_output(sum, a, r, c) + load(bias + c);
+    if (a.rounding == Rounding::bf16) v = round_vector(v);
+    if (a.act != Activation::none) {
+      v = activate(v, a.act);
+      if (a.rounding == Rounding::bf16) v = round_vector(v);
+    }
+    store(to + c, v);
+  }
+}
+
+template <typename Sum, bool is_first, bool is_last>
+void finish_rows(const PackedFinish& a) {
+  float bias[kColumns] = {};
+  if (a.bias != nullptr && is_last) copy_columns(bias, a.bias, a.columns);
+  const bool adds = is_last && a.residual != nullptr;
+  const Byte* sums = static_cast<const Byte*>(a.sum);
+  for (std::int64_t r = 0; r < a.rows; ++r, sums += kColumns * kUnitBytes) {
+    float* y = a.y + r * a.ldy;
+    if (a.columns == kColumns && !adds) {
+      finish_row<Sum, is_first, is_last>(a, r, sums, bias, y, y);
+      continue;
+    }
+    float edge[kColumns] = {};  // a narrow panel goes through a padded row, and so does what is added to a residual
+    const float* from = is_first ? nullptr : whole_row(y, a.columns, edge);
+    finish_row<Sum, is_first, is_last>(a, r, sums, bias, from, edge);
+    if (adds)
+      add_to_residual(a, r, edge);
+    else
+      copy_columns(y, edge, a.columns);
+  }
+}
+
 template <typename Sum>
 void finish(const PackedFinish& a) {
-  float bias[kColumns] = {};
-  if (a.bias != nullptr && a.is_last) __builtin_memcpy(bias, a.bias, static_cast<std::size_t>(a.columns) * 4);
-  const Byte* sums = static_cast<const Byte*>(a.sum);
-  for (std::int64_t r = 0; r < a.rows; ++r) {
-    float edge[kColumns] = {};
-    float* y = a.y + r * a.ldy;
-    float* at = a.columns == kColumns ? y : edge;  // a narrow panel goes through a padded row
-    if (at == edge && !a.is_first) __builtin_memcpy(edge, y, static_cast<std::size_t>(a.columns) * 4);
-    for (std::int64_t c = 0; c < kColumns; c += W) {
-      Sum sum, carried = {};
-      __builtin_memcpy(&sum, sums + (r * kColumns + c) * kUnitBytes, sizeof sum);
-      if (!a.is_first) __builtin_memcpy(&carried, at + c, sizeof carried);
-      sum = carried + sum;
-      if (!a.is_last) {
-        __builtin_memcpy(at + c, &sum, sizeof sum);
-        continue;
-      }
-      F v = to_output(sum, a, r, c);
-      if (a.bias != nullptr) v += load(bias + c);
-      if (a.rounding == Rounding::bf16) v = round_vector(v);
-      if (a.act != Activation::none) {
-        v = activate(v, a.act);
-        if (a.rounding == Rounding::bf16) v = round_vector(v);
-      }
-      store(at + c, v);
-    }
-    if (at == edge) __builtin_memcpy(y, edge, static_cast<std::size_t>(a.columns) * 4);
-  }
+  if (a.is_first) return a.is_last ? finish_rows<Sum, true, true>(a) : finish_rows<Sum, true, false>(a);
+  return a.is_last ? finish_rows<Sum, false, true>(a) : finish_rows<Sum, false, false>(a);
 }
 
 }  // namespace
 
 const PackedKernels& packed_kernels() {
-  constexpr bool is_dot = StepDot::x_bytes == 4, is_vnni = kIsOffset;
+  constexpr bool is_dot = StepDot::x_bytes == 4, is_int8 = kHasInt8;
   static const PackedKernels table = {
       "cpu-" PREMOTOR_TEXT(PREMOTOR_ISA),
       MR,
       {StepF32::x_bytes, StepWiden::x_bytes, StepDot::x_bytes, StepInt8::x_bytes},
-      {true, true, is_dot, is_vnni},
+      {true, true, is_dot, is_int8},
       {convert_floats<1, false>, convert_floats<2, false>, is_dot ? convert_pairs : convert_floats<2, true>,
        convert_int8},
       {multiply<StepF32>, multiply<StepWiden>, multiply<StepDot>, multiply<StepInt8>},
-      {kHalfPixels, MR},
+      {kHalfPixels, kWholePixels},
       multiply_window,
       finish<F>,
       finish<I>,
+      &int4_kernels(),
   };
   return table;
 }

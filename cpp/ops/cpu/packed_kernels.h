@@ -4,17 +4,22 @@
 
 #include <cstdint>
 
+#include "ops/cpu/int4_kernels.h"
 #include "ops/cpu/packed.h"
 
 namespace premotor::ops {
 
 // sum[r, c] = sum over u of x[u, r] . w[u, c], r < rows, c < 32, where "." is the product over one unit (packed.h).
 struct PackedTile {
-  const void* x;       // [units, rows] activation units as `convert` wrote them, 4-byte aligned
+  const void* x;       // units of `rows` rows as `convert` wrote them, in its own order; 4-byte aligned
   std::int64_t rows;   // 1 .. PackedKernels::rows
   const void* w;       // [units, 32] units of one panel, 64-byte aligned
   std::int64_t units;  // >= 1
   void* sum;           // [rows, 32] f32, s32 of an int8 product; 64-byte aligned, written whole
+  // With every unit the cache lines at `ahead` and ahead + 64 are asked for and `ahead` moves on by ahead_step bytes:
+  // weights that tiles after this one read. May reach past their end.
+  const void* ahead;
+  std::int64_t ahead_step;
 };
 
 // sum[p, c] = sum over runs r and i < length of x[starts[r] + p step + i] w[r length + i, c]: a convolution's windows,
@@ -32,6 +37,8 @@ struct WindowTile {
 
 // Adds a block's sums to what y carries and, behind the last block, makes y of it:
 //   y[r, c] = round(act(round(sum[r, c] + bias[c]))), an int8 sum first times x_scale[r] * w_scale[c].
+// With a residual that goes to another place, and y is only carried in:
+//   residual[r, c] = round(residual[r, c] + gate[row_map[r], c] * what y would be)
 struct PackedFinish {
   const void* sum;           // [rows, 32] as PackedTile::sum
   std::int64_t rows;         // >= 1
@@ -45,6 +52,11 @@ struct PackedFinish {
   Rounding rounding;
   float* y;  // [rows, columns], row stride ldy; between blocks it carries the sums, s32 bits of an int8 product
   std::int64_t ldy;
+  float* residual;  // [rows, columns], row stride residual_stride, or null
+  std::int64_t residual_stride;
+  const float* gate;  // [*, columns], row stride gate_stride; null: 1
+  std::int64_t gate_stride;
+  const std::int32_t* row_map;  // [rows] -> row of gate; null: all use row 0
 };
 
 struct PackedKernels {
@@ -53,7 +65,9 @@ struct PackedKernels {
   std::int64_t unit_bytes[kProducts];  // of one unit of activations: 4, or 8 where kernels want them widened
   bool is_native[kProducts];           // the product has instructions of its own here
 
-  // Row-major x [rows, k] f32, row stride ldx -> [units, rows] activation units; int8 also writes scales [rows].
+  // Row-major x [rows, k] f32, row stride ldx -> activation units in the order that `multiply` takes, [units, rows] or
+  // [pairs of units, rows, 2] with a single last unit as [rows]; a block of an even number of units is read by itself.
+  // int8 also writes scales [rows].
   void (*convert[kProducts])(const float* x, std::int64_t ldx, std::int64_t rows, std::int64_t k, void* to,
                              float* scales);
   void (*multiply[kProducts])(const PackedTile& tile);
@@ -62,19 +76,36 @@ struct PackedKernels {
   void (*multiply_window)(const WindowTile& tile);
   void (*finish)(const PackedFinish& finish);       // of f32 sums
   void (*finish_int8)(const PackedFinish& finish);  // of s32 sums
+  const Int4Kernels* int4;                          // the inner loops of Product::int4
 };
 
 // The best table for this processor. Environment PREMOTOR_ISA = baseline | avx2 | avx512 | avx512_dot forces a lower
-// one.
+// one, on 64-bit ARM neon | neon_dot | neon_i8mm | neon_bf16.
 const PackedKernels& cpu_packed_kernels();
 
 // The tables that this processor can run, lowest first, at most kPackedTables; returns how many.
 constexpr int kPackedTables = 4;
 int cpu_packed_tables(const PackedKernels* tables[kPackedTables]);
 
+#if defined(__aarch64__)
+namespace neon {
+const PackedKernels& packed_kernels();
+}
+namespace baseline = neon;
+namespace neon_dot {
+const PackedKernels& packed_kernels();
+}
+namespace neon_i8mm {
+const PackedKernels& packed_kernels();
+}
+namespace neon_bf16 {
+const PackedKernels& packed_kernels();
+}
+#else
 namespace baseline {
 const PackedKernels& packed_kernels();
 }
+#endif
 namespace avx2 {
 const PackedKernels& packed_kernels();
 }

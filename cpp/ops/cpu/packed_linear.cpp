@@ -6,6 +6,13 @@
 #include <cstdlib>
 #include <cstring>
 
+#include "ops/cpu/int4.h"
+#include "ops/cpu/row_ops.h"
+
+#if defined(__aarch64__) && defined(__linux__)
+#include <sys/auxv.h>
+#endif
+
 namespace premotor::ops {
 namespace {
 
@@ -46,7 +53,11 @@ struct Job {
 
   [[nodiscard]] const char* activations() const { return static_cast<const char*>(args.converted); }
   [[nodiscard]] const float* x_scales() const;
-  void run_tile(std::int64_t panel, std::int64_t tile, std::int64_t first_unit, std::int64_t count) const;
+  [[nodiscard]] const char* weights(std::int64_t panel, std::int64_t unit) const {
+    return static_cast<const char*>(args.w.data) + (panel * units + unit) * kPanelColumns * 4;
+  }
+  void run_tile(std::int64_t panel, std::int64_t tile, std::int64_t first_unit, std::int64_t count, const char* ahead,
+                std::int64_t ahead_step) const;
   void run_panels(std::int64_t tile_begin, std::int64_t tile_end, std::int64_t panel_begin,
                   std::int64_t panel_end) const;
 };
@@ -59,26 +70,24 @@ const float* Job::x_scales() const {
   return reinterpret_cast<const float*>(activations() + activation_bytes(args.m, units, unit_bytes));
 }
 
-void Job::run_tile(std::int64_t panel, std::int64_t tile, std::int64_t first_unit, std::int64_t count) const {
+void Job::run_tile(std::int64_t panel, std::int64_t tile, std::int64_t first_unit, std::int64_t count,
+                   const char* ahead, std::int64_t ahead_step) const {
   constexpr std::int64_t kRowsMost = 16;
   alignas(64) float sum[kRowsMost * kPanelColumns];
   const std::int64_t row = tiles.begin(tile), rows = tiles.rows(tile), column = panel * kPanelColumns;
   assert(rows <= kRowsMost);
   const char* x = activations() + (row * units + first_unit * rows) * unit_bytes;
-  const char* w = static_cast<const char*>(args.w.data) + (panel * units + first_unit) * kPanelColumns * 4;
-  kernels.multiply[product]({x, rows, w, count, sum});
+  // Where the sums go: read and written behind the product, which leaves the time to fetch it.
+  float* y = args.y + row * args.ldy + column;
+  for (std::int64_t r = 0; r < rows; ++r) {
+    __builtin_prefetch(y + r * args.ldy, 1);
+    __builtin_prefetch(y + r * args.ldy + 16, 1);
+  }
+  kernels.multiply[product]({x, rows, weights(panel, first_unit), count, sum, ahead, ahead_step});
 
-  PackedFinish finish = {};
-  finish.sum = sum;
-  finish.rows = rows;
-  finish.columns = std::min(kPanelColumns, args.w.n - column);
+  PackedFinish finish = packed_finish(args, row, rows, column, sum);
   finish.is_first = first_unit == 0;
   finish.is_last = first_unit + count == units;
-  finish.bias = args.bias == nullptr ? nullptr : args.bias + column;
-  finish.act = args.act;
-  finish.rounding = args.rounding;
-  finish.y = args.y + row * args.ldy + column;
-  finish.ldy = args.ldy;
   if (args.product != Product::int8) return kernels.finish(finish);
   finish.x_scale = x_scales() + row;
   finish.w_scale = packed_scales(args.w) + column;
@@ -97,15 +106,50 @@ void Job::run_panels(std::int64_t tile_begin, std::int64_t tile_end, std::int64_
   for (std::int64_t begin = 0; begin < units; begin += stretch) {
     const std::int64_t end = std::min(begin + stretch, units);
     for (std::int64_t panel = panel_begin; panel < panel_end; ++panel)
-      for (std::int64_t unit = begin; unit < end; unit += kPackedBlock)
+      for (std::int64_t unit = begin; unit < end; unit += kPackedBlock) {
+        const std::int64_t count = std::min(kPackedBlock, end - unit);
+        // While the tiles pass over this block, each fetches its share of the next one.
+        const char* next = unit + count < end ? weights(panel, unit + count) : weights(panel + 1, begin);
+        if (unit + count == end && panel + 1 == panel_end) next = weights(panel_begin, end < units ? end : 0);
+        const std::int64_t passing = tile_end - tile_begin, step = kPanelColumns * 4 / passing;
         for (std::int64_t tile = tile_begin; tile < tile_end; ++tile)
-          run_tile(panel, tile, unit, std::min(kPackedBlock, end - unit));
+          run_tile(panel, tile, unit, count, next + (tile - tile_begin) * step * count, step);
+      }
   }
 }
 
 }  // namespace
 
+PackedFinish packed_finish(const PackedProduct& args, std::int64_t row, std::int64_t rows, std::int64_t column,
+                           const void* sum) {
+  PackedFinish finish = {};
+  finish.sum = sum;
+  finish.rows = rows;
+  finish.columns = std::min(kPanelColumns, args.w.n - column);
+  finish.bias = args.bias == nullptr ? nullptr : args.bias + column;
+  finish.act = args.act;
+  finish.rounding = args.rounding;
+  finish.y = args.y + row * args.ldy + column;
+  finish.ldy = args.ldy;
+  if (args.residual == nullptr) return finish;
+  finish.residual = args.residual + row * args.residual_stride + column;
+  finish.residual_stride = args.residual_stride;
+  finish.gate = args.gate == nullptr ? nullptr : args.gate + column;
+  finish.gate_stride = args.gate_stride;
+  finish.row_map = args.row_map == nullptr ? nullptr : args.row_map + row;
+  return finish;
+}
+
+PackedRows packed_rows(const float* x, std::int64_t ldx, std::int64_t row, std::int64_t rows, std::int64_t k,
+                       const PackedNorm* norm) {
+  if (norm == nullptr) return {x + row * ldx, ldx};
+  for (std::int64_t r = row; r < row + rows; ++r)
+    norm->kernels.layer_norm(x + r * ldx, row_norm(norm->norm, k, r, norm->rounding), norm->normed + r * k);
+  return {norm->normed + row * k, k};
+}
+
 std::int64_t packed_scratch_bytes(const PackedKernels& kernels, Product product, std::int64_t m, std::int64_t k) {
+  if (product == Product::int4) return int4_scratch_bytes(kernels, m, k);
   const auto at = static_cast<std::size_t>(product);
   const std::int64_t units = packed_units(packed_precision(product), k);
   const std::int64_t scales = product == Product::int8 ? ceil_div(m * 4, 64) * 64 : 0;
@@ -113,9 +157,10 @@ std::int64_t packed_scratch_bytes(const PackedKernels& kernels, Product product,
 }
 
 void packed_convert(ThreadPool& pool, const PackedKernels& kernels, Product product, const float* x, std::int64_t m,
-                    std::int64_t k, std::int64_t ldx, void* converted) {
+                    std::int64_t k, std::int64_t ldx, void* converted, const PackedNorm* norm) {
   assert(m >= 1 && k >= 1 && ldx >= k);
   assert(product != Product::int8 || k <= kPackedDepthMax);
+  if (product == Product::int4) return int4_convert(pool, kernels, x, m, k, ldx, converted, norm);
   const auto at = static_cast<std::size_t>(product);
   const std::int64_t row_bytes = packed_units(packed_precision(product), k) * kernels.unit_bytes[at];
   const Tiles tiles(m, kernels.rows);
@@ -124,8 +169,9 @@ void packed_convert(ThreadPool& pool, const PackedKernels& kernels, Product prod
   const std::int64_t grain = m * k < kSerialValues ? tiles.count : 1;
   pool.parallel_for(tiles.count, grain, [&](std::int64_t begin, std::int64_t end) {
     for (std::int64_t tile = begin; tile < end; ++tile) {
-      const std::int64_t row = tiles.begin(tile);
-      kernels.convert[at](x + row * ldx, ldx, tiles.rows(tile), k, to + row * row_bytes, scales + row);
+      const std::int64_t row = tiles.begin(tile), rows = tiles.rows(tile);
+      const PackedRows from = packed_rows(x, ldx, row, rows, k, norm);
+      kernels.convert[at](from.x, from.ldx, rows, k, to + row * row_bytes, scales + row);
     }
   });
 }
@@ -133,6 +179,7 @@ void packed_convert(ThreadPool& pool, const PackedKernels& kernels, Product prod
 void packed_multiply(ThreadPool& pool, const PackedKernels& kernels, const PackedProduct& args) {
   assert(args.m >= 1 && args.w.n >= 1 && args.w.k >= 1 && args.ldy >= args.w.n);
   assert(args.w.precision == packed_precision(args.product));
+  if (args.product == Product::int4) return int4_multiply(pool, kernels, args);
   const Job job(kernels, args);
   const std::int64_t panels = packed_panels(args.w.n), chunks = ceil_div(job.tiles.count, kTaskTiles);
   const std::int64_t grain = args.m * args.w.n * args.w.k < kSerialMultiplies ? panels * chunks : 1;
@@ -147,8 +194,8 @@ void packed_multiply(ThreadPool& pool, const PackedKernels& kernels, const Packe
 }
 
 void packed_linear(ThreadPool& pool, const PackedKernels& kernels, const float* x, std::int64_t ldx, void* scratch,
-                   PackedProduct args) {
-  packed_convert(pool, kernels, args.product, x, args.m, args.w.k, ldx, scratch);
+                   PackedProduct args, const PackedNorm* norm) {
+  packed_convert(pool, kernels, args.product, x, args.m, args.w.k, ldx, scratch, norm);
   args.converted = scratch;
   packed_multiply(pool, kernels, args);
 }
@@ -166,6 +213,16 @@ int cpu_packed_tables(const PackedKernels* tables[kPackedTables]) {
   tables[count++] = &avx512::packed_kernels();
   if (!__builtin_cpu_supports("avx512bf16") || !__builtin_cpu_supports("avx512vnni")) return count;
   tables[count++] = &avx512_dot::packed_kernels();
+#elif defined(__aarch64__) && defined(__linux__)
+  // Bits of the kernel's interface (arch/arm64/include/uapi/asm/hwcap.h), which older C libraries have no names for.
+  constexpr unsigned long kDotProducts = 1ul << 20, kInt8Matrices = 1ul << 13, kBf16 = 1ul << 14;
+  if ((getauxval(AT_HWCAP) & kDotProducts) == 0) return count;
+  tables[count++] = &neon_dot::packed_kernels();
+  const unsigned long more = getauxval(AT_HWCAP2);
+  if ((more & kInt8Matrices) == 0) return count;
+  tables[count++] = &neon_i8mm::packed_kernels();
+  if ((more & kBf16) == 0) return count;
+  tables[count++] = &neon_bf16::packed_kernels();
 #endif
   return count;
 }

@@ -3,6 +3,7 @@
 #pragma once
 
 #include "base/thread_pool.h"
+#include "ops/cpu/kernels.h"
 #include "ops/cpu/packed_kernels.h"
 
 namespace premotor::ops {
@@ -11,10 +12,19 @@ namespace premotor::ops {
 [[nodiscard]] std::int64_t packed_scratch_bytes(const PackedKernels& kernels, Product product, std::int64_t m,
                                                 std::int64_t k);
 
-// Converts x [m, k] (f32, row stride ldx in elements) for any number of products with matrices of the same k.
-// `converted`: packed_scratch_bytes(...) bytes, 64-byte aligned.
+// What happens to the rows before they are converted: a layer norm into memory that the conversion then reads while it
+// is near.
+struct PackedNorm {
+  const Kernels& kernels;
+  const Ops::Norm& norm;
+  Rounding rounding;
+  float* normed;  // [m, k]
+};
+
+// Converts x [m, k] (f32, row stride ldx in elements), normed first when asked, for any number of products with
+// matrices of the same k. `converted`: packed_scratch_bytes(...) bytes, 64-byte aligned.
 void packed_convert(ThreadPool& pool, const PackedKernels& kernels, Product product, const float* x, std::int64_t m,
-                    std::int64_t k, std::int64_t ldx, void* converted);
+                    std::int64_t k, std::int64_t ldx, void* converted, const PackedNorm* norm = nullptr);
 
 struct PackedProduct {
   Product product = Product::f32;
@@ -26,13 +36,30 @@ struct PackedProduct {
   Rounding rounding = Rounding::none;
   float* y = nullptr;  // [m, n] f32, row stride ldy; carries partial sums on the way
   std::int64_t ldy = 0;
+  // y then is memory for partial sums alone, and residual[r] = round(residual[r] + gate[row_map[r]] * result).
+  float* residual = nullptr;  // [m, n], row stride residual_stride, or null
+  std::int64_t residual_stride = 0;
+  const float* gate = nullptr;  // [*, n], row stride gate_stride; null: 1
+  std::int64_t gate_stride = 0;
+  const std::int32_t* row_map = nullptr;  // [m] -> row of gate; null: all use row 0
 };
+
+// What every product's tiles share. The epilogue of a tile but for is_first and is_last (and int8's scales), and rows
+// to convert, normed first when asked.
+[[nodiscard]] PackedFinish packed_finish(const PackedProduct& args, std::int64_t row, std::int64_t rows,
+                                         std::int64_t column, const void* sum);
+struct PackedRows {
+  const float* x;
+  std::int64_t ldx;
+};
+[[nodiscard]] PackedRows packed_rows(const float* x, std::int64_t ldx, std::int64_t row, std::int64_t rows,
+                                     std::int64_t k, const PackedNorm* norm);
 
 // y = round(act(round(x w^T + bias))) as Ops::linear.
 void packed_multiply(ThreadPool& pool, const PackedKernels& kernels, const PackedProduct& args);
 
 // Both steps: x [m, args.w.k] through `scratch`, which args.converted is set to. y may be x when ldx and ldy agree.
 void packed_linear(ThreadPool& pool, const PackedKernels& kernels, const float* x, std::int64_t ldx, void* scratch,
-                   PackedProduct args);
+                   PackedProduct args, const PackedNorm* norm = nullptr);
 
 }  // namespace premotor::ops

@@ -5,6 +5,10 @@
 
 #include <cstdint>
 
+#if defined(__aarch64__)
+#include <arm_neon.h>
+#endif
+
 #ifndef PREMOTOR_ISA
 #define PREMOTOR_ISA baseline
 #endif
@@ -28,9 +32,14 @@ inline F load(const float* p) {
   return v;
 }
 inline F load(const std::uint16_t* p) {
+#if defined(__aarch64__)
+  // GCC 12 takes the generic conversion of four values apart.
+  const uint32x4_t wide = vshll_n_u16(vld1_u16(p), 16);
+#else
   H h;
   __builtin_memcpy(&h, p, sizeof h);
   const U wide = __builtin_convertvector(h, U) << 16;
+#endif
   F v;
   __builtin_memcpy(&v, &wide, sizeof v);
   return v;

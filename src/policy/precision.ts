@@ -1,0 +1,21 @@
+/**
+ * What each precision does to the weights, in words: the arithmetic is in cpp/engine/weights.h, whether a checkpoint may be run so in certificate.ts.
+ */
+import type { CpuPrecision } from '../precision-names.js';
+
+export { type CpuPrecision, PRECISIONS } from '../precision-names.js';
+
+/** Those whose weights are quantised: a checkpoint was not trained so, and is run so only with a certificate. */
+export type QuantisedPrecision = 'int8' | 'int4';
+export const isQuantised = (precision: string): precision is QuantisedPrecision => precision === 'int8' || precision === 'int4';
+
+/**
+ * How the weights are held. A certificate repeats it: one that was made with another way of quantising says nothing about this one. Change the text
+ * whenever the packed values or the products change, and with the values kPackedLayout (cpp/ops/cpu/packed.h): plans hold those of the build.
+ */
+export const WEIGHT_FORMS: Readonly<Record<CpuPrecision, string>> = {
+  f32: 'as stored',
+  bf16: 'bfloat16',
+  int8: 'blocks in int8 per output, activations in int8 per row',
+  int4: 'blocks in int4 per 32 inputs with searched scales, activations in bfloat16',
+};
