@@ -14,7 +14,7 @@
 #include <vector>
 
 #include "base/half.h"
-#include "bench/kernels_ceilings.h"
+#include "ops/cpu/ceilings.h"
 #include "ops/cpu/cpu_ops.h"
 #include "ops/cpu/packed_linear.h"
 

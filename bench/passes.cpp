@@ -13,8 +13,8 @@
 #include <thread>
 #include <vector>
 
-#include "bench/kernels_ceilings.h"
 #include "bench/passes_rig.h"
+#include "ops/cpu/ceilings.h"
 
 using namespace passes;
 
@@ -38,8 +38,8 @@ struct Options {
 };
 
 struct Ceilings {
-  ceilings::Bandwidth bandwidth;
-  ceilings::Peaks peak;
+  ops::ceilings::Bandwidth bandwidth;
+  ops::ceilings::Peaks peak;
 
   [[nodiscard]] double of(Peak kind) const {
     if (kind == Peak::bf16 && peak.bf16_dot > 0) return peak.bf16_dot;
@@ -121,13 +121,13 @@ Row measure(Rig* rig, const Size& size, const Case& one, const Options& options,
   std::vector<double> times_s;
   std::vector<float> result;
   const std::size_t least = options.is_tiny || one.kind == Case::chunk ? 2 : 3;
-  const double began = ceilings::now_s();
-  while (times_s.size() < least || (ceilings::now_s() - began < options.seconds && times_s.size() < 2000)) {
+  const double began = ops::ceilings::now_s();
+  while (times_s.size() < least || (ops::ceilings::now_s() - began < options.seconds && times_s.size() < 2000)) {
     const bool is_first = result.empty();
     rig->take_work();
-    const double start = ceilings::now_s();
+    const double start = ops::ceilings::now_s();
     std::vector<float> found = one.run(rig, is_first);
-    const double took_s = ceilings::now_s() - start;
+    const double took_s = ops::ceilings::now_s() - start;
     if (!is_first || one.kind == Case::chunk) times_s.push_back(took_s);
     if (is_first) result = std::move(found);
   }
@@ -167,8 +167,8 @@ bool bench(const Options& options, const Size& size, const Precision& precision,
 
 Ceilings find_ceilings(const Options& options) {
   const int tries = options.is_tiny ? 1 : 5;
-  return {ceilings::bandwidth(options.threads, options.is_tiny ? 1 << 20 : 256 << 20, tries),
-          ceilings::peaks(ops::cpu_packed_kernels(), options.threads, tries, options.is_tiny ? 1e-3 : 0.05)};
+  return {ops::ceilings::bandwidth(options.threads, options.is_tiny ? 1 << 20 : 256 << 20, tries),
+          ops::ceilings::peaks(ops::cpu_packed_kernels(), options.threads, tries, options.is_tiny ? 1e-3 : 0.05)};
 }
 
 std::string processor() {
@@ -259,9 +259,9 @@ int serve(const Options& options, const Size& size, const Precision& precision) 
     std::string path;
     words >> path;
     rig.take_work();
-    const double start = ceilings::now_s();
+    const double start = ops::ceilings::now_s();
     const std::vector<float> result = one->run(&rig, !path.empty());
-    const double ms = 1e3 * (ceilings::now_s() - start);
+    const double ms = 1e3 * (ops::ceilings::now_s() - start);
     const Work work = rig.take_work();
     if (!path.empty())
       std::ofstream(path, std::ios::binary).write(reinterpret_cast<const char*>(result.data()), std::ssize(result) * 4);

@@ -16,6 +16,8 @@ export { ArmKinematics, type ArmOptions, type InverseOutcome, type InverseSettin
 export * from './kinematics/end-effector.js';
 export { type Pose, type Quaternion, quaternionFromRpy, type Vector3 } from './kinematics/pose.js';
 export { type ChainJoint, type JointKind, type KinematicChain, parseUrdf, type UrdfOptions } from './kinematics/urdf.js';
+/** Plans (docs/PLAN.md). */
+export { type BuildPlanOptions, type BuiltPlan, buildPlan, verifyPlan } from './plan/build.js';
 export type * from './policy/contract.js';
 export { loadPolicy } from './policy/load.js';
 export { joinLatents } from './policy/tensor.js';

@@ -11,10 +11,12 @@ import { PremotorError } from './errors.js';
 import type { NativeCanModule } from './native-can.js';
 import type { NativeKinematics } from './native-kinematics.js';
 import type { NativeMotionModule, NativeStreamModule } from './native-motion.js';
+import type { NativePlanModule } from './native-plan.js';
 
 export type * from './native-can.js';
 export type * from './native-kinematics.js';
 export type * from './native-motion.js';
+export type * from './native-plan.js';
 
 export interface NativeTensor {
   readonly dtype: 'float32' | 'int32' | 'uint8';
@@ -143,6 +145,7 @@ export interface NativeEngineInfo {
   readonly latentShape: [number, number, number, number];
   readonly actionShape: [number, number, number];
   readonly textDim: number;
+  readonly planCheckpoint?: string; // through a plan: the checkpoint's hash as the plan's builder gave it
 }
 
 /** Embeddings of the real tokens of one prompt: [count, text_dim]. */
@@ -189,7 +192,13 @@ export interface NativeInspection {
 
 /** What policies need. */
 export interface NativeEngineModule {
-  openEngine(options: { checkpoint: string; job: NativeJob; precision: 'f32' | 'bf16' | 'int8' | 'int4'; threads: number }): Promise<NativeEngine>;
+  openEngine(options: {
+    checkpoint: string;
+    job: NativeJob;
+    precision: 'f32' | 'bf16' | 'int8' | 'int4';
+    threads: number;
+    plan?: string; // file
+  }): Promise<NativeEngine>;
   /** Runs the text encoder of `folder` over token ids; [count, d_model] float32. */
   encodeText(options: {
     folder: string;
@@ -206,7 +215,7 @@ export interface NativeEngineModule {
   cpu(): { name: string; features: string[] };
 }
 
-export type NativeModule = NativeEngineModule & NativeMotionModule & NativeKinematics & NativeCanModule & NativeStreamModule;
+export type NativeModule = NativeEngineModule & NativeMotionModule & NativeKinematics & NativeCanModule & NativeStreamModule & NativePlanModule;
 
 const folder = dirname(fileURLToPath(import.meta.url));
 let loaded: NativeModule | undefined;

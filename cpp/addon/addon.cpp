@@ -10,6 +10,7 @@
 #include "addon/engine_object.h"
 #include "addon/kinematics_object.h"
 #include "addon/motion_convert.h"
+#include "addon/plan_object.h"
 #include "addon/stream_client_object.h"
 #include "addon/task.h"
 #include "addon/virtual_robot_object.h"
@@ -21,13 +22,6 @@
 namespace premotor::addon {
 namespace {
 
-engine::WeightPrecision to_precision(const std::string& name) {
-  if (name == "bf16") return engine::WeightPrecision::bf16;
-  if (name == "int8") return engine::WeightPrecision::int8;
-  // The group that keeps most of the accuracy; what it costs is in docs/PRECISION.md.
-  return name == "int4" ? engine::WeightPrecision::int4_32 : engine::WeightPrecision::f32;
-}
-
 Napi::Value open_engine(const Napi::CallbackInfo& info) {
   const auto options = info[0].As<Napi::Object>();
   const auto request = std::make_shared<engine::SessionOptions>();
@@ -35,6 +29,7 @@ Napi::Value open_engine(const Napi::CallbackInfo& info) {
   request->job = to_job(field(options, "job").As<Napi::Object>());
   request->precision = to_precision(text(options, "precision"));
   request->threads = static_cast<int>(integer(options, "threads"));
+  if (options.Get("plan").IsString()) request->plan = text(options, "plan");
   const auto session = std::make_shared<std::unique_ptr<engine::Session>>();
   return Task::start(
       info.Env(), info.Env().Undefined(),
@@ -172,6 +167,7 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
   exports.Set("noise", Napi::Function::New(env, noise));
   exports.Set("cpu", Napi::Function::New(env, cpu));
   exports.Set("planMove", Napi::Function::New(env, plan_move));
+  define_plans(env, exports);
   exports.Set("Chain", KinematicsObject::define(env));
   exports.Set("CanBus", CanObject::define(env));
   return exports;

@@ -60,6 +60,13 @@ std::optional<std::vector<float>> float_array(const Napi::Object& object, const 
   return std::vector<float>(array.Data(), array.Data() + array.ElementLength());
 }
 
+engine::WeightPrecision to_precision(const std::string& name) {
+  if (name == "bf16") return engine::WeightPrecision::bf16;
+  if (name == "int8") return engine::WeightPrecision::int8;
+  // The group that keeps most of the accuracy; what it costs is in docs/PRECISION.md.
+  return name == "int4" ? engine::WeightPrecision::int4_32 : engine::WeightPrecision::f32;
+}
+
 engine::JobConfig to_job(const Napi::Object& o) {
   engine::JobConfig job;
   job.deployed_bf16 = boolean(o, "deployedBf16");

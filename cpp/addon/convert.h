@@ -26,6 +26,7 @@ std::vector<float> floats(const Napi::Object& object, const char* key);
 // A copy of a Float32Array field, or nothing when it is undefined or null.
 std::optional<std::vector<float>> float_array(const Napi::Object& object, const char* key);
 
+engine::WeightPrecision to_precision(const std::string& name);
 engine::JobConfig to_job(const Napi::Object& object);
 
 // Pictures copied out of JavaScript memory, so that the caller may reuse its buffers while the engine runs.

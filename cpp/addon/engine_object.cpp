@@ -426,6 +426,7 @@ Napi::Value EngineObject::info(const Napi::CallbackInfo& info) {
   o.Set("cacheBytes", static_cast<double>(about.cache_bytes));
   o.Set("parameters", static_cast<double>(about.parameters));
   o.Set("textDim", static_cast<double>(about.text_dim));
+  if (!about.plan_checkpoint.empty()) o.Set("planCheckpoint", about.plan_checkpoint);
   Napi::Array names = Napi::Array::New(env);
   for (const std::string& name : about.unused_tensors) names.Set(names.Length(), name);
   o.Set("unusedTensors", names);

@@ -83,6 +83,20 @@ Status MappedFile::open(const std::string& path, MappedFile* out) {
   return Status::good();
 }
 
+void MappedFile::populate() const {
+#if defined(MADV_POPULATE_READ)
+  // Only advice, too: older kernels refuse it, and pages then come one by one.
+  if (data_ != nullptr) (void)::madvise(const_cast<std::byte*>(data_), size_, MADV_POPULATE_READ);
+#endif
+}
+
+void MappedFile::prefer_large_pages() const {
+#if defined(MADV_HUGEPAGE)
+  // Only a wish: most systems keep the pages of files small whatever is asked.
+  if (data_ != nullptr) (void)::madvise(const_cast<std::byte*>(data_), size_, MADV_HUGEPAGE);
+#endif
+}
+
 void MappedFile::release(const std::byte* begin, std::size_t size) const {
   if (data_ == nullptr || begin < data_ || size > size_ || static_cast<std::size_t>(begin - data_) > size_ - size)
     return;

@@ -21,13 +21,25 @@ Status Session::open(const SessionOptions& options, std::unique_ptr<Session>* ou
   return Status::good();
 }
 
-Status Session::open_parts() {
-  const ops::Rounding rounding = rounds() ? ops::Rounding::bf16 : ops::Rounding::none;
+Status Session::open_models() {
   // More threads than cores would only take time from each other.
   ops_ = std::make_unique<ops::CpuOps>(std::min(options_.threads, ThreadPool::usable_cores()));
-  PREMOTOR_TRY(
-      Transformer::open(options_.checkpoint + "/transformer", options_.precision, rounding, *ops_, &transformer_));
-  PREMOTOR_TRY(Vae::open(options_.checkpoint + "/vae", options_.precision, rounding, *ops_, &vae_));
+  PlanUse use;
+  if (!options_.plan.empty()) {
+    const PlanNeed need{"cpu", name_of(options_.precision), name_of(rounding()), ops_->prepared_layout(),
+                        options_.checkpoint};
+    PREMOTOR_TRY(PlanFile::open_for(options_.plan, need, &plan_file_, options_.plan_checked_at_open_max));
+    use.from = plan_file_.get();
+  }
+  const std::string& folder = options_.checkpoint;
+  PREMOTOR_TRY(Transformer::open(folder + "/transformer", options_.precision, rounding(), *ops_, &transformer_, use));
+  PREMOTOR_TRY(Vae::open(folder + "/vae", options_.precision, rounding(), *ops_, &vae_, use));
+  if (plan_file_ != nullptr) transformer_->adopt_conditioning(plan_file_->contents());
+  return Status::good();
+}
+
+Status Session::open_parts() {
+  PREMOTOR_TRY(open_models());
   const TransformerConfig& config = transformer_->config();
   const VaeConfig& vae = vae_->config();
   if (vae.z_dim != config.in_channels || config.in_channels != config.out_channels)
@@ -58,6 +70,7 @@ Status Session::open_parts() {
   shape.headroom = 2 * (video_tokens + action_tokens) + std::max(video_tokens, action_tokens);
   // Beside quantised weights the rounding of the cache to bfloat16 does not show (docs/PRECISION.md).
   shape.dtype = options_.precision == WeightPrecision::f32 ? ops::Dtype::f32 : ops::Dtype::bf16;
+  transformer_->reserve(shape.guidance_rows * (video_tokens + action_tokens));
   return KvCache::open(shape, &cache_);
 }
 
@@ -79,10 +92,12 @@ SessionInfo Session::info() const {
   std::copy_n(latent, 4, info.latent_shape);
   std::copy_n(action, 3, info.action_shape);
   info.text_dim = transformer_->config().text_dim;
+  if (plan_file_ != nullptr) info.plan_checkpoint = plan_file_->contents().facts.checkpoint;
   return info;
 }
 
 Status Session::reset(std::span<const float> positive, std::span<const float> negative) {
+  PREMOTOR_TRY(check_plan());
   const ThreadPool::CallerCores cores(ops_->pool());
   episode_ = false;
   frame_index_ = 0;
@@ -155,6 +170,7 @@ Status Session::commit(const CommitArgs& args, CommitResult* out) {
   const Stopwatch total;
   const ThreadPool::CallerCores cores(ops_->pool());
   std::int64_t frames = 0, encoded = 0;
+  PREMOTOR_TRY(check_plan());
   PREMOTOR_TRY(check_commit(args, &frames));
   const std::int64_t channels = transformer_->config().in_channels, plane = latent_plane();
   const bool first = frame_index_ == 0;

@@ -14,6 +14,7 @@
 #include "base/status.h"
 #include "engine/job.h"
 #include "engine/kv_cache.h"
+#include "engine/plan_file.h"
 #include "engine/schedule.h"
 #include "engine/trace.h"
 #include "engine/transformer.h"
@@ -34,6 +35,8 @@ struct SessionOptions {
   JobConfig job;
   WeightPrecision precision = WeightPrecision::f32;
   int threads = 1;
+  std::string plan;  // file, or empty: the checkpoint is made ready while it is opened
+  std::uint64_t plan_checked_at_open_max = PlanFile::kCheckedAtOpenMax;
 };
 
 struct Timing {
@@ -128,11 +131,12 @@ struct SessionInfo {
   std::int64_t latent_shape[4] = {0, 0, 0, 0};  // C, K, h, w
   std::int64_t action_shape[3] = {0, 0, 0};     // used, K, H
   std::int64_t text_dim = 0;
+  std::string plan_checkpoint;  // the supervisor's hash of the checkpoint that the plan was made of; empty without one
 };
 
 class Session {
  public:
-  // Errors: those of the checkpoint reader, JOB_INVALID, OUT_OF_MEMORY.
+  // Errors: those of the checkpoint reader, of PlanFile::open_for and of WeightReader, JOB_INVALID, OUT_OF_MEMORY.
   static Status open(const SessionOptions& options, std::unique_ptr<Session>* out);
   ~Session();
 
@@ -173,6 +177,9 @@ class Session {
   // For measuring: commits chunks of arbitrary entries, without computing them, until the cache evicts. The episode's
   // predictions mean nothing afterwards. Errors: NO_EPISODE.
   Status occupy();
+
+  // Every call that computes also fails with PLAN_DAMAGED, once the check of its bytes in the background has found
+  // some.
 
   // latents [C, frames, h, w] normalised -> pictures [n, height, width, 3] in [0, 1]; shape: n, height, width, 3.
   Status decode(std::span<const float> latents, std::int64_t frames, std::vector<float>* pictures,
@@ -234,6 +241,9 @@ class Session {
 
   explicit Session(const SessionOptions& options);
   Status open_parts();
+  Status open_models();
+  // What every call asks first: whether the plan's bytes are found to be damaged. Error: PLAN_DAMAGED.
+  [[nodiscard]] Status check_plan() const { return plan_file_ == nullptr ? Status::good() : plan_file_->damage(); }
   Status encode(const std::vector<Moment>& moments, Trace* trace, bool trace_vae, std::vector<float>* latents,
                 std::int64_t* frames);
   Status encode_camera(const std::vector<Moment>& moments, const CameraGroup& group, std::int64_t camera,
@@ -289,6 +299,7 @@ class Session {
   JobConfig job_;
   JobGeometry geometry_;
   LatentSize latent_{};
+  std::unique_ptr<PlanFile> plan_file_;  // outlives what uses its bytes
   std::unique_ptr<ops::Ops> ops_;
   std::unique_ptr<Transformer> transformer_;
   std::unique_ptr<Vae> vae_;

@@ -21,6 +21,7 @@ Status Session::check_executing(const ExecutingArgs& executing) const {
 Status Session::predict_next(const CommitArgs* seen, const ExecutingArgs& executing, const PredictArgs& args,
                              ChunkResult* out) {
   const Stopwatch total;
+  PREMOTOR_TRY(check_plan());
   const ThreadPool::CallerCores cores(ops_->pool());
   if (!episode_) return Status::error("NO_EPISODE", "predictNext needs an episode: call reset with a prompt first.");
   PREMOTOR_TRY(check_executing(executing));

@@ -73,6 +73,7 @@ Status Session::encode(const std::vector<Moment>& moments, Trace* trace, bool wi
 
 Status Session::decode(std::span<const float> latents, std::int64_t frames, std::vector<float>* pictures,
                        std::int64_t shape[4]) {
+  PREMOTOR_TRY(check_plan());
   const VaeConfig& vae = vae_->config();
   const std::int64_t plane = latent_plane();
   if (frames < 1 || std::ssize(latents) != vae.z_dim * frames * plane)

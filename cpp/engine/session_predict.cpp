@@ -354,6 +354,7 @@ void Session::finish_chunk(Trace* trace, ChunkResult* out) {
 }
 
 Status Session::predict(const PredictArgs& args, ChunkResult* out) {
+  PREMOTOR_TRY(check_plan());
   if (!episode_) return Status::error("NO_EPISODE", "predict needs an episode: call reset with a prompt first.");
   if (frame_index_ == 0 && args.observation == nullptr && init_latent_.empty())
     return Status::error("OBS_REQUIRED",

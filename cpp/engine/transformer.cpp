@@ -9,9 +9,6 @@
 namespace premotor::engine {
 namespace {
 
-constexpr std::size_t kConditioningMax =
-    512;  // distinct timesteps kept per modality; a schedule has at most a few dozen
-
 // Sinusoid of diffusers' Timesteps(flip_sin_to_cos = true, downscale_freq_shift = 0): cosines first, float32.
 std::vector<float> timestep_sinusoid(float timestep, std::int64_t dim) {
   const std::int64_t half = dim / 2;
@@ -37,11 +34,29 @@ bool cancelled(const std::atomic<bool>* cancel) { return cancel != nullptr && ca
 
 }  // namespace
 
-void Transformer::Scratch::fit(std::int64_t rows, std::int64_t width, std::int64_t inner, std::int64_t ffn) {
-  grow(hidden, rows * width);
-  grow(qkv, rows * 3 * inner);
-  grow(attended, rows * inner);
-  grow(up, rows * ffn);
+// Steps of a block: 0 q k v, 1 attention, 2 out into the residual; 3 q, 4 text, 5 out; 6 up, 7 down. 8: what follows
+// the last block. Norms go with the products, so that no buffer holds normed rows.
+void Transformer::Scratch::fit(std::int64_t pass_rows, std::int64_t width, std::int64_t inner, std::int64_t ffn) {
+  const std::int64_t wanted[kBuffers] = {width, 3 * inner, inner, ffn};
+  bool grows = false;
+  for (int i = 0; i < kBuffers; ++i) {
+    grows = grows || pass_rows * wanted[i] > floats[i];
+    floats[i] = std::max(floats[i], pass_rows * wanted[i]);
+  }
+  rows = std::max(rows, pass_rows);
+  if (!grows) return;
+  const std::vector<Arena::Span> lives[kBuffers] = {{{0, 8}}, {{0, 1}, {3, 4}}, {{1, 2}, {4, 5}}, {{6, 7}}};
+  arena = {};
+  for (int i = 0; i < kBuffers; ++i) arena.declare(floats[i] * static_cast<std::int64_t>(sizeof(float)), lives[i]);
+  arena.solve();
+  arena.allocate();
+  float** const buffers[kBuffers] = {&hidden, &qkv, &attended, &up};
+  for (Arena::Id i = 0; i < kBuffers; ++i) *buffers[i] = arena.at<float>(i);
+}
+
+void Transformer::reserve(std::int64_t rows) {
+  for (const StreamWeights& stream : streams_) scratch_.fit(rows, stream.width, config_.inner_dim(), stream.ffn_dim);
+  scratch_.row_map.reserve(static_cast<std::size_t>(rows));
 }
 
 void Transformer::linear(const Linear& layer, const float* x, std::int64_t rows, ops::Activation act, float* y) {
@@ -57,7 +72,7 @@ ops::Ops::Norm Transformer::modulated(const float* shift, const float* scale, st
 void Transformer::normed_linear(const ops::Ops::Norm& norm, const Linear& layer, std::int64_t rows, ops::Activation act,
                                 float* y) {
   ops::Ops::FusedLinear args;
-  args.x = scratch_.hidden.data();
+  args.x = scratch_.hidden;
   args.m = rows;
   args.ldx = layer.weight.cols;
   args.norm = &norm;
@@ -84,7 +99,7 @@ void Transformer::add_linear(const float* x, const Linear& layer, std::int64_t r
   args.gate = gate;
   args.gate_stride = gate_stride;
   args.row_map = scratch_.row_map.data();
-  args.y = scratch_.hidden.data();
+  args.y = scratch_.hidden;
   args.ldy = layer.weight.rows;
   ops_.fused_linear(args);
 }
@@ -244,7 +259,7 @@ Status Transformer::forward(std::span<const Pass> parts) {
     assert(std::ssize(*pass.write_rows) == pass.frames * pass.tokens_per_frame &&
            std::ssize(pass.rope->cos) == std::ssize(*pass.write_rows) * (config_.attention_head_dim / 2));
     map_rows(pass, scratch_.row_map.data() + first);
-    embed(pass, scratch_.hidden.data() + first * stream.width);
+    embed(pass, scratch_.hidden + first * stream.width);
     first += rows_of(pass);
   }
   for (std::int64_t layer = 0; layer < config_.num_layers; ++layer) {
@@ -267,13 +282,13 @@ void Transformer::self_attention(std::span<const Pass> parts, const BlockWeights
   const std::int64_t rows = rows_of(parts), width = block.self.out.weight.rows, inner = config_.inner_dim();
   const float* modulation = scratch_.modulation.data();  // shift, scale, gate of attention first
   const ops::Ops::Norm norm = modulated(modulation, modulation + width, 6 * width);
-  stacked_linear(scratch_.hidden.data(), &norm, block.self.qkv, rows, width, scratch_.qkv.data(), 3 * inner);
+  stacked_linear(scratch_.hidden, &norm, block.self.qkv, rows, width, scratch_.qkv, 3 * inner);
   std::int64_t first = 0;
   for (const Pass& pass : parts) {
     attend_cache(pass, first, block, layer, wanted);
     first += rows_of(pass);
   }
-  if (wanted) add_linear(scratch_.attended.data(), block.self.out, rows, modulation + 2 * width, 6 * width);
+  if (wanted) add_linear(scratch_.attended, block.self.out, rows, modulation + 2 * width, 6 * width);
 }
 
 // One part's keys and values into the cache, then its queries over it. A part after it may overwrite what this one
@@ -299,7 +314,7 @@ void Transformer::attend_cache(const Pass& pass, std::int64_t first, const Block
   const float scale = 1.0f / std::sqrt(static_cast<float>(args.head_dim));
   for (std::int64_t row = 0; row < pass.guidance_rows; ++row) {
     const std::int64_t at = first + row * tokens;
-    float* q = scratch_.qkv.data() + at * 3 * inner;
+    float* q = scratch_.qkv + at * 3 * inner;
     args.q = wanted ? q : nullptr;
     args.k = q + inner;
     args.v = q + 2 * inner;
@@ -316,16 +331,16 @@ void Transformer::attend_cache(const Pass& pass, std::int64_t first, const Block
                                pass.moved->data(),
                                std::ssize(*pass.moved),
                                1.0f};
-    ops_.cached_attention({q, tokens, args.heads, args.head_dim, args.ld, view, scale, rounding_,
-                           scratch_.attended.data() + at * inner, inner});
+    ops_.cached_attention(
+        {q, tokens, args.heads, args.head_dim, args.ld, view, scale, rounding_, scratch_.attended + at * inner, inner});
   }
 }
 
 void Transformer::cross_attention(std::span<const Pass> parts, const BlockWeights& block, std::int64_t layer) {
   const std::int64_t rows = rows_of(parts), inner = config_.inner_dim();
-  float* q = scratch_.qkv.data();
+  float* q = scratch_.qkv;
   if (block.norm2_weight.empty()) {
-    linear(block.cross.q, scratch_.hidden.data(), rows, ops::Activation::none, q);
+    linear(block.cross.q, scratch_.hidden, rows, ops::Activation::none, q);
   } else {
     ops::Ops::Norm norm;
     norm.eps = config_.eps;
@@ -339,7 +354,7 @@ void Transformer::cross_attention(std::span<const Pass> parts, const BlockWeight
     attend_text(pass, first, layer);
     first += rows_of(pass);
   }
-  add_linear(scratch_.attended.data(), block.cross.out, rows, nullptr, 0);
+  add_linear(scratch_.attended, block.cross.out, rows, nullptr, 0);
 }
 
 void Transformer::attend_text(const Pass& pass, std::int64_t first, std::int64_t layer) {
@@ -354,8 +369,8 @@ void Transformer::attend_text(const Pass& pass, std::int64_t first, std::int64_t
     const std::int64_t at = (first + row * tokens) * inner;
     const ops::CachedView view{
         k, k + text.layout.key_bytes(), text.dtype, text.layout.rows, nullptr, text.rows, nullptr, 0, text.last_weight};
-    ops_.cached_attention({scratch_.qkv.data() + at, tokens, heads, head_dim, inner, view, scale, rounding_,
-                           scratch_.attended.data() + at, inner});
+    ops_.cached_attention(
+        {scratch_.qkv + at, tokens, heads, head_dim, inner, view, scale, rounding_, scratch_.attended + at, inner});
   }
 }
 
@@ -363,8 +378,8 @@ void Transformer::feed_forward(const StreamWeights& stream, const BlockWeights& 
   const std::int64_t width = stream.width;
   const float* modulation = scratch_.modulation.data() + 3 * width;  // shift, scale, gate of the feed-forward part
   normed_linear(modulated(modulation, modulation + width, 6 * width), block.ffn_up, rows, ops::Activation::gelu_tanh,
-                scratch_.up.data());
-  add_linear(scratch_.up.data(), block.ffn_down, rows, modulation + 2 * width, 6 * width);
+                scratch_.up);
+  add_linear(scratch_.up, block.ffn_down, rows, modulation + 2 * width, 6 * width);
 }
 
 // Final norm with shift and scale from the table plus temb (added, and 1 + scale taken, in bfloat16 in a bfloat16

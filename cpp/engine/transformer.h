@@ -14,8 +14,10 @@
 #include <vector>
 
 #include "base/status.h"
+#include "engine/arena.h"
 #include "engine/config.h"
 #include "engine/kv_cache.h"
+#include "engine/plan_format.h"
 #include "engine/rope.h"
 #include "engine/weights.h"
 #include "ops/ops.h"
@@ -107,7 +109,7 @@ class Transformer {
  public:
   // Reads `folder`/config.json and its tensors; `ops` must outlive this object. Errors as WeightReader's.
   static Status open(const std::string& folder, WeightPrecision precision, ops::Rounding rounding, ops::Ops& ops,
-                     std::unique_ptr<Transformer>* out);
+                     std::unique_ptr<Transformer>* out, PlanUse plan = {});
 
   [[nodiscard]] const TransformerConfig& config() const { return config_; }
   [[nodiscard]] const Rope& rope() const { return rope_; }
@@ -130,29 +132,44 @@ class Transformer {
   // own.
   [[nodiscard]] bool can_pack() const { return streams_[0].blocks == streams_[1].blocks; }
 
+  // Makes room for passes of so many rows, so that they take no memory later, and what that is.
+  void reserve(std::int64_t rows);
+  [[nodiscard]] PlanArena arena() const { return {scratch_.rows, scratch_.arena.bytes(), scratch_.arena.unshared()}; }
+
+  // Computes the conditioning of timesteps for a plan, and takes what a plan holds where it is the same bits.
+  Status record_conditioning(Modality modality, const std::vector<float>& timesteps, PlanWriter* plan);
+  void adopt_conditioning(const PlanContents& plan);
+
  private:
   friend class TransformerProbe;  // test/cpp/units_test.cpp drives single blocks
 
   // Conditioning of one timestep: temb [width] and its projection [6, width]. Kept, since schedules repeat.
+  static constexpr std::size_t kConditioningMax =
+      512;  // distinct timesteps kept per modality; a schedule has at most a few dozen
   struct Conditioning {
     float timestep;
     std::vector<float> temb;
     std::vector<float> projection;
   };
-  // Buffers of one pass, grown to the largest pass seen.
+  // Buffers of one pass, grown to the largest pass seen. The first four share memory where their lives allow.
   struct Scratch {
-    std::vector<float> hidden;    // [rows, width]
-    std::vector<float> qkv;       // [rows, 3 inner]; of the cross-attention [rows, inner]
-    std::vector<float> attended;  // [rows, inner]
-    std::vector<float> up;        // [rows, ffn]
+    float* hidden = nullptr;    // [rows, width]
+    float* qkv = nullptr;       // [rows, 3 inner]; of the cross-attention [rows, inner]
+    float* attended = nullptr;  // [rows, inner]
+    float* up = nullptr;        // [rows, ffn]
     std::vector<float> modulation, last_modulation, distinct;
     std::vector<std::int32_t> row_map;
     std::vector<const Conditioning*> conditions;
-    void fit(std::int64_t rows, std::int64_t width, std::int64_t inner, std::int64_t ffn);
+    static constexpr int kBuffers = 4;
+    Arena arena;
+    std::int64_t rows = 0;               // of the largest pass
+    std::int64_t floats[kBuffers] = {};  // of each buffer
+    void fit(std::int64_t pass_rows, std::int64_t width, std::int64_t inner, std::int64_t ffn);
   };
 
   Transformer(TransformerConfig config, ops::Rounding rounding, ops::Ops& ops);
-  Status read(const std::string& folder, WeightPrecision precision);
+  Status read(const std::string& folder, WeightPrecision precision, PlanUse plan);
+  Status read_parts(WeightReader& reader);
   Status read_self_attention(WeightReader& reader, const std::string& prefix, std::int64_t width,
                              SelfAttentionWeights* out);
   Status read_cross_attention(WeightReader& reader, const std::string& prefix, std::int64_t width,

@@ -2,6 +2,7 @@
 // transformers).
 #include <utility>
 
+#include "engine/plan_file.h"
 #include "engine/transformer.h"
 
 namespace premotor::engine {
@@ -10,28 +11,46 @@ Transformer::Transformer(TransformerConfig config, ops::Rounding rounding, ops::
     : config_(config), rounding_(rounding), ops_(ops), rope_(config.attention_head_dim) {}
 
 Status Transformer::open(const std::string& folder, WeightPrecision precision, ops::Rounding rounding, ops::Ops& ops,
-                         std::unique_ptr<Transformer>* out) {
+                         std::unique_ptr<Transformer>* out, PlanUse plan) {
   TransformerConfig config;
   PREMOTOR_TRY(read_transformer_config(folder, &config));
   std::unique_ptr<Transformer> transformer(new Transformer(config, rounding, ops));
-  PREMOTOR_TRY(transformer->read(folder, precision));
+  PREMOTOR_TRY(transformer->read(folder, precision, plan));
   *out = std::move(transformer);
   return Status::good();
 }
 
-Status Transformer::read(const std::string& folder, WeightPrecision precision) {
+Status Transformer::read(const std::string& folder, WeightPrecision precision, PlanUse plan) {
+  if (plan.from != nullptr) {
+    WeightReader reader(*plan.from, "transformer", ops_);
+    PREMOTOR_TRY(read_parts(reader));
+    if (const PlanPart* part = plan.from->contents().part("transformer")) {
+      parameters_ = part->parameters;
+      weight_bytes_ = part->weight_bytes;
+      unread_ = part->unread;
+    }
+    return Status::good();
+  }
   static constexpr std::string_view stems[] = {"diffusion_pytorch_model", "model"};
   PREMOTOR_TRY(TensorStore::open_folder(folder, stems, &store_));
   for (const StoredTensor& tensor : store_.tensors()) parameters_ += tensor.elements();
   WeightReader reader(store_, precision);
-  reader.prepare_with(ops_, rounding_);
-  for (const Modality modality : {Modality::video, Modality::action})
-    PREMOTOR_TRY(read_stream(reader, modality, &streams_[static_cast<int>(modality)]));
-  PREMOTOR_TRY(read_text_embedder(reader));
+  if (plan.to != nullptr)
+    reader.record_to(*plan.to, "transformer", ops_, rounding_);
+  else
+    reader.prepare_with(ops_, rounding_);
+  PREMOTOR_TRY(read_parts(reader));
   unread_ = reader.unread();
   weight_bytes_ = reader.weight_bytes();
   buffers_ = reader.take_buffers();
+  if (plan.to != nullptr) plan.to->contents().parts.push_back({"transformer", parameters_, weight_bytes_, unread_});
   return Status::good();
+}
+
+Status Transformer::read_parts(WeightReader& reader) {
+  for (const Modality modality : {Modality::video, Modality::action})
+    PREMOTOR_TRY(read_stream(reader, modality, &streams_[static_cast<int>(modality)]));
+  return read_text_embedder(reader);
 }
 
 Status Transformer::read_stream(WeightReader& reader, Modality modality, StreamWeights* out) {

@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "base/half.h"
+#include "engine/plan_file.h"
 #include "engine/preprocess.h"
 #include "engine/safetensors.h"
 #include "engine/vae_network.h"
@@ -55,6 +56,8 @@ struct Vae::Impl {
   // only looked at.
   vae::Scratch encoder_scratch;
 
+  Status read(const PlanFile& plan);
+  Status read(const std::string& folder, WeightPrecision precision, PlanWriter* plan);
   Status check_chunk(std::int64_t frames, std::int64_t height, std::int64_t width, const VaeStreamState& state) const;
   void encode(const float* pixels, std::int64_t frames, VaeStreamState* state, std::vector<float>* moments,
               const VaeTap& tap);
@@ -70,19 +73,41 @@ std::int64_t Vae::weight_bytes() const { return impl_->weight_bytes; }
 const std::vector<std::string>& Vae::unread() const { return impl_->unread; }
 
 Status Vae::open(const std::string& folder, WeightPrecision precision, ops::Rounding rounding, ops::Ops& ops,
-                 std::unique_ptr<Vae>* out) {
+                 std::unique_ptr<Vae>* out, PlanUse plan) {
   auto impl = std::make_unique<Impl>();
   impl->rounding = rounding;
   impl->ops = &ops;
   PREMOTOR_TRY(read_vae_config(folder, &impl->config));
-  PREMOTOR_TRY(TensorStore::open_folder(folder, diffusers_stems, &impl->store));
-  WeightReader reader(impl->store, precision);
-  reader.prepare_with(ops, rounding);
-  PREMOTOR_TRY(vae::read_weights(reader, impl->config, &impl->weights));
-  impl->unread = reader.unread();
-  impl->weight_bytes = reader.weight_bytes();
-  impl->buffers = reader.take_buffers();
+  PREMOTOR_TRY(plan.from != nullptr ? impl->read(*plan.from) : impl->read(folder, precision, plan.to));
   out->reset(new Vae(std::move(impl)));
+  return Status::good();
+}
+
+Status Vae::Impl::read(const PlanFile& plan) {
+  WeightReader reader(plan, "vae", *ops);
+  PREMOTOR_TRY(vae::read_weights(reader, config, &weights));
+  if (const PlanPart* part = plan.contents().part("vae")) {
+    unread = part->unread;
+    weight_bytes = part->weight_bytes;
+  }
+  return Status::good();
+}
+
+Status Vae::Impl::read(const std::string& folder, WeightPrecision precision, PlanWriter* plan) {
+  PREMOTOR_TRY(TensorStore::open_folder(folder, diffusers_stems, &store));
+  WeightReader reader(store, precision);
+  if (plan != nullptr)
+    reader.record_to(*plan, "vae", *ops, rounding);
+  else
+    reader.prepare_with(*ops, rounding);
+  PREMOTOR_TRY(vae::read_weights(reader, config, &weights));
+  unread = reader.unread();
+  weight_bytes = reader.weight_bytes();
+  buffers = reader.take_buffers();
+  if (plan == nullptr) return Status::good();
+  std::int64_t parameters = 0;
+  for (const StoredTensor& tensor : store.tensors()) parameters += tensor.elements();
+  plan->contents().parts.push_back({"vae", parameters, weight_bytes, unread});
   return Status::good();
 }
 

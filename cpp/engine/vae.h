@@ -48,7 +48,7 @@ class Vae {
   ~Vae();
   // Reads `folder`/config.json and its tensors. `ops` must outlive this object.
   static Status open(const std::string& folder, WeightPrecision precision, ops::Rounding rounding, ops::Ops& ops,
-                     std::unique_ptr<Vae>* out);
+                     std::unique_ptr<Vae>* out, PlanUse plan = {});
 
   [[nodiscard]] const VaeConfig& config() const;
   [[nodiscard]] std::int64_t weight_bytes() const;               // mapped + converted

@@ -8,6 +8,7 @@
 #include <memory>
 #include <span>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "base/status.h"
@@ -16,10 +17,15 @@
 
 namespace premotor::engine {
 
+class PlanFile;
+class PlanWriter;
+
 // What the weights are computed from. f32: the stored values, exactly. bf16: rounded to bfloat16 where stored wider.
 // int8, int4_*: the linear layers of the transformer's blocks quantised while they are read (ops::WeightFormat), all
 // else as under f32.
 enum class WeightPrecision : std::uint8_t { f32, bf16, int8, int4_32, int4_64, int4_128 };
+// As plans and messages have it: "f32", "int8", "int4" for groups of 32, "int4_64", ...
+[[nodiscard]] const char* name_of(WeightPrecision precision);
 
 // Matrices that meet the same input, one below the other: one product instead of several. `whole` has all rows where
 // the backend keeps weights in a form of its own; otherwise it has none, and the parts lie where they are stored.
@@ -28,10 +34,24 @@ struct StackedMatrix {
   std::vector<ops::Matrix> parts;  // empty when there is a whole
 };
 
-// Hands out tensors of one store by name and remembers which were asked for.
+// How a model's weights and plans meet: neither, they are taken from one, or written to one while the model is read
+// (the model then has no weights).
+struct PlanUse {
+  const PlanFile* from = nullptr;  // must outlive the model
+  PlanWriter* to = nullptr;
+};
+
+// Hands out tensors of one store by name and remembers which were asked for. Where they come from a plan, or go to one,
+// its keys are `part`/name.
 class WeightReader {
  public:
-  WeightReader(const TensorStore& store, WeightPrecision precision) : store_(store), precision_(precision) {}
+  WeightReader(const TensorStore& store, WeightPrecision precision) : store_(&store), precision_(precision) {}
+  // Out of a plan: no store is read. Errors of its calls: PLAN_TENSOR, PLAN_VERSION.
+  WeightReader(const PlanFile& plan, std::string part, ops::Ops& ops)
+      : plan_(&plan), part_(std::move(part)), preparer_(&ops) {}
+
+  // From here on everything goes to a plan, prepared by `ops`; what is handed out has no data.
+  void record_to(PlanWriter& writer, std::string part, ops::Ops& ops, ops::Rounding rounding);
 
   // From here on the backend may keep a form of its own of every matrix (Ops::prepare), unless the store is so large
   // that a second copy of it would not be welcome.
@@ -74,7 +94,16 @@ class WeightReader {
   [[nodiscard]] std::int64_t weight_bytes() const { return weight_bytes_; }
 
  private:
-  Status prepare_all(std::span<ops::Matrix> matrices, ops::WeightFormat format);
+  // The last step of every matrix that was read from the store: prepared, or written to a plan under `key`. kept: the
+  // bytes of the backend's form, 0 without one.
+  Status deliver(const std::string& key, ops::WeightFormat format, ops::Matrix* out, std::int64_t* kept = nullptr);
+  // After that, when everything goes to a plan: what was read of these tensors is needed no more.
+  void let_go(std::span<const std::string> names);
+  // The whole way of a matrix that comes from a plan.
+  Status adopt(const std::string& key, std::int64_t rows, std::int64_t cols, ops::Matrix* out);
+  Status adopt_stacked(std::span<const std::string> names, std::int64_t rows_each, std::int64_t cols,
+                       StackedMatrix* out);
+  Status floats_of_plan(const std::string& name, const std::vector<std::int64_t>& shape, std::vector<float>* out);
   [[nodiscard]] Status no_memory_for_quantised(const std::string& name) const;
   Status read_convolution(const std::string& name, const std::vector<std::int64_t>& shape, ops::Matrix* out);
   Status read_matrix(const std::string& name, std::int64_t rows, std::int64_t cols,
@@ -84,8 +113,11 @@ class WeightReader {
   [[nodiscard]] ops::Dtype target(const StoredTensor& tensor) const;
   Status allocate(const StoredTensor& tensor, std::int64_t elements, ops::Dtype dtype, std::byte** out);
 
-  const TensorStore& store_;
-  WeightPrecision precision_;
+  const TensorStore* store_ = nullptr;
+  WeightPrecision precision_ = WeightPrecision::f32;
+  const PlanFile* plan_ = nullptr;
+  PlanWriter* recorder_ = nullptr;
+  std::string part_;
   ops::Ops* preparer_ = nullptr;
   ops::Ops* quantiser_ = nullptr;
   ops::Rounding rounding_ = ops::Rounding::none;

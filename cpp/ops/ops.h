@@ -8,6 +8,7 @@
 #pragma once
 
 #include <cstdint>
+#include <string_view>
 
 namespace premotor {
 class ThreadPool;
@@ -90,6 +91,24 @@ class Ops {
   // ever meets activations that are bfloat16 values. A quantised format is for linear alone, and frees the caller from
   // keeping `data`. Returns the bytes kept; 0: nothing, for lack of memory, and the weight is used as it is stored.
   virtual std::int64_t prepare(Matrix* w, Rounding rounding, WeightFormat format = WeightFormat::stored) = 0;
+
+  // What prepare makes, as bytes that may lie in a file and be used from its memory map: position independent, at a
+  // multiple of 64. `data` of an adopted weight may be null.
+  struct PreparedForm {
+    std::string_view product;  // what the backend multiplies by it, its own name: "f32", "bf16_dot", ...
+    std::uint32_t layout = 0;  // version of the bytes' layout
+    std::int64_t bytes = 0;    // a multiple of 64
+    std::int64_t group = 0;    // values along k that share a scale; 0: the product has no groups
+  };
+  // The form that prepare would give the weight, of which only dtype, rows and cols count. False: it would leave it.
+  virtual bool prepared_form(const Matrix& w, Rounding rounding, WeightFormat format, PreparedForm* form) const = 0;
+  // Writes the form's bytes to `to`, 64-byte aligned. `form` is what prepared_form said.
+  virtual void write_prepared(const Matrix& w, const PreparedForm& form, void* to) = 0;
+  // As prepare, but takes bytes that write_prepared wrote, here or elsewhere, without reading them; they must outlive
+  // the backend. False: it knows no such product or layout, or the size is not that of this weight.
+  virtual bool adopt(Matrix* w, const PreparedForm& form, const void* bytes) = 0;
+  // The layout that it writes and adopts.
+  [[nodiscard]] virtual std::uint32_t prepared_layout() const = 0;
 
   // y[m, n] = act(round(x[m, k] w[n, k]^T + bias[n])), rounded again after the activation. bias may be null. ldx, ldy:
   // row strides in elements.

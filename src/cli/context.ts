@@ -3,7 +3,7 @@
  * main.ts; commands never write to the process's streams themselves.
  */
 import { PremotorError } from '../errors.js';
-import type { NativeCanModule, NativeEngineModule } from '../native.js';
+import type { NativeCanModule, NativeEngineModule, NativePlanModule } from '../native.js';
 import type { LoadPolicyOptions, Policy } from '../policy/contract.js';
 
 /** A place for text: standard output or error, or a test's list. */
@@ -19,7 +19,7 @@ export interface CliContext {
   /** Progress, remarks and errors. */
   readonly err: Sink;
   readonly loadPolicy: (options: LoadPolicyOptions) => Promise<Policy>;
-  readonly loadNative: () => NativeEngineModule & NativeCanModule;
+  readonly loadNative: () => NativeEngineModule & NativeCanModule & NativePlanModule;
   /** Aborted by the first interrupt. */
   readonly signal: AbortSignal;
 }
@@ -110,6 +110,12 @@ const hints: Readonly<Record<string, string>> = {
   DEVICE_UNAVAILABLE: 'premotor doctor shows which devices this machine has.',
   PRECISION_UNSUPPORTED: 'Use --precision f32, bf16, int8 or int4.',
   PRECISION_NOT_CERTIFIED: 'docs/PRECISION.md explains certificates.',
+  PLAN_MISSING: 'premotor build CHECKPOINT -o FILE makes a plan.',
+  PLAN_FOREIGN: 'premotor build CHECKPOINT -o FILE makes a plan.',
+  PLAN_VERSION: 'premotor build CHECKPOINT -o FILE makes a plan for this version.',
+  PLAN_PRECISION: 'premotor plan explain FILE shows what a plan was made for.',
+  PLAN_CHECKPOINT: 'premotor plan explain FILE shows what a plan was made for.',
+  PLAN_DAMAGED: 'premotor plan verify FILE checks every byte.',
   LADDER_UNCERTIFIED: 'premotor eval certify compares the rungs; docs/BUDGET.md explains certificates.',
   CYCLE_TOO_SLOW: 'docs/BUDGET.md explains the figures and what each remedy costs.',
   INTERNAL: 'This is a bug of premotor: please report it with the command line and this message.',

@@ -18,14 +18,15 @@ export const SHIPPED_CHECKPOINT = fileURLToPath(new URL('../../models/tabletop',
 export interface SubjectOptions {
   readonly checkpoint: string;
   readonly job?: string;
+  readonly plan?: string;
 }
 
 /** The checkpoint and its job: the file given, else job.json in the checkpoint's folder, else the built-in job of the simulated arm. */
-export async function subjectOf({ checkpoint, job }: SubjectOptions): Promise<Subject> {
+export async function subjectOf({ checkpoint, job, plan }: SubjectOptions): Promise<Subject> {
   const folder = resolve(checkpoint);
   const beside = join(folder, 'job.json');
   const parsed = await readJob(job ?? (existsSync(beside) ? beside : SIM_JOB));
-  return { checkpoint: folder, job: parsed.job };
+  return { checkpoint: folder, job: parsed.job, ...(plan === undefined ? {} : { plan: resolve(plan) }) };
 }
 
 /** A share of a chunk's motion, as a percentage. */

@@ -33,6 +33,7 @@ export interface EvalOptions {
   readonly episodes: number;
   readonly checkpoint: string;
   readonly job?: string;
+  readonly plan?: string;
   readonly steps?: { readonly video: number; readonly action?: number };
   readonly videoExecStep?: number;
   readonly precision: CpuPrecision;
@@ -193,6 +194,7 @@ export function registerEval(program: Command, context: CliContext): void {
     .option('--steps <v/a>', "video and action denoising steps (default: the job's)", steps)
     .option('--video-exec-step <n>', "denoising passes of the video that run; -1: all (default: the job's)", whole(-1, 1001))
     .addOption(precisionOption('arithmetic', 'f32'))
+    .option('--plan <file>', 'plan of the checkpoint (premotor build)')
     .addOption(new Option('--memory <which>', 'off: clear the memory before every chunk').choices(['on', 'off']).default('on'))
     .option('--seed <n>', 'seed of the first episode; the next ones count up', whole(0, SEED_MAX), 0)
     .option('--workers <n>', 'processes that run episodes (default: one per core; in real time one)', whole(1, WORKERS_MAX))

@@ -28,6 +28,7 @@ export interface InferOptions {
   readonly device: 'auto' | 'cpu' | 'cuda';
   readonly seed: bigint;
   readonly threads?: number;
+  readonly plan?: string;
   readonly isolate: boolean;
   readonly videoSteps?: number;
   readonly actionSteps?: number;
@@ -96,6 +97,7 @@ async function predictAll(options: InferOptions, context: CliContext, bar: Progr
     allowUncertified: options.allowUncertified,
     isolate: options.isolate,
     ...(options.threads === undefined ? {} : { threads: options.threads }),
+    ...(options.plan === undefined ? {} : { plan: options.plan }),
   };
   if (context.err.isTTY === true) context.err.write('loading the checkpoint ...');
   const loading = performance.now();
@@ -326,6 +328,7 @@ export function registerInfer(program: Command, context: CliContext): void {
     .addOption(new Option('--device <name>', 'where to compute').choices(['auto', 'cpu', 'cuda']).default('auto'))
     .addOption(new Option('--seed <n>', 'seed of the noise').argParser(parseSeed).default(0n, '0'))
     .option('--threads <n>', 'CPU threads (default: all cores but one)', whole(1, 1024))
+    .option('--plan <file>', 'plan of the checkpoint (premotor build)')
     .option('--isolate', 'run the engine in a child process', false)
     .option('--video-steps <n>', "denoising steps for video (default: the job's)", whole(1, 1000))
     .option('--action-steps <n>', "denoising steps for actions (default: the job's)", whole(1, 1000))

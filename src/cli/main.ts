@@ -2,10 +2,10 @@
  * The `premotor` command: builds the command tree, turns interrupts into an AbortSignal, and errors into one form and one exit code. Run by
  * bin/premotor.js through runCli; commands live in files of their own, and none of them ends the process.
  */
-import { readFileSync } from 'node:fs';
 import { Command, CommanderError } from 'commander';
 import { PremotorError } from '../errors.js';
 import { loadNative } from '../native.js';
+import { registerBuild } from './build.js';
 import { registerCan } from './can.js';
 import { registerConfig } from './config.js';
 import {
@@ -24,15 +24,17 @@ import { registerDoctor } from './doctor.js';
 import { registerEval } from './eval.js';
 import { registerInfer } from './infer.js';
 import { registerInspect } from './inspect.js';
+import { registerPlan } from './plan.js';
 import { registerPlanCycle } from './plan-cycle.js';
 import { registerPrompt } from './prompt.js';
 import { registerReplay } from './replay.js';
 import { registerRun } from './run.js';
 import { registerSim } from './sim.js';
 import { registerStop } from './stop.js';
+import { version } from './version.js';
 
 /** Commands that end in order when they are interrupted, through the context's signal. */
-const LISTENING: readonly string[] = ['infer', 'inspect', 'run', 'replay', 'demo', 'eval', 'plan-cycle', 'can'];
+const LISTENING: readonly string[] = ['infer', 'inspect', 'run', 'replay', 'demo', 'eval', 'build', 'plan', 'plan-cycle', 'can'];
 
 const STOP_SIGNALS = ['SIGINT', 'SIGTERM'] as const;
 
@@ -45,6 +47,7 @@ Examples:
   premotor run robots/sim-tabletop.yaml            one episode on the robot of a configuration
   premotor replay premotor-out/episode.replay      the same episode again, compared bit by bit
   premotor config check robots/sim-tabletop.yaml   what a configuration means, or what is wrong with it
+  premotor build checkpoint/ -o checkpoint.plan    weights packed ahead: opens at once
   premotor plan-cycle checkpoint/                  whether this machine keeps up with a robot
   premotor demo                                    a simulated robot, closed loop
   premotor can dump socketcan:can0                 what a CAN bus carries
@@ -52,12 +55,6 @@ Examples:
 
 Results go to standard output, progress and errors to standard error.
 Exit codes: 0 done, 1 failed, 2 wrong command line, 3 the task of an episode was not done, 130 interrupted.`;
-
-/** The package's version. */
-export function version(): string {
-  const parsed = JSON.parse(readFileSync(new URL('../../package.json', import.meta.url), 'utf8')) as { version: string };
-  return parsed.version;
-}
 
 /** The whole command tree. Its actions reject; nothing in it exits the process. */
 export function buildProgram(context: CliContext): Command {
@@ -83,6 +80,8 @@ export function buildProgram(context: CliContext): Command {
   registerDemo(program, context);
   registerSim(program, context);
   registerEval(program, context);
+  registerBuild(program, context);
+  registerPlan(program, context);
   registerPlanCycle(program, context);
   registerCan(program, context);
   registerStop(program, context);

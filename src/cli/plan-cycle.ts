@@ -33,6 +33,7 @@ export interface PlanCycleOptions {
   readonly precision: CpuPrecision;
   readonly allowUncertified: boolean;
   readonly threads?: number;
+  readonly plan?: string;
   /** Actions per second. */
   readonly rate: number;
   readonly mode: 'async' | 'sync';
@@ -245,6 +246,7 @@ export async function runPlanCycle(given: string, options: PlanCycleOptions, con
     precision: options.precision,
     allowUncertified: options.allowUncertified,
     ...(options.threads === undefined ? {} : { threads: options.threads }),
+    ...(options.plan === undefined ? {} : { plan: options.plan }),
   };
   bar.update('loading the checkpoint', 0, 1);
   let document: CycleDocument;
@@ -293,6 +295,7 @@ export function registerPlanCycle(program: Command, context: CliContext): void {
     .addOption(precisionOption('arithmetic', 'f32'))
     .addOption(uncertifiedOption())
     .option('--threads <n>', 'CPU threads (default: all cores but one)', whole(1, 1024))
+    .option('--plan <file>', 'plan of the checkpoint (premotor build)')
     .option('--rate <hz>', 'actions per second', rate, RATE_HZ)
     .addOption(
       new Option('--mode <mode>', 'what must fit: predicting while the robot moves, or while it waits').choices(['async', 'sync']).default('async'),

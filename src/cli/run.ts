@@ -28,6 +28,7 @@ export interface RunOptions {
   readonly chunks?: number;
   readonly steps?: StepsOption;
   readonly precision?: CpuPrecision;
+  readonly plan?: string;
   readonly allowUncertified?: boolean;
   readonly out?: string;
   /** true: the newest interrupted episode; a text: that of the folder. */
@@ -40,7 +41,7 @@ const STEPS_MAX = 1000;
 
 /** A configuration with what the command line says otherwise. */
 export function overridden(config: RobotConfig, options: RunOptions): RobotConfig {
-  const { task, seed, chunks, steps, precision, allowUncertified = false, out } = options;
+  const { task, seed, chunks, steps, precision, plan, allowUncertified = false, out } = options;
   // The file's instruction was written for the file's task.
   const { instruction, ...scene } = config.task;
   const kept = task === undefined || task === scene.name ? config.task : scene;
@@ -51,6 +52,7 @@ export function overridden(config: RobotConfig, options: RunOptions): RobotConfi
       ...config.policy,
       ...(steps === undefined ? {} : { video_steps: steps.video, action_steps: steps.action }),
       ...(precision === undefined ? {} : { precision }),
+      ...(plan === undefined ? {} : { plan: resolve(plan) }),
       ...(allowUncertified ? { allow_uncertified: true } : {}),
     },
     control: { ...config.control, ...(chunks === undefined ? {} : { chunks_max: chunks }) },
@@ -122,6 +124,7 @@ export function registerRun(program: Command, context: CliContext): void {
     .option('--chunks <n>', 'end after so many action chunks', whole(1, CHUNKS_MAX))
     .option('--steps <video/action>', 'denoising steps, such as 5/10', parseSteps)
     .addOption(precisionOption('how weights are held'))
+    .option('--plan <file>', 'plan of the checkpoint (premotor build)')
     .addOption(uncertifiedOption())
     .option('--out <dir>', 'folder for the animated picture')
     .option('--resume [dir]', 'go on with an interrupted episode: the newest of this configuration, or the journal in a folder')

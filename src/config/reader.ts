@@ -235,6 +235,7 @@ function absolutePaths(config: z.output<typeof robotConfigSchema>, base: string)
       ...policy,
       checkpoint_dir: resolve(base, policy.checkpoint_dir),
       ...(typeof policy.job === 'string' ? { job: resolve(base, policy.job) } : {}),
+      ...(policy.plan === undefined ? {} : { plan: resolve(base, policy.plan) }),
     },
     recording: {
       ...recording,

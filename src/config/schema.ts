@@ -55,6 +55,12 @@ const policy = z.strictObject({
     'how the robot uses the checkpoint (docs/CLI.md, "The job")',
     '`job.json` in `checkpoint_dir`, else the job of the robot type',
   ),
+  plan: note(
+    text.optional(),
+    'the path of a plan file',
+    'weights packed ahead by `premotor build` for this checkpoint and precision (docs/PLAN.md)',
+    'none: they are packed when the policy is loaded',
+  ),
   precision: note(z.enum(PRECISIONS).default('f32'), among(PRECISIONS), 'how weights are held; int8 and int4 need a certificate (docs/PRECISION.md)'),
   allow_uncertified: note(z.boolean().default(false), 'true or false', 'run int8 or int4 without a certificate for the checkpoint'),
   device: note(z.enum(['auto', 'cpu', 'cuda']).default('auto'), among(['auto', 'cpu', 'cuda']), 'where to compute'),

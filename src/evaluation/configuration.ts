@@ -48,6 +48,8 @@ export function thinkingMsOf({ pace, mode = 'sync', delayChunks }: Configuration
 /** One checkpoint and its job. */
 export interface Subject {
   readonly checkpoint: string;
+  /** A plan of it, at the configuration's precision. */
+  readonly plan?: string;
   readonly job: Job;
 }
 

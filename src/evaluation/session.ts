@@ -29,8 +29,9 @@ export class EvaluationSession {
   /** Loads the policy with one thread: workers share the cores. Errors: those of loadPolicy. */
   static async open(subject: Subject, configuration: Configuration, loadPolicy: LoadPolicy): Promise<EvaluationSession> {
     const job = configuredJob(subject.job, configuration);
+    const { checkpoint, plan } = subject;
     // An evaluation is what certificates are made of.
-    const options = { checkpoint: subject.checkpoint, job, precision: configuration.precision, allowUncertified: true };
+    const options = { checkpoint, job, precision: configuration.precision, allowUncertified: true, ...(plan === undefined ? {} : { plan }) };
     const policy = await loadPolicy({ ...options, threads: 1, isolate: false });
     return new EvaluationSession(policy, configuration);
   }

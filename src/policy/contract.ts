@@ -121,7 +121,7 @@ export interface LoadPolicyOptions {
   readonly isolate?: boolean;
   /** Go on with a quantised precision (int8, int4) that has no certificate for this checkpoint (docs/PRECISION.md). Default: false. */
   readonly allowUncertified?: boolean;
-  /** A plan file built earlier (not supported yet: PLAN_UNSUPPORTED). */
+  /** A plan file of this checkpoint, precision and device, written by `premotor build` (docs/PLAN.md). */
   readonly plan?: string;
   /** Where prompt embeddings are cached; default: $XDG_CACHE_HOME/premotor/prompts. false: no cache. */
   readonly promptCache?: string | false;

@@ -6,7 +6,7 @@ import { existsSync, statSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
 import { join, resolve } from 'node:path';
 import { PremotorError } from '../errors.js';
-import { callNative, loadNative, type NativeEngineModule, type NativeJob } from '../native.js';
+import { callNative, loadNative, type NativeEngine, type NativeEngineModule, type NativeJob } from '../native.js';
 import { checkpointHash } from '../text/checkpoint-hash.js';
 import { embedPrompt } from '../text/embeddings.js';
 import { textMode } from '../text/prompt-cache.js';
@@ -30,6 +30,8 @@ export interface Settings {
   readonly threads: number;
   readonly isolate: boolean;
   readonly promptCache: string | false | undefined;
+  /** A plan file. */
+  readonly plan: string | undefined;
 }
 
 /** What opening needs from outside; tests bring their own. */
@@ -42,9 +44,9 @@ export interface Parts {
 export async function loadPolicy(options: LoadPolicyOptions): Promise<Policy> {
   const settings = await checkLoadOptions(options);
   if (!settings.isolate) return openWith(settings);
-  const { checkpoint, precision, threads, promptCache, parsed, allowUncertified } = settings;
-  const cache = promptCache === undefined ? {} : { promptCache };
-  const inner: LoadPolicyOptions = { checkpoint, precision, threads, job: parsed.job, allowUncertified, ...cache };
+  const { checkpoint, precision, threads, promptCache, parsed, allowUncertified, plan } = settings;
+  const optional = { ...(promptCache === undefined ? {} : { promptCache }), ...(plan === undefined ? {} : { plan }) };
+  const inner: LoadPolicyOptions = { checkpoint, precision, threads, job: parsed.job, allowUncertified, ...optional };
   return IsolatedPolicy.open(inner, { warnings: parsed.warnings });
 }
 
@@ -54,11 +56,9 @@ export async function openLocal(options: LoadPolicyOptions, parts: Parts = {}): 
 }
 
 async function openWith(settings: Settings, parts: Parts = {}): Promise<LocalPolicy> {
-  const { checkpoint, parsed, precision, threads } = settings;
-  const hash = await checkpointHash(checkpoint);
-  const uncertified = await checkCertificate(checkpoint, precision, hash, settings.allowUncertified);
+  const { parsed, precision, threads } = settings;
   const native = parts.native ?? loadNative();
-  const engine = await callNative(() => native.openEngine({ checkpoint, job: nativeJobOf(parsed.job, precision), precision, threads }));
+  const { engine, hash, uncertified } = await openCertified(settings, native);
   const { backend, weightBytes, cacheBytes, unusedTensors, latentShape, actionShape, parameters } = engine.info;
   const info: PolicyInfo = {
     checkpointHash: hash,
@@ -75,6 +75,34 @@ async function openWith(settings: Settings, parts: Parts = {}): Promise<LocalPol
     warnings: uncertified === undefined ? parsed.warnings : [...parsed.warnings, uncertified],
   };
   return new LocalPolicy({ engine, job: parsed.job, info, text: parts.text ?? textOf(settings, native, hash) });
+}
+
+interface Opened {
+  readonly engine: NativeEngine;
+  /** Of the checkpoint. */
+  readonly hash: string;
+  /** The warning of a precision without its certificate. */
+  readonly uncertified: string | undefined;
+}
+
+/** Opens the engine, and asks for the precision's certificate of the very checkpoint whose weights run. */
+async function openCertified(settings: Settings, native: NativeEngineModule): Promise<Opened> {
+  const { checkpoint, parsed, precision, threads, plan, allowUncertified } = settings;
+  const open = { checkpoint, job: nativeJobOf(parsed.job, precision), precision, threads };
+  if (plan === undefined) {
+    const hash = await checkpointHash(checkpoint);
+    const uncertified = await checkCertificate(checkpoint, precision, hash, allowUncertified);
+    return { engine: await callNative(() => native.openEngine(open)), hash, uncertified };
+  }
+  // A plan knows the hash of its checkpoint, and the engine refuses another checkpoint: its tensors need not be touched.
+  const engine = await callNative(() => native.openEngine({ ...open, plan }));
+  const hash = engine.info.planCheckpoint ?? '';
+  try {
+    return { engine, hash, uncertified: await checkCertificate(checkpoint, precision, hash, allowUncertified) };
+  } catch (error) {
+    await engine.close();
+    throw error;
+  }
 }
 
 /** The text provider of a checkpoint folder. */
@@ -100,14 +128,13 @@ export async function checkLoadOptions(options: LoadPolicyOptions): Promise<Sett
     throw badOption('threads', `a whole number of 1 .. ${THREADS_MAX}`, threads);
   const precision = checkPrecision(options.precision);
   checkDevice(options.device);
-  if (options.plan !== undefined) {
-    const message = 'plan: plan files are not supported yet. Leave the option out: the checkpoint is prepared when it is loaded.';
-    throw new PremotorError('PLAN_UNSUPPORTED', message, { field: 'plan', expected: 'no plan', found: describe(options.plan) });
-  }
+  const { plan } = options;
+  if (plan !== undefined && (typeof plan !== 'string' || plan === '')) throw badOption('plan', 'the path of a plan file', plan);
   const parsed = await readJob(options.job);
   const folder = resolve(checkpoint);
   checkFolder(folder);
-  return { checkpoint: folder, parsed, precision, allowUncertified, threads, isolate, promptCache };
+  const found = plan === undefined ? undefined : resolve(plan);
+  return { checkpoint: folder, parsed, precision, allowUncertified, threads, isolate, promptCache, plan: found };
 }
 
 function checkPrecision(precision: unknown = 'f32'): CpuPrecision {

@@ -11,7 +11,7 @@ export const isQuantised = (precision: string): precision is QuantisedPrecision 
 
 /**
  * How the weights are held. A certificate repeats it: one that was made with another way of quantising says nothing about this one. Change the text
- * whenever the packed values or the products change.
+ * whenever the packed values or the products change, and with the values kPackedLayout (cpp/ops/cpu/packed.h): plans hold those of the build.
  */
 export const WEIGHT_FORMS: Readonly<Record<CpuPrecision, string>> = {
   f32: 'as stored',

@@ -121,8 +121,9 @@ export async function openRig(config: RobotConfig): Promise<Rig> {
 
 /** What loadPolicy is given for a configuration. */
 export function policyOptions({ policy }: RobotConfig): LoadPolicyOptions {
-  const { checkpoint_dir: checkpoint, device, precision, allow_uncertified: allowUncertified, isolate, threads } = policy;
-  return { checkpoint, job: jobOf(policy), device, precision, allowUncertified, isolate, ...(threads === undefined ? {} : { threads }) };
+  const { checkpoint_dir: checkpoint, device, precision, allow_uncertified: allowUncertified, isolate, threads, plan } = policy;
+  const optional = { ...(threads === undefined ? {} : { threads }), ...(plan === undefined ? {} : { plan }) };
+  return { checkpoint, job: jobOf(policy), device, precision, allowUncertified, isolate, ...optional };
 }
 
 /** The job of a configuration: its own, the checkpoint's, or that of the robot type. */

@@ -96,7 +96,7 @@ class TransformerProbe {
       scratch.modulation[i] = block_.scale_shift_table[i % static_cast<std::size_t>(6 * width)] + call.temb[i];
     scratch.row_map.resize(static_cast<std::size_t>(rows));
     std::iota(scratch.row_map.begin(), scratch.row_map.end(), 0);
-    std::copy(call.x.begin(), call.x.end(), scratch.hidden.begin());
+    std::copy(call.x.begin(), call.x.end(), scratch.hidden);
     const RopeTable rope{call.cos, call.sin};
     const std::vector<TextKeysValues> text = project(call, width);
     float dummy = 0;
@@ -113,9 +113,9 @@ class TransformerProbe {
     pass.out = &dummy;  // not written here: the head is not part of a block
     BlockResult result;
     // What a part adds to the residual is not kept; its last layer is run once more.
-    const auto last = [&](const Linear& layer, const std::vector<float>& input) {
+    const auto last = [&](const Linear& layer, const float* input) {
       std::vector<float> added(static_cast<std::size_t>(rows * width));
-      transformer_->linear(layer, input.data(), rows, ops::Activation::none, added.data());
+      transformer_->linear(layer, input, rows, ops::Activation::none, added.data());
       return added;
     };
     transformer_->self_attention({&pass, 1}, block_, 0, true);
@@ -124,7 +124,7 @@ class TransformerProbe {
     result.cross = last(block_.cross.out, scratch.attended);
     transformer_->feed_forward(stream, block_, rows);
     result.ffn = last(block_.ffn_down, scratch.up);
-    result.y.assign(scratch.hidden.begin(), scratch.hidden.begin() + rows * width);
+    result.y.assign(scratch.hidden, scratch.hidden + rows * width);
     return result;
   }
 

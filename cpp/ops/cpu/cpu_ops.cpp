@@ -4,6 +4,7 @@
 #include <cassert>
 #include <cstdlib>
 #include <cstring>
+#include <iterator>
 
 #include "ops/cpu/attention.h"
 #include "ops/cpu/cached_attention.h"
@@ -58,7 +59,7 @@ CpuOps::CpuOps(int threads, const Kernels& kernels, const PackedKernels& packed)
       attention_kernels_(cpu_attention_kernels(packed)) {}
 CpuOps::~CpuOps() = default;
 
-// A weight in panels, and which product it is for.
+// A weight in panels, and which product it is for. The panels are its own, or lie in memory that outlives the backend.
 struct CpuOps::Prepared {
   PackedMatrix matrix;
   Product product;
@@ -71,7 +72,7 @@ Product product_for(const Matrix& w, Rounding rounding, WeightFormat format) {
   // Deeper int8 sums would not fit 32 bits.
   if (format == WeightFormat::int8 && w.cols <= kPackedDepthMax) return Product::int8;
   if (format != WeightFormat::stored && format != WeightFormat::int8) return Product::int4;
-  if (w.dtype == Dtype::f32) return Product::f32;
+  if (w.dtype != Dtype::bf16) return Product::f32;
   if (rounding == Rounding::bf16) return Product::bf16_dot;
   // A small weight stays in a cache, where widening it costs more than the second half of its bytes.
   return w.rows * w.cols <= kWidenedElementsMax ? Product::f32 : Product::bf16;
@@ -82,26 +83,69 @@ std::int64_t group_of(WeightFormat format) {
   return format == WeightFormat::int4_64 ? 64 : 128;
 }
 
+// The product of that name; false when this version has none.
+bool product_named(std::string_view name, Product* product) {
+  const auto* at = std::find(std::begin(kProductNames), std::end(kProductNames), name);
+  if (at == std::end(kProductNames)) return false;
+  *product = static_cast<Product>(at - std::begin(kProductNames));
+  return true;
+}
+
+// What a form says about a weight of this size, without its data; false when it is none that this version multiplies.
+bool described(const Matrix& w, const Ops::PreparedForm& form, Product* product, PackedMatrix* out) {
+  if (form.layout != kPackedLayout || !product_named(form.product, product) || w.rows < 1 || w.cols < 1) return false;
+  *out = {nullptr, packed_precision(*product), w.rows, w.cols};
+  if (*product == Product::int4) {
+    if (form.group != 32 && form.group != 64 && form.group != 128) return false;
+    out->group = form.group;
+  } else if (form.group != 0) {
+    return false;
+  }
+  if (*product == Product::int8 && w.cols > kPackedDepthMax) return false;
+  return form.bytes == packed_bytes(out->precision, w.rows, w.cols, out->group);
+}
+
 }  // namespace
+
+bool CpuOps::prepared_form(const Matrix& w, Rounding rounding, WeightFormat format, PreparedForm* form) const {
+  if (w.rows < 1 || w.cols < 1) return false;
+  const Product product = product_for(w, rounding, format);
+  const std::int64_t group = product == Product::int4 ? group_of(format) : 0;
+  *form = {kProductNames[static_cast<std::size_t>(product)], kPackedLayout,
+           packed_bytes(packed_precision(product), w.rows, w.cols, group == 0 ? kInt4Group : group), group};
+  return true;
+}
+
+void CpuOps::write_prepared(const Matrix& w, const PreparedForm& form, void* to) {
+  Product product = Product::f32;
+  PackedMatrix matrix;
+  [[maybe_unused]] const bool known = described(w, form, &product, &matrix);
+  assert(known);
+  pack(pool_, w, matrix.precision, to, matrix.group);
+}
+
+bool CpuOps::adopt(Matrix* w, const PreparedForm& form, const void* bytes) {
+  assert(w->prepared == nullptr && reinterpret_cast<std::uintptr_t>(bytes) % 64 == 0);
+  Product product = Product::f32;
+  PackedMatrix matrix;
+  if (!described(*w, form, &product, &matrix)) return false;
+  matrix.data = bytes;
+  prepared_.push_back(std::make_unique<Prepared>(Prepared{matrix, product, nullptr}));
+  w->prepared = prepared_.back().get();
+  return true;
+}
 
 std::int64_t CpuOps::prepare(Matrix* w, Rounding rounding, WeightFormat format) {
   assert(w->dtype != Dtype::f16 && w->prepared == nullptr);
-  if (w->rows < 1 || w->cols < 1) return 0;
-  const Product product = product_for(*w, rounding, format);
-  PackedMatrix matrix{nullptr, packed_precision(product), w->rows, w->cols, group_of(format)};
-  const auto bytes = packed_bytes(matrix.precision, w->rows, w->cols, matrix.group);
-  BigMemory memory = allocate_big(bytes);
+  PreparedForm form;
+  if (!prepared_form(*w, rounding, format, &form)) return 0;
+  BigMemory memory = allocate_big(form.bytes);
   if (memory == nullptr) return 0;
-  matrix.data = memory.get();
-  if (product == Product::int4)  // the search for scales takes its time
-    pool_.parallel_for(packed_panels(w->rows), 1, [&](std::int64_t begin, std::int64_t end) {
-      pack_int4(*w, matrix.group, begin, end, memory.get());
-    });
-  else
-    pack(*w, matrix.precision, memory.get());
-  prepared_.push_back(std::make_unique<Prepared>(Prepared{matrix, product, std::move(memory)}));
-  w->prepared = prepared_.back().get();
-  return bytes;
+  write_prepared(*w, form, memory.get());
+  [[maybe_unused]] const bool own = adopt(w, form, memory.get());
+  assert(own);
+  prepared_.back()->memory = std::move(memory);
+  return form.bytes;
 }
 
 void CpuOps::packed(const Prepared& w, const float* x, std::int64_t m, std::int64_t ldx, PackedProduct args,

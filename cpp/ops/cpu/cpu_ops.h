@@ -25,6 +25,10 @@ class CpuOps final : public Ops {
   [[nodiscard]] ThreadPool& pool() override { return pool_; }
 
   std::int64_t prepare(Matrix* w, Rounding rounding, WeightFormat format = WeightFormat::stored) override;
+  bool prepared_form(const Matrix& w, Rounding rounding, WeightFormat format, PreparedForm* form) const override;
+  void write_prepared(const Matrix& w, const PreparedForm& form, void* to) override;
+  bool adopt(Matrix* w, const PreparedForm& form, const void* bytes) override;
+  [[nodiscard]] std::uint32_t prepared_layout() const override { return kPackedLayout; }
   void linear(const float* x, std::int64_t m, std::int64_t ldx, const Matrix& w, const float* bias, Activation act,
               Rounding rounding, float* y, std::int64_t ldy) override;
   void fused_linear(const FusedLinear& args) override;

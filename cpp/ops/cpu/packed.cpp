@@ -7,6 +7,7 @@
 #include <cstring>
 
 #include "base/half.h"
+#include "base/thread_pool.h"
 #include "ops/cpu/int4.h"
 
 namespace premotor::ops {
@@ -70,24 +71,47 @@ void pack_row_int8(const Matrix& w, std::int64_t row, std::int64_t units, char* 
   std::memcpy(scales + (padded + row) * 4, &sum, 4);
 }
 
-}  // namespace
-
-void pack(const Matrix& w, PackedPrecision precision, void* to, std::int64_t group) {
-  assert(w.rows >= 1 && w.cols >= 1 && w.dtype != Dtype::f16);
-  if (precision == PackedPrecision::int4) return pack_int4(w, group, 0, packed_panels(w.rows), to);
-  assert(precision != PackedPrecision::int8 || w.cols <= kPackedDepthMax);
-  char* bytes = static_cast<char*>(to);
-  const std::int64_t units = packed_units(precision, w.cols);
-  std::memset(bytes, 0, static_cast<std::size_t>(packed_bytes(precision, w.rows, w.cols)));
-  for (std::int64_t row = 0; row < w.rows; ++row) {
-    char* at = bytes + offset_of(units, row);
+// Writes the panels [begin, end), their padding too; of an int8 matrix also the outputs' scales and sums.
+void pack_panels(const Matrix& w, PackedPrecision precision, std::int64_t group, std::int64_t begin, std::int64_t end,
+                 char* to) {
+  if (precision == PackedPrecision::int4) return pack_int4(w, group, begin, end, to);
+  const std::int64_t units = packed_units(precision, w.cols), panel_bytes = units * kPanelColumns * 4;
+  std::memset(to + begin * panel_bytes, 0, static_cast<std::size_t>((end - begin) * panel_bytes));
+  const std::int64_t row_end = std::min(end * kPanelColumns, w.rows);
+  for (std::int64_t row = begin * kPanelColumns; row < row_end; ++row) {
+    char* at = to + offset_of(units, row);
     if (precision == PackedPrecision::f32)
       put_row<float>(w.cols, at, [&](std::int64_t col) { return value_at(w, row, col); });
     else if (precision == PackedPrecision::bf16)
       put_row<std::uint16_t>(w.cols, at, [&](std::int64_t col) { return f32_to_bf16(value_at(w, row, col)); });
     else
-      pack_row_int8(w, row, units, bytes);
+      pack_row_int8(w, row, units, to);
   }
+}
+
+// Before the panels: what lies behind those of int8, zero for padded outputs. int4 has its scales within.
+void begin_packing(const Matrix& w, PackedPrecision precision, char* to) {
+  assert(w.rows >= 1 && w.cols >= 1 && w.dtype != Dtype::f16);
+  assert(precision != PackedPrecision::int8 || w.cols <= kPackedDepthMax);
+  if (precision != PackedPrecision::int8) return;
+  const std::int64_t panels_bytes = packed_panels(w.rows) * packed_units(precision, w.cols) * kPanelColumns * 4;
+  std::memset(to + panels_bytes, 0, static_cast<std::size_t>(packed_bytes(precision, w.rows, w.cols) - panels_bytes));
+}
+
+}  // namespace
+
+void pack(const Matrix& w, PackedPrecision precision, void* to, std::int64_t group) {
+  begin_packing(w, precision, static_cast<char*>(to));
+  pack_panels(w, precision, group, 0, packed_panels(w.rows), static_cast<char*>(to));
+}
+
+void pack(ThreadPool& pool, const Matrix& w, PackedPrecision precision, void* to, std::int64_t group) {
+  constexpr std::int64_t kSerialValues = 1 << 14;
+  begin_packing(w, precision, static_cast<char*>(to));
+  const std::int64_t panels = packed_panels(w.rows);
+  pool.parallel_for(panels, w.rows * w.cols < kSerialValues ? panels : 1, [&](std::int64_t begin, std::int64_t end) {
+    pack_panels(w, precision, group, begin, end, static_cast<char*>(to));
+  });
 }
 
 void unpack(const PackedMatrix& packed, float* w) {

@@ -1,7 +1,9 @@
 // Matrix products over weights that were packed once: y = act(round(x w^T + bias)) as Ops::linear, with the weights in
 // panels that the register tiles of packed_kernels.cpp read front to back.
 //
-// Layout (kPackedLayout = 1), the same for every instruction set, position independent, 64-byte aligned, little endian:
+// Layout (kPackedLayout = 1; another number, too, whenever the same weights give other quantised values, because
+// certificates of precisions speak of these), the same for every instruction set, position independent, 64-byte
+// aligned, little endian:
 //   unit     4 bytes that hold consecutive values along k of one output: 1 f32, 2 bf16 or 4 int8, the first in the
 //            lowest bytes
 //   panel    [unit of k][32 outputs] units; unit u of output c lies 128 u + 4 c bytes behind the panel's begin
@@ -19,6 +21,7 @@
 #pragma once
 
 #include <cstdint>
+#include <string_view>
 
 #include "ops/ops.h"
 
@@ -47,6 +50,8 @@ constexpr std::int64_t kInt4Group = 32;  // values along k that share a scale, u
 //             Its kernels are in int4_kernels.h; the tables of packed_kernels.h have the others.
 enum class Product : std::uint8_t { f32, bf16, bf16_dot, int8, int4 };
 constexpr int kProducts = 4;
+// Their names in files: once given, a name stays.
+constexpr std::string_view kProductNames[kProducts + 1] = {"f32", "bf16", "bf16_dot", "int8", "int4"};
 
 struct PackedMatrix {
   const void* data = nullptr;  // packed_bytes(precision, n, k) bytes in the layout above, 64-byte aligned
@@ -84,6 +89,8 @@ struct PackedMatrix {
 // >= 1, finite. bf16 from f32 rounds to nearest even; int8 is round(w / s) with s = max|w| / 127 of each output; int4
 // is rounded as int4_rounding.h says, in groups of `group` values.
 void pack(const Matrix& w, PackedPrecision precision, void* to, std::int64_t group = kInt4Group);
+// The same with all threads of a pool: every one fills panels of its own.
+void pack(ThreadPool& pool, const Matrix& w, PackedPrecision precision, void* to, std::int64_t group = kInt4Group);
 
 // The values that the packed matrix stands for: w [n, k] f32, row-major (int8 times its scales).
 void unpack(const PackedMatrix& packed, float* w);

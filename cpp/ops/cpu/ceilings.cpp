@@ -1,18 +1,11 @@
-// What this machine can do at most, for bench/kernels.cpp: bandwidth on arrays much larger than the caches, and
-// arithmetic that touches nothing but registers. Each ceiling is the best of some tries on a given number of threads.
-#pragma once
+// The loops behind the ceilings. See ceilings.h.
+#include "ops/cpu/ceilings.h"
 
-#include <algorithm>
 #include <chrono>
-#include <cstdint>
-#include <functional>
 #include <limits>
-#include <memory>
-#include <new>
 #include <thread>
+#include <utility>
 #include <vector>
-
-#include "ops/cpu/packed_kernels.h"
 
 #if defined(__x86_64__)
 #include <immintrin.h>
@@ -21,30 +14,11 @@
 // Whole, so that the chains live in registers: the compilers' own limit is 16.
 #define PREMOTOR_UNROLL _Pragma("GCC unroll 24")
 
-namespace ceilings {
+namespace premotor::ops::ceilings {
 
-inline double now_s() {
-  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
-}
+double now_s() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
 
-// Memory on a cache line's boundary.
-struct Buffer {
-  struct Delete {
-    void operator()(char* p) const { ::operator delete[](p, std::align_val_t{64}); }
-  };
-  explicit Buffer(std::int64_t count)
-      : bytes(count),
-        data(static_cast<char*>(::operator new[](static_cast<std::size_t>(count), std::align_val_t{64}))) {}
-  template <typename T>
-  [[nodiscard]] T* as() const {
-    return reinterpret_cast<T*>(data.get());
-  }
-  std::int64_t bytes;
-  std::unique_ptr<char[], Delete> data;
-};
-
-// Seconds until every thread has run body(thread), the best of `tries`.
-inline double best_s(int threads, int tries, const std::function<void(int)>& body) {
+double best_s(int threads, int tries, const std::function<void(int)>& body) {
   double best = std::numeric_limits<double>::infinity();
   for (int i = 0; i < tries; ++i) {
     const double began = now_s();
@@ -57,13 +31,7 @@ inline double best_s(int threads, int tries, const std::function<void(int)>& bod
   return best;
 }
 
-struct Bandwidth {
-  double triad = 0;  // GB/s of a[i] = b[i] + s c[i], 12 bytes each (what is fetched to be overwritten is not counted)
-  double read = 0;   // GB/s of summing: what a product that only reads its weights can hope for
-  [[nodiscard]] double best() const { return std::max(triad, read); }
-};
-
-inline Bandwidth bandwidth(int threads, std::int64_t bytes_each, int tries) {
+Bandwidth bandwidth(int threads, std::int64_t bytes_each, int tries) {
   const std::int64_t count = bytes_each / 4;
   const Buffer a(bytes_each), b(bytes_each), c(bytes_each);
   std::fill_n(a.as<float>(), count, 0.0f);
@@ -95,13 +63,13 @@ inline Bandwidth bandwidth(int threads, std::int64_t bytes_each, int tries) {
   return {3 * static_cast<double>(bytes_each) / triad_s / 1e9, static_cast<double>(bytes_each) / read_s / 1e9};
 }
 
-namespace detail {
+namespace {
 
 // 24 chains hide the latency of two units with 6 cycles each and leave registers for the operands. They start from
 // different values, or a compiler would see that they are one.
 constexpr int kChains = 24;
 
-inline void fma_plain(std::int64_t rounds, float* out) {
+void fma_plain(std::int64_t rounds, float* out) {
   typedef float Lanes __attribute__((vector_size(16)));
   Lanes acc[8], a = {0.5f, 0.5f, 0.5f, 0.5f}, b = {1, 1, 1, 1};
   for (int j = 0; j < 8; ++j) acc[j] = *out + static_cast<float>(j) + Lanes{};
@@ -111,7 +79,7 @@ inline void fma_plain(std::int64_t rounds, float* out) {
 }
 
 #if defined(__x86_64__)
-__attribute__((target("avx2,fma"))) inline void fma_256(std::int64_t rounds, float* out) {
+__attribute__((target("avx2,fma"))) void fma_256(std::int64_t rounds, float* out) {
   __m256 acc[12], a = _mm256_set1_ps(0.5f), b = _mm256_set1_ps(1.0f);
   PREMOTOR_UNROLL for (int j = 0; j < 12; ++j) acc[j] = _mm256_set1_ps(*out + static_cast<float>(j));
   for (std::int64_t i = 0; i < rounds; ++i)
@@ -119,7 +87,7 @@ __attribute__((target("avx2,fma"))) inline void fma_256(std::int64_t rounds, flo
   PREMOTOR_UNROLL for (int j = 0; j < 12; ++j)* out += acc[j][0];
 }
 
-__attribute__((target("avx512f"))) inline void fma_512(std::int64_t rounds, float* out) {
+__attribute__((target("avx512f"))) void fma_512(std::int64_t rounds, float* out) {
   __m512 acc[kChains], a = _mm512_set1_ps(0.5f), b = _mm512_set1_ps(1.0f);
   PREMOTOR_UNROLL for (int j = 0; j < kChains; ++j) acc[j] = _mm512_set1_ps(*out + static_cast<float>(j));
   for (std::int64_t i = 0; i < rounds; ++i)
@@ -127,7 +95,7 @@ __attribute__((target("avx512f"))) inline void fma_512(std::int64_t rounds, floa
   PREMOTOR_UNROLL for (int j = 0; j < kChains; ++j)* out += acc[j][0];
 }
 
-__attribute__((target("avx512f,avx512bw,avx512vl,avx512bf16"))) inline void dot_bf16(std::int64_t rounds, float* out) {
+__attribute__((target("avx512f,avx512bw,avx512vl,avx512bf16"))) void dot_bf16(std::int64_t rounds, float* out) {
   __m512 acc[kChains];
   PREMOTOR_UNROLL for (int j = 0; j < kChains; ++j) acc[j] = _mm512_set1_ps(*out + static_cast<float>(j));
   const __m512bh a = (__m512bh)_mm512_set1_epi32(0x3f003f00), b = (__m512bh)_mm512_set1_epi32(0x3f803f80);
@@ -136,7 +104,7 @@ __attribute__((target("avx512f,avx512bw,avx512vl,avx512bf16"))) inline void dot_
   PREMOTOR_UNROLL for (int j = 0; j < kChains; ++j)* out += acc[j][0];
 }
 
-__attribute__((target("avx512f,avx512bw,avx512vl,avx512vnni"))) inline void dot_int8(std::int64_t rounds, float* out) {
+__attribute__((target("avx512f,avx512bw,avx512vl,avx512vnni"))) void dot_int8(std::int64_t rounds, float* out) {
   __m512i acc[kChains];
   PREMOTOR_UNROLL for (int j = 0; j < kChains; ++j) acc[j] = _mm512_set1_epi32(static_cast<int>(*out) + j);
   const __m512i a = _mm512_set1_epi32(0x01020304), b = _mm512_set1_epi32(0x01ff01ff);
@@ -146,14 +114,9 @@ __attribute__((target("avx512f,avx512bw,avx512vl,avx512vnni"))) inline void dot_
 }
 #endif
 
-}  // namespace detail
+}  // namespace
 
-// Peak rates on all threads in 1e9 operations a second, a multiplication and an addition being two.
-struct Peaks {
-  double f32 = 0, bf16_dot = 0, int8_dot = 0;  // 0 where the instruction set has none
-};
-
-inline double peak(int threads, int tries, double seconds, double per_round, void (*loop)(std::int64_t, float*)) {
+static double peak(int threads, int tries, double seconds, double per_round, void (*loop)(std::int64_t, float*)) {
   std::vector<float> sink(static_cast<std::size_t>(threads) * 16);
   const auto run = [&](std::int64_t rounds) {
     return best_s(threads, tries, [&](int t) { loop(rounds, &sink[static_cast<std::size_t>(t) * 16]); });
@@ -163,24 +126,24 @@ inline double peak(int threads, int tries, double seconds, double per_round, voi
   return per_round * static_cast<double>(rounds) * threads / run(rounds) / 1e9;
 }
 
-inline Peaks peaks(const premotor::ops::PackedKernels& kernels, int threads, int tries, double seconds) {
+Peaks peaks(const PackedKernels& kernels, int threads, int tries, double seconds) {
   Peaks found;
 #if defined(__x86_64__)
-  const auto native = [&](premotor::ops::Product product) { return kernels.is_native[static_cast<int>(product)]; };
+  const auto native = [&](Product product) { return kernels.is_native[static_cast<int>(product)]; };
   const auto measure = [&](double per_round, void (*loop)(std::int64_t, float*)) {
     return peak(threads, tries, seconds, per_round, loop);
   };
   if (kernels.rows >= 12)
-    found.f32 = measure(detail::kChains * 32, detail::fma_512);
+    found.f32 = measure(kChains * 32, fma_512);
   else
-    found.f32 = kernels.rows >= 6 ? measure(12 * 16, detail::fma_256) : measure(8 * 8, detail::fma_plain);
-  if (native(premotor::ops::Product::bf16_dot)) found.bf16_dot = measure(detail::kChains * 64, detail::dot_bf16);
-  if (native(premotor::ops::Product::int8)) found.int8_dot = measure(detail::kChains * 128, detail::dot_int8);
+    found.f32 = kernels.rows >= 6 ? measure(12 * 16, fma_256) : measure(8 * 8, fma_plain);
+  if (native(Product::bf16_dot)) found.bf16_dot = measure(kChains * 64, dot_bf16);
+  if (native(Product::int8)) found.int8_dot = measure(kChains * 128, dot_int8);
 #else
   static_cast<void>(kernels);
-  found.f32 = peak(threads, tries, seconds, 8 * 8, detail::fma_plain);
+  found.f32 = peak(threads, tries, seconds, 8 * 8, fma_plain);
 #endif
   return found;
 }
 
-}  // namespace ceilings
+}  // namespace premotor::ops::ceilings

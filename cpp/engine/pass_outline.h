@@ -1,0 +1,44 @@
+// What the passes of a job consist of: their steps in order, with arithmetic and bytes, repeated layers folded. Part of
+// every plan, so that it can explain itself on any machine.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "base/status.h"
+#include "engine/counting_ops.h"
+#include "engine/job.h"
+#include "engine/plan_file.h"
+#include "engine/weights.h"
+
+namespace premotor::engine {
+
+// Text rows that an instruction is taken to have, the one that stands for the padding among them.
+inline constexpr std::int64_t kOutlineTextRows = 33;
+
+struct StepGroup {
+  std::int64_t times = 1;  // one after another: layers
+  std::vector<PassStep> steps;
+};
+
+struct PassOutline {
+  std::string name;            // "video", "video (cache)", "action", "action (cache)", "commit", ...
+  std::int64_t per_chunk = 0;  // how often in a control cycle
+  std::int64_t guidance_rows = 0, video_tokens = 0, action_tokens = 0;
+  std::int64_t entries = 0;  // of the KV cache that are attended to: it is full
+  std::vector<StepGroup> groups;
+};
+
+// Steps in order -> groups: the longest stretch that repeats itself is folded.
+std::vector<StepGroup> folded(std::vector<PassStep> steps);
+
+// The passes of the job's control cycle over the weights of `plan`. `checkpoint` is the folder of its config.json
+// files. Errors: those of Transformer::open, JOB_INVALID.
+Status outline_passes(const PlanFile& plan, const std::string& checkpoint, WeightPrecision precision,
+                      const JobConfig& job, std::vector<PassOutline>* out);
+
+// JSON: an array of passes.
+std::string outline_json(const std::vector<PassOutline>& passes);
+
+}  // namespace premotor::engine

@@ -1,0 +1,53 @@
+// What this machine can do at most: bandwidth on arrays much larger than the caches, and arithmetic that touches
+// nothing but registers. Each ceiling is the best of some tries on a given number of threads. For bench/kernels.cpp and
+// for predictions of a plan's time.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <new>
+
+#include "ops/cpu/packed_kernels.h"
+
+namespace premotor::ops::ceilings {
+
+double now_s();
+
+// Memory on a cache line's boundary.
+struct Buffer {
+  struct Delete {
+    void operator()(char* p) const { ::operator delete[](p, std::align_val_t{64}); }
+  };
+  explicit Buffer(std::int64_t count)
+      : bytes(count),
+        data(static_cast<char*>(::operator new[](static_cast<std::size_t>(count), std::align_val_t{64}))) {}
+  template <typename T>
+  [[nodiscard]] T* as() const {
+    return reinterpret_cast<T*>(data.get());
+  }
+  std::int64_t bytes;
+  std::unique_ptr<char[], Delete> data;
+};
+
+// Seconds until every thread has run body(thread), the best of `tries`.
+double best_s(int threads, int tries, const std::function<void(int)>& body);
+
+struct Bandwidth {
+  double triad = 0;  // GB/s of a[i] = b[i] + s c[i], 12 bytes each (what is fetched to be overwritten is not counted)
+  double read = 0;   // GB/s of summing: what a product that only reads its weights can hope for
+  [[nodiscard]] double best() const { return std::max(triad, read); }
+};
+
+Bandwidth bandwidth(int threads, std::int64_t bytes_each, int tries);
+
+// Peak rates on all threads in 1e9 operations a second, a multiplication and an addition being two.
+struct Peaks {
+  double f32 = 0, bf16_dot = 0, int8_dot = 0;  // 0 where the instruction set has none
+};
+
+// `seconds`: how long a try takes.
+Peaks peaks(const PackedKernels& kernels, int threads, int tries, double seconds);
+
+}  // namespace premotor::ops::ceilings

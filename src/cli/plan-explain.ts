@@ -1,0 +1,175 @@
+/**
+ * `premotor plan explain`: the passes of a plan step by step, with arithmetic, bytes and the least time they can take under a device's ceilings.
+ * Owned by the command line; the figures are the engine's own count (cpp/engine/pass_outline.h).
+ */
+import { availableParallelism } from 'node:os';
+import { resolve } from 'node:path';
+import { type Command, InvalidArgumentError, Option } from 'commander';
+import { callNative } from '../native.js';
+import type { NativePlanModule } from '../native-plan.js';
+import { type Ceilings, chunkTotal, measuredCeilings, type PassTotal, parseCeilings, passTotal, stepTime } from '../plan/ceilings.js';
+import { type PlanDirectory, type PlanPass, type PlanStep, readPlan } from '../plan/directory.js';
+import { type CliContext, formatBytes, formatCount, formatMs, formatTable, printResult } from './context.js';
+import { whole } from './numbers.js';
+
+/** Arrays far larger than any cache, and loops long enough for the clock. */
+const MEASURE_BYTES = 256 << 20;
+const MEASURE_SECONDS = 0.05;
+
+export interface ExplainOptions {
+  readonly measure: boolean;
+  readonly ceilings?: Ceilings;
+  readonly threads?: number;
+  readonly json: boolean;
+  /** Of each array that --measure reads; tests take less. */
+  readonly measureBytes?: number;
+}
+
+async function ceilingsOf(options: ExplainOptions, native: NativePlanModule): Promise<Ceilings | undefined> {
+  if (!options.measure) return options.ceilings;
+  const threads = options.threads ?? availableParallelism();
+  const bytes = options.measureBytes ?? MEASURE_BYTES;
+  const measured = measuredCeilings(await callNative(() => native.ceilings({ threads, seconds: MEASURE_SECONDS, bytes })));
+  return { ...measured, name: `${measured.name}, ${threads} threads` };
+}
+
+/** Runs the command. Errors: PLAN_*. */
+export async function runExplain(path: string, options: ExplainOptions, context: CliContext): Promise<void> {
+  const native = context.loadNative();
+  const plan = await readPlan(resolve(path), native);
+  const ceilings = await ceilingsOf(options, native);
+  printResult(context, options.json, documentOf(plan, ceilings), () => explainText(plan, ceilings));
+}
+
+const timed = (step: PlanStep, ceilings: Ceilings | undefined): object => ({ ...step, ...(ceilings ? { predicted: stepTime(step, ceilings) } : {}) });
+
+function documentOf(plan: PlanDirectory, ceilings: Ceilings | undefined): object {
+  const { file, fileBytes, tool, device, backend, precision, rounding, layout, checkpoint, arena, parts } = plan;
+  return {
+    file,
+    bytes: fileBytes,
+    tool,
+    device,
+    backend,
+    precision,
+    rounding,
+    layout,
+    checkpoint,
+    parts: parts.map(({ name, parameters, weight_bytes: weightBytes }) => ({ name, parameters, weightBytes })),
+    tables: plan.conditioning.length,
+    arena,
+    ceilings: ceilings ?? null,
+    passes: plan.passes.map((pass) => ({
+      ...pass,
+      groups: pass.groups.map(({ times, steps }) => ({ times, steps: steps.map((step) => timed(step, ceilings)) })),
+      total: passTotal(pass, ceilings),
+    })),
+    chunk: chunkTotal(plan, ceilings),
+  };
+}
+
+function stepRow(step: PlanStep, times: number, ceilings: Ceilings | undefined): string[] {
+  const { op, weight, fused, product, rows, outputs, inputs } = step;
+  const size = [rows, outputs, inputs].filter((value) => value > 0).join(' x ');
+  const what = [op, weight ?? '', fused === undefined ? '' : `+ ${fused}`].filter((word) => word !== '').join(' ');
+  const cells = [
+    what,
+    times > 1 ? `${times} x` : '',
+    size,
+    product,
+    formatCount(step.flops),
+    formatBytes(step.weightBytes),
+    formatBytes(step.cacheBytes),
+  ];
+  if (!ceilings) return cells;
+  const time = stepTime(step, ceilings);
+  return [...cells, formatMs(times * time.ms), time.arithmeticMs >= time.memoryMs ? 'arithmetic' : 'memory'];
+}
+
+function totalRow(name: string, total: PassTotal): string[] {
+  const cells = [name, '', '', '', formatCount(total.flops), formatBytes(total.weightBytes), formatBytes(total.cacheBytes)];
+  return total.ms === undefined ? cells : [...cells, formatMs(total.ms), ''];
+}
+
+function headerOf(ceilings: Ceilings | undefined): string[] {
+  return ['step', 'times', 'size', 'product', 'FLOP', 'weights', 'KV cache', ...(ceilings ? ['ms at least', 'bound by'] : [])];
+}
+
+function passText(pass: PlanPass, ceilings: Ceilings | undefined): string {
+  const rows = pass.groups.flatMap(({ times, steps }) => steps.map((step) => stepRow(step, times, ceilings)));
+  const { videoTokens, actionTokens, guidanceRows, entries, perChunk } = pass;
+  const tokens = [videoTokens > 0 ? `${videoTokens} video` : '', actionTokens > 0 ? `${actionTokens} action` : ''].filter((text) => text !== '');
+  const rowsText = guidanceRows > 1 ? `, ${guidanceRows} guidance rows` : '';
+  return [
+    `${pass.name}: ${perChunk} a chunk, ${tokens.join(' and ')} tokens${rowsText}, over ${entries} cache entries`,
+    formatTable(headerOf(ceilings), [...rows, totalRow('one pass', passTotal(pass, ceilings))], ['left', 'right', 'left', 'left']),
+  ].join('\n');
+}
+
+function explainText(plan: PlanDirectory, ceilings: Ceilings | undefined): string {
+  const kinds = (['prepared', 'plain', 'floats'] as const).map((kind) => {
+    const own = plan.tensors.filter((tensor) => tensor.kind === kind);
+    return `${own.length} ${kind} (${formatBytes(own.reduce((sum, { bytes }) => sum + bytes, 0))})`;
+  });
+  const totals = plan.passes.map((pass) => totalRow(`${pass.perChunk} x ${pass.name}`, scaled(passTotal(pass, ceilings), pass.perChunk)));
+  const peaks = ceilings && Object.entries(ceilings.gigaflops).map(([name, value]) => `${name} ${value?.toFixed(0)} GFLOP/s`);
+  return [
+    `plan       ${plan.file}, ${formatBytes(plan.fileBytes)}, by premotor ${plan.tool} for ${plan.device}, layout ${plan.layout}`,
+    `precision  ${plan.precision}, activations rounded to ${plan.rounding}`,
+    `models     ${plan.parts.map(({ name, parameters }) => `${name} ${formatCount(parameters)} parameters`).join(', ')}`,
+    `checkpoint ${plan.checkpoint}`,
+    `tensors    ${kinds.join(', ')}`,
+    `tables     ${plan.conditioning.length} timesteps, used where arithmetic is that of ${plan.backend}`,
+    ...(plan.arena.bytes > 0
+      ? [`arena      ${formatBytes(plan.arena.bytes)} for ${plan.arena.rows} rows (${formatBytes(plan.arena.unshared)} if no buffer shared memory)`]
+      : []),
+    ...(ceilings ? [`ceilings   ${ceilings.name}: ${ceilings.gigabytesPerSecond.toFixed(1)} GB/s, ${peaks?.join(', ')}`] : []),
+    '',
+    ...plan.passes.flatMap((pass) => [passText(pass, ceilings), '']),
+    'One control cycle, with a full cache and without encoding pictures',
+    formatTable(headerOf(ceilings), [...totals, totalRow('chunk', chunkTotal(plan, ceilings))], ['left', 'right', 'left', 'left']),
+    '',
+    ceilings
+      ? 'At least: the larger of arithmetic and of reading weights and cache from memory. What stays in a cache between passes can be faster.'
+      : 'Add --measure for the least times on this machine, or --ceilings for those of another.',
+  ].join('\n');
+}
+
+const scaled = ({ flops, weightBytes, cacheBytes, ms }: PassTotal, times: number): PassTotal => ({
+  flops: times * flops,
+  weightBytes: times * weightBytes,
+  cacheBytes: times * cacheBytes,
+  ms: ms === undefined ? undefined : times * ms,
+});
+
+function ceilings(text: string): Ceilings {
+  try {
+    return parseCeilings(text);
+  } catch (error) {
+    throw new InvalidArgumentError((error as Error).message);
+  }
+}
+
+const examples = `
+Examples:
+  premotor plan explain checkpoint.plan
+  premotor plan explain checkpoint.plan --measure --threads 2
+  premotor plan explain checkpoint.plan --ceilings bandwidth=20,f32=120,bf16_dot=230 --json
+
+Every line is one step in the order in which the engine runs it; a step that repeats in every layer is shown once. "ms at least" is a floor, the
+larger of arithmetic and memory traffic under the ceilings: how far a machine is from it, bench/kernels measures, and whether it keeps up with a
+robot, premotor plan-cycle.`;
+
+/** Adds `premotor plan explain` to the group. */
+export function registerExplain(plan: Command, context: CliContext): void {
+  plan
+    .command('explain')
+    .description('the steps of every pass, with arithmetic, bytes and floors of their time')
+    .argument('<file>', 'plan file')
+    .option('--measure', "measure this machine's ceilings first (a few seconds, 768 MiB)", false)
+    .addOption(new Option('--ceilings <list>', 'bandwidth in GB/s and 1e9 operations a second by product').argParser(ceilings).conflicts('measure'))
+    .option('--threads <n>', 'threads for --measure (default: all cores)', whole(1, 1024))
+    .option('--json', 'print it as JSON', false)
+    .addHelpText('after', examples)
+    .action((file: string, options: ExplainOptions) => runExplain(file, options, context));
+}

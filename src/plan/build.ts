@@ -1,0 +1,82 @@
+/**
+ * Building and checking plans: from options to the native task and back, with an AbortSignal. Owned by callers of the package and the command line;
+ * the engine does the work.
+ */
+import { resolve } from 'node:path';
+import { PremotorError } from '../errors.js';
+import { callNative, loadNative, type NativeProgress } from '../native.js';
+import type { NativePlanModule, NativeStoppable } from '../native-plan.js';
+import type { Job } from '../policy/contract.js';
+import { nativeJobOf } from '../policy/load.js';
+import type { CpuPrecision } from '../policy/precision.js';
+import { checkpointHash } from '../text/checkpoint-hash.js';
+
+export interface BuildPlanOptions {
+  readonly checkpoint: string;
+  readonly job: Job;
+  readonly precision: CpuPrecision;
+  readonly threads: number;
+  /** To write; a plan that is there is replaced by a whole one only. */
+  readonly file: string;
+  /** The version of premotor. */
+  readonly tool: string;
+  readonly signal?: AbortSignal;
+  readonly onProgress?: NativeProgress;
+}
+
+export interface BuiltPlan {
+  readonly file: string;
+  readonly checkpointHash: string;
+  readonly bytes: number;
+  readonly tensors: number;
+  readonly tables: number;
+}
+
+async function stoppable<T>(start: () => NativeStoppable<T>, signal: AbortSignal | undefined): Promise<T> {
+  if (signal?.aborted === true) throw new PremotorError('ABORTED', 'Stopped before it began.');
+  const task = start();
+  const cancel = (): void => task.cancel();
+  signal?.addEventListener('abort', cancel, { once: true });
+  try {
+    return await callNative(() => task.done);
+  } finally {
+    signal?.removeEventListener('abort', cancel);
+  }
+}
+
+const distinct = (values: readonly number[]): number[] => [...new Set(values)].sort((a, b) => a - b);
+
+/** Errors: CHECKPOINT_*, JOB_INVALID, FILE_WRITE, OUT_OF_MEMORY, ABORTED. */
+export async function buildPlan(options: BuildPlanOptions, native: Pick<NativePlanModule, 'buildPlan'> = loadNative()): Promise<BuiltPlan> {
+  const { job, precision, threads, tool, signal, onProgress } = options;
+  const checkpoint = resolve(options.checkpoint);
+  const file = resolve(options.file);
+  const hash = await checkpointHash(checkpoint);
+  const ladder = job.ladder ?? [];
+  const built = await stoppable(
+    () =>
+      native.buildPlan({
+        checkpoint,
+        job: nativeJobOf(job, precision),
+        precision,
+        threads,
+        file,
+        tool,
+        checkpointHash: hash,
+        videoSteps: distinct(ladder.flatMap(({ video_steps, imagine_steps }) => [video_steps, imagine_steps])),
+        actionSteps: distinct(ladder.map(({ action_steps }) => action_steps)),
+        ...(onProgress === undefined ? {} : { onProgress }),
+      }),
+    signal,
+  );
+  return { file, checkpointHash: hash, ...built };
+}
+
+/** Reads and checks every byte. Errors: PLAN_*, ABORTED. */
+export async function verifyPlan(
+  file: string,
+  { signal, onProgress }: { readonly signal?: AbortSignal; readonly onProgress?: NativeProgress } = {},
+  native: Pick<NativePlanModule, 'verifyPlan'> = loadNative(),
+): Promise<void> {
+  await stoppable(() => native.verifyPlan(resolve(file), onProgress), signal);
+}

@@ -1,0 +1,112 @@
+// What a plan says about its passes: counted by hand for one checkpoint, against the job for the others, and the
+// folding of repeated steps.
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "base/json.h"
+#include "engine/pass_outline.h"
+#include "plan_files.h"
+#include "tap.h"
+
+using namespace premotor;
+using namespace premotor::engine;
+
+namespace {
+
+std::vector<PassStep> steps_of(const std::string& letters) {
+  std::vector<PassStep> steps;
+  for (const char letter : letters) steps.emplace_back().op = letter;
+  return steps;
+}
+
+// "A3(bc)D": groups as text.
+std::string folded_text(const std::string& letters) {
+  std::string text;
+  for (const StepGroup& group : folded(steps_of(letters))) {
+    if (group.times > 1) text += std::to_string(group.times) + "(";
+    for (const PassStep& step : group.steps) text += step.op;
+    if (group.times > 1) text += ")";
+  }
+  return text;
+}
+
+void test_folding() {
+  const std::pair<const char*, const char*> cases[] = {
+      {"", ""},
+      {"a", "a"},
+      {"abc", "abc"},
+      {"abcbcbcd", "a3(bc)d"},
+      {"abababa", "3(ab)a"},
+      {"xaabaabaabaay", "x3(aab)aay"},
+      {"aaaa", "4(a)"},
+      {"abcabcabd", "2(abc)abd"},
+  };
+  for (const auto& [given, expected] : cases)
+    tap::equal(folded_text(given), std::string(expected), std::string("folded: ") + given);
+}
+
+double flops_of(const PassOutline& pass, const std::string& op) {
+  double sum = 0;
+  for (const StepGroup& group : pass.groups)
+    for (const PassStep& step : group.steps)
+      if (step.op == op) sum += static_cast<double>(group.times) * step.flops;
+  return sum;
+}
+
+// A pass's products counted from the configuration: 2 operations per weight and row; text keys and values are kept.
+void test_counts(const std::string& name) {
+  checkpoint_files::TempFolder folder;
+  const SessionOptions options = plan_files::options_of(name);
+  plan_files::build(options, folder / "a.plan");
+  std::unique_ptr<PlanFile> plan;
+  golden::need(PlanFile::open(folder / "a.plan", &plan));
+  std::vector<PassOutline> passes;
+  golden::need(outline_passes(*plan, options.checkpoint, options.precision, options.job, &passes));
+  TransformerConfig config;
+  golden::need(read_transformer_config(options.checkpoint + "/transformer", &config));
+  const auto layers = static_cast<double>(config.num_layers), inner = static_cast<double>(config.inner_dim());
+  const auto ffn = static_cast<double>(config.ffn_dim);
+  const double block = 2 * (6 * inner * inner + 2 * inner * ffn);
+  std::string names;
+  for (const PassOutline& pass : passes) {
+    names += pass.name + " x" + std::to_string(pass.per_chunk) + "; ";
+    const auto tokens = static_cast<double>(pass.video_tokens + pass.action_tokens);
+    const double rows = tokens * static_cast<double>(pass.guidance_rows);
+    const bool video = pass.action_tokens == 0, both = pass.video_tokens > 0 && pass.action_tokens > 0;
+    const auto in = static_cast<double>(video ? config.in_channels * config.patch_volume() : config.action_dim);
+    const std::string what = name + ", " + pass.name + ": ";
+    if (pass.name == "video" || pass.name == "action" || pass.name == "video (last)") {
+      // Embedding once for all guidance rows, head for each.
+      const double expected = rows * layers * block + 2 * tokens * in * inner + 2 * rows * inner * in;
+      tap::is_near(flops_of(pass, "linear") / expected, 1, 1e-9, what + "products");
+      const double attended = static_cast<double>(pass.entries) + static_cast<double>(kOutlineTextRows);
+      tap::ok(flops_of(pass, "attention") >= 4 * rows * layers * inner * attended, what + "attention");
+      tap::equal(pass.groups.size() == 3 && pass.groups[1].times == config.num_layers, config.num_layers > 1,
+                 what + "the layers are one group");
+    } else {
+      // Of the last layer only keys and values are wanted.
+      const double least = rows * (layers - 1) * block;
+      tap::ok(flops_of(pass, "linear") >= least && flops_of(pass, "linear") < rows * layers * block + 1e9,
+              what + "products of all but the last layer");
+    }
+    if (both) tap::equal(pass.name, std::string("commit"), what + "one pass of both");
+  }
+  tap::note(name + ": " + names);
+  const auto [video, frames] = std::pair(passes[0].video_tokens, options.job.frame_chunk_size);
+  tap::ok(video > 0 && video % frames == 0, name + ": tokens of whole frames");
+  JsonValue json;
+  tap::ok(parse_json(outline_json(passes), &json).ok() && json.items().size() == passes.size() &&
+              json.items()[0].find("groups")->items()[0].find("steps")->items()[0].find("flops")->integer() > 0,
+          name + ": as JSON");
+  const std::string weight = passes[0].groups[0].steps[0].weight;
+  tap::equal(weight, std::string("patch_embedding_mlp.weight"), name + ": steps name their weights");
+}
+
+}  // namespace
+
+int main() {
+  test_folding();
+  for (const char* name : {"franka_tiny", "robotwin_tiny", "nocfg_partial", "i2va_tiny", "bf16"}) test_counts(name);
+  return tap::finish();
+}
