@@ -35,9 +35,24 @@ struct Int4Kernels {
   void (*multiply_widened)(const Int4Tile& tile, const void* widened);  // the same bits as multiply
 };
 
+#if defined(__aarch64__)
+namespace neon {
+const Int4Kernels& int4_kernels();
+}
+namespace neon_dot {
+const Int4Kernels& int4_kernels();
+}
+namespace neon_i8mm {
+const Int4Kernels& int4_kernels();
+}
+namespace neon_bf16 {
+const Int4Kernels& int4_kernels();
+}
+#else
 namespace baseline {
 const Int4Kernels& int4_kernels();
 }
+#endif
 namespace avx2 {
 const Int4Kernels& int4_kernels();
 }
