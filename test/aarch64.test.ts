@@ -22,11 +22,11 @@ const processors = [
   { cpu: 'max', level: 'neon_bf16' },
 ];
 /** The oracle tests of what differs from level to level, run on each processor. */
-const oracles = ['ops_test', 'packed_test', 'conv_test', 'packed_pass_test'];
+const oracles = ['ops_test', 'attention_test', 'packed_test', 'int4_test', 'conv_test', 'packed_pass_test'];
 /** Needed beside the oracles, whatever else is there. */
 const expected = ['kv_cache_test', 'units_test', 'vae_structures_test', 'philox_test', 'preprocess_test', 'text_encoder_test'];
 /** Half a minute and more each: the code above the operations, which is the same for every processor. */
-const slow = ['golden_test', 'grounded_step_test', 'vae_test'];
+const slow = ['golden_test', 'grounded_step_test', 'vae_test', 'plan_test', 'plan_format_test', 'precision_test'];
 
 function reasonToSkip(): string | undefined {
   if (process.arch === 'arm64') return 'this is an ARM host, whose native tests are ARM programs (test/native.test.ts)';
