@@ -56,6 +56,7 @@ task: {name: push, seed: 4294967295, instruction: shove it}
 policy:
   checkpoint_dir: /models/a
   job: {frame_chunk_size: 2}
+  plan: ../plans/a.plan
   precision: int8
   allow_uncertified: true
   device: cpu
@@ -87,7 +88,16 @@ recording: {animation: false, replay: false, out_dir: ../out, journal_dir: ../j,
   t.same(defaults, []);
   t.match(config, {
     task: { name: 'push', seed: 4294967295, instruction: 'shove it' },
-    policy: { checkpoint_dir: '/models/a', job: { frame_chunk_size: 2 }, threads: 2, isolate: false, video_steps: 3, action_steps: 4, seed: 9 },
+    policy: {
+      checkpoint_dir: '/models/a',
+      plan: '/plans/a.plan',
+      job: { frame_chunk_size: 2 },
+      threads: 2,
+      isolate: false,
+      video_steps: 3,
+      action_steps: 4,
+      seed: 9,
+    },
     control: { chunks_max: 3, hold_ms: 0, limits: { yaw: { lower_rad: -1 }, elbow: { velocity_max_rad_per_s: 1 } } },
     recording: { animation: false, replay: false, out_dir: '/out', journal_dir: '/j' },
   });
