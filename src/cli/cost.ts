@@ -60,9 +60,14 @@ export function geometryOf(job: Job, patch: readonly [number, number, number] = 
   return { videoTokens, actionTokens, capacity, headroom, rows: job.guidance_scale > 1 || job.action_guidance_scale > 1 ? 2 : 1 };
 }
 
-/** Bytes of keys and values of one guidance row. */
+/** Rows that the engine's cache has for so many entries: whole panels of 32 (cpp/ops/kv_layout.h). */
+export const cacheRows = (entries: number): number => 32 * Math.ceil(entries / 32);
+
+/** Bytes of keys and values of one guidance row. Values of a head are padded to panels of 32, keys to whole units of four bytes. */
 export function cacheBytes(dims: Dimensions, entries: number, precision: CpuPrecision): number {
-  return entries * 2 * dims.layers * dims.width * (precision === 'f32' ? 4 : 2);
+  const unit = precision === 'f32' ? 1 : 2;
+  const perHead = unit * Math.ceil(dims.headDim / unit) + 32 * Math.ceil(dims.headDim / 32);
+  return entries * dims.layers * dims.heads * perHead * (4 / unit);
 }
 
 /** As the engine holds it: matrices in the stored type or narrower, vectors in float32; unused tensors are never read. */
@@ -116,7 +121,9 @@ export function memoryNeeds(inspection: NativeInspection, dims: Dimensions | und
     const transformer = weightBytes(tensorsOf('transformer'), precision);
     const vae = weightBytes(tensorsOf('vae'), precision);
     const cache =
-      dims === undefined || geometry === undefined ? undefined : geometry.rows * cacheBytes(dims, geometry.capacity + geometry.headroom, precision);
+      dims === undefined || geometry === undefined
+        ? undefined
+        : geometry.rows * cacheBytes(dims, cacheRows(geometry.capacity + geometry.headroom), precision);
     const textEncoderPeak = largestLayerBytes(tensorsOf('text_encoder'));
     return { precision, transformer, vae, cache, total: transformer + vae + (cache ?? 0), textEncoderPeak };
   });

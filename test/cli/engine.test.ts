@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import sharp from 'sharp';
 import t, { type Test } from 'tap';
 import { type UntrainedOptions, writeUntrainedCheckpoint } from '../../src/checkpoint/untrained.js';
-import { cacheBytes, dimensionsOf, geometryOf, weightBytes } from '../../src/cli/cost.js';
+import { cacheBytes, cacheRows, dimensionsOf, geometryOf, weightBytes } from '../../src/cli/cost.js';
 import { runCli } from '../../src/cli/main.js';
 import { loadNative } from '../../src/native.js';
 import { loadPolicy } from '../../src/policy/load.js';
@@ -57,7 +57,7 @@ for (const [name, options] of Object.entries(sizes)) {
       if (dims === undefined) throw new Error('no dimensions');
       const { capacity, headroom, rows } = geometryOf(policy.job);
       t.equal(policy.cache.capacity, capacity);
-      t.equal(policy.info.cacheBytes, rows * cacheBytes(dims, capacity + headroom, precision));
+      t.equal(policy.info.cacheBytes, rows * cacheBytes(dims, cacheRows(capacity + headroom), precision));
       const { components } = await loadNative().inspect(dir);
       t.same(
         components.flatMap(({ problems }) => problems),

@@ -30,7 +30,7 @@ t.test('the bench of the matrix products, as JSON', (t) => {
   t.equal(found.weights, 'warm');
   t.ok((found.ceilings['read_GBps'] ?? 0) > 0, 'bandwidth is measured');
   t.ok((found.ceilings['f32_GFLOPs'] ?? 0) > 0, 'arithmetic is measured');
-  const kernels = ['row-major f32', 'row-major bf16', 'packed f32', 'packed bf16', 'packed bf16_dot', 'packed int8'];
+  const kernels = ['row-major f32', 'row-major bf16', 'packed f32', 'packed bf16', 'packed bf16_dot', 'packed int8', 'packed int4'];
   t.same([...new Set(found.rows.map(({ kernel }) => kernel))], kernels);
   t.equal(found.rows.length, kernels.length * 4, 'two shapes, one and nine rows');
   t.ok(

@@ -55,5 +55,14 @@ t.test('the job: that of the configuration, of the checkpoint, of the robot type
   t.equal(jobOf(policy({})), join(dir, 'job.json'));
   t.equal(jobOf(policy({ checkpoint_dir: '/nowhere' })), SIM_JOB);
   const options = policyOptions(configOf({ policy: { checkpoint_dir: dir, threads: 2, precision: 'bf16', isolate: false, device: 'cpu' } }));
-  t.same(options, { checkpoint: dir, job: join(dir, 'job.json'), threads: 2, precision: 'bf16', isolate: false, device: 'cpu' });
+  const expected = {
+    checkpoint: dir,
+    job: join(dir, 'job.json'),
+    threads: 2,
+    precision: 'bf16',
+    allowUncertified: false,
+    isolate: false,
+    device: 'cpu',
+  };
+  t.same(options, expected);
 });
