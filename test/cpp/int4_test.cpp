@@ -9,33 +9,20 @@
 
 #include "base/half.h"
 #include "golden.h"
+#include "op_values.h"
 #include "ops/cpu/int4.h"
 #include "tap.h"
 
 using namespace premotor;
 using namespace premotor::ops;
+using namespace op_values;
 
 namespace {
 
 std::mt19937 generator(12);
 constexpr std::int64_t kGroups[] = {32, 64, 128};
 
-std::vector<float> random_values(std::int64_t count) {
-  std::normal_distribution<float> normal(0.0f, 1.0f);
-  std::vector<float> values(static_cast<std::size_t>(count));
-  for (float& value : values) value = normal(generator);
-  return values;
-}
-
-// Memory on a boundary of 64 bytes, filled with a pattern so that bytes that nobody wrote show.
-struct Aligned {
-  explicit Aligned(std::int64_t bytes) : memory(static_cast<std::size_t>(bytes) + 64, 0xa5) {}
-  [[nodiscard]] unsigned char* data() {
-    const auto at = reinterpret_cast<std::uintptr_t>(memory.data());
-    return memory.data() + (64 - at % 64) % 64;
-  }
-  std::vector<unsigned char> memory;
-};
+std::vector<float> random_values(std::int64_t count) { return normal_values(generator, count, 1.0f); }
 
 struct Weights {
   std::int64_t n, k;
@@ -80,10 +67,6 @@ std::vector<float> product(ThreadPool& pool, const PackedKernels& kernels, const
   }
   if (!is_clean) tap::ok(false, std::string(kernels.name) + " writes between the rows of y");
   return y;
-}
-
-bool same_bits(const std::vector<float>& a, const std::vector<float>& b) {
-  return a.size() == b.size() && std::memcmp(a.data(), b.data(), a.size() * sizeof(float)) == 0;
 }
 
 void test_layout() {

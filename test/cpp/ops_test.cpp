@@ -6,38 +6,21 @@
 
 #include "base/half.h"
 #include "golden.h"
+#include "op_values.h"
 #include "ops/cpu/cpu_ops.h"
 #include "ops/kv_layout.h"
 #include "tap.h"
 
 using namespace premotor;
 using namespace premotor::ops;
+using namespace op_values;
 
 namespace {
 
 std::mt19937 generator(7);
 
 std::vector<float> random_values(std::int64_t count, float size = 1.0f) {
-  std::normal_distribution<float> normal(0.0f, size);
-  std::vector<float> values(static_cast<std::size_t>(count));
-  for (float& value : values) value = normal(generator);
-  return values;
-}
-
-std::vector<std::uint16_t> to_bf16(std::vector<float>* values) {
-  std::vector<std::uint16_t> bits;
-  for (float& value : *values) {
-    bits.push_back(f32_to_bf16(value));
-    value = bf16_to_f32(bits.back());
-  }
-  return bits;
-}
-
-double activate(double x, Activation act) {
-  if (act == Activation::silu) return x / (1.0 + std::exp(-x));
-  if (act == Activation::gelu_tanh)
-    return 0.5 * x * (1.0 + std::tanh(std::sqrt(2.0 / M_PI) * (x + 0.044715 * x * x * x)));
-  return x;
+  return normal_values(generator, count, size);
 }
 
 void test_linear(CpuOps& ops, const std::string& isa) {

@@ -11,11 +11,13 @@
 
 #include "base/half.h"
 #include "golden.h"
+#include "op_values.h"
 #include "ops/cpu/packed_linear.h"
 #include "tap.h"
 
 using namespace premotor;
 using namespace premotor::ops;
+using namespace op_values;
 
 namespace {
 
@@ -25,27 +27,12 @@ constexpr Product kAll[] = {Product::f32, Product::bf16, Product::bf16_dot, Prod
 constexpr const char* kNames[] = {"f32", "bf16", "bf16_dot", "int8"};
 constexpr PackedPrecision kPrecisions[] = {PackedPrecision::f32, PackedPrecision::bf16, PackedPrecision::int8};
 
-std::vector<float> random_values(std::int64_t count) {
-  std::normal_distribution<float> normal(0.0f, 1.0f);
-  std::vector<float> values(static_cast<std::size_t>(count));
-  for (float& value : values) value = normal(generator);
-  return values;
-}
+std::vector<float> random_values(std::int64_t count) { return normal_values(generator, count, 1.0f); }
 
 std::vector<float> rounded(std::vector<float> values) {
   for (float& value : values) value = round_to_bf16(value);
   return values;
 }
-
-// Memory on a boundary of 64 bytes, filled with a pattern so that bytes that nobody wrote show.
-struct Aligned {
-  explicit Aligned(std::int64_t bytes) : memory(static_cast<std::size_t>(bytes) + 64, 0xa5) {}
-  [[nodiscard]] unsigned char* data() {
-    const auto at = reinterpret_cast<std::uintptr_t>(memory.data());
-    return memory.data() + (64 - at % 64) % 64;
-  }
-  std::vector<unsigned char> memory;
-};
 
 struct Weights {
   std::int64_t n, k;
@@ -94,10 +81,6 @@ std::vector<float> product(ThreadPool& pool, const PackedKernels& kernels, Produ
   return y;
 }
 
-bool same_bits(const std::vector<float>& a, const std::vector<float>& b) {
-  return a.size() == b.size() && std::memcmp(a.data(), b.data(), a.size() * sizeof(float)) == 0;
-}
-
 std::vector<double> exact(const std::vector<float>& x, std::int64_t m, const std::vector<float>& w, std::int64_t n,
                           std::int64_t k) {
   std::vector<double> sums;
@@ -109,13 +92,6 @@ std::vector<double> exact(const std::vector<float>& x, std::int64_t m, const std
       sums.push_back(sum);
     }
   return sums;
-}
-
-double activate(double x, Activation act) {
-  if (act == Activation::silu) return x / (1.0 + std::exp(-x));
-  if (act == Activation::gelu_tanh)
-    return 0.5 * x * (1.0 + std::tanh(std::sqrt(2.0 / M_PI) * (x + 0.044715 * x * x * x)));
-  return x;
 }
 
 void test_layout() {

@@ -13,6 +13,7 @@
 #include <span>
 
 #include "base/half.h"
+#include "ops/cpu/row_tiles.h"
 #include "ops/kv_layout.h"
 
 namespace premotor::ops {
@@ -23,8 +24,6 @@ constexpr std::int64_t kBlockQueries = 96;  // of one task
 constexpr std::int64_t kTasksWanted = 16;   // fewer heads and blocks than this: the cache is cut into stretches
 constexpr std::int64_t kStretchChunks = 2;  // of a stretch at least
 constexpr float kLog2e = 1.44269504088896341f;
-
-std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
 
 // The attended panels, and how many queries and stretches there are.
 struct Job {

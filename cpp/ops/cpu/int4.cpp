@@ -7,31 +7,15 @@
 
 #include "base/half.h"
 #include "ops/cpu/int4_kernels.h"
+#include "ops/cpu/row_tiles.h"
 
 namespace premotor::ops {
 namespace {
 
-// As in packed_linear.cpp: rows of a task, activations that stay in a second-level cache, work below which a thread
-// takes longer to wake than to do its share.
-constexpr std::int64_t kTaskTiles = 24;
-constexpr std::int64_t kActivationBytes = 512 * 1024;
-constexpr std::int64_t kSerialMultiplies = 1 << 19;
-constexpr std::int64_t kSerialValues = 1 << 15;
 // From so many tiles on, a block is widened once for all of them instead of by each.
 constexpr std::int64_t kWidenedTiles = 3;
 
-std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
 std::int64_t pairs_of(std::int64_t k) { return 4 * ceil_div(k, kInt4Unit); }
-
-// m rows as tiles of heights that differ by one at most.
-struct Tiles {
-  std::int64_t count, least, taller;
-
-  Tiles(std::int64_t rows, std::int64_t most)
-      : count(ceil_div(rows, most)), least(rows / count), taller(rows % count) {}
-  [[nodiscard]] std::int64_t begin(std::int64_t tile) const { return tile * least + std::min(tile, taller); }
-  [[nodiscard]] std::int64_t rows(std::int64_t tile) const { return least + (tile < taller ? 1 : 0); }
-};
 
 // The values of one output's group as they are packed: `count` of them in units that lie a panel's width apart.
 void put_group(const std::int8_t* q, std::int64_t count, char* units) {
@@ -52,7 +36,7 @@ struct Job {
   const PackedKernels& kernels;
   const Int4Kernels& int4;
   const PackedProduct& args;
-  Tiles tiles;
+  RowTiles tiles;
   std::int64_t units, panel_bytes;
 
   Job(const PackedKernels& table, const PackedProduct& given)
@@ -166,7 +150,7 @@ void int4_convert(ThreadPool& pool, const PackedKernels& kernels, const float* x
                   std::int64_t ldx, void* converted, const PackedNorm* norm) {
   const Int4Kernels& int4 = *kernels.int4;
   const std::int64_t row_bytes = pairs_of(k) * int4.pair_bytes;
-  const Tiles tiles(m, int4.rows);
+  const RowTiles tiles(m, int4.rows);
   const std::int64_t grain = m * k < kSerialValues ? tiles.count : 1;
   pool.parallel_for(tiles.count, grain, [&](std::int64_t begin, std::int64_t end) {
     for (std::int64_t tile = begin; tile < end; ++tile) {
@@ -182,12 +166,7 @@ void int4_multiply(ThreadPool& pool, const PackedKernels& kernels, const PackedP
   const std::int64_t panels = packed_panels(args.w.n), chunks = ceil_div(job.tiles.count, kTaskTiles);
   const std::int64_t grain = args.m * args.w.n * args.w.k < kSerialMultiplies ? panels * chunks : 1;
   pool.parallel_for(panels * chunks, grain, [&](std::int64_t begin, std::int64_t end) {
-    while (begin < end) {
-      const std::int64_t chunk = begin / panels, panel = begin % panels;
-      const std::int64_t panel_end = std::min(panels, panel + end - begin);
-      job.run_panels(chunk * kTaskTiles, std::min((chunk + 1) * kTaskTiles, job.tiles.count), panel, panel_end);
-      begin += panel_end - panel;
-    }
+    run_tasks(job.tiles, panels, begin, end, [&](auto... range) { job.run_panels(range...); });
   });
 }
 

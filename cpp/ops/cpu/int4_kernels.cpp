@@ -7,7 +7,7 @@
 //     >> 4 i             two indices in the low bits of two words -> a table of 16 words -> the bf16 pair 2i, 2i + 1
 #include "ops/cpu/int4_kernels.h"
 
-#include "ops/cpu/vectors.h"
+#include "ops/cpu/packed_units.h"
 
 #if defined(__x86_64__)
 #include <immintrin.h>
@@ -22,20 +22,12 @@ constexpr int MR = 6;
 #else
 constexpr int MR = W >= 16 ? 8 : (W >= 8 ? 6 : 3);
 #endif
-constexpr std::int64_t kColumns = kPanelColumns;
-constexpr std::int64_t kUnitBytes = 4 * kColumns;   // of a panel
+constexpr std::int64_t kPanelUnitBytes = kUnitBytes * kColumns;
 constexpr std::int64_t kScaleBytes = 2 * kColumns;  // of a group
 constexpr int kPairs = 4;                           // in a unit
 // How far ahead weights are fetched when each is used once, in bytes; see packed_kernels.cpp.
-constexpr std::int64_t kAhead = 32 * kUnitBytes;
+constexpr std::int64_t kAhead = 32 * kPanelUnitBytes;
 
-typedef unsigned char Byte;
-
-inline I load_units(const Byte* p) {
-  I v;
-  __builtin_memcpy(&v, p, sizeof v);
-  return v;
-}
 inline F load_floats(const Byte* p) {
   F v;
   __builtin_memcpy(&v, p, sizeof v);
@@ -88,10 +80,10 @@ inline Pair pair_of(I unit) {
   return {__builtin_convertvector((unit << (28 - 4 * i)) >> 28, F),
           __builtin_convertvector((unit << (12 - 4 * i)) >> 28, F)};
 }
-inline Pair load_pair(const Byte* p) { return {load_floats(p), load_floats(p + kUnitBytes)}; }
+inline Pair load_pair(const Byte* p) { return {load_floats(p), load_floats(p + kPanelUnitBytes)}; }
 inline void store_pair(Byte* p, const Pair& pair) {
   __builtin_memcpy(p, &pair.even, sizeof pair.even);
-  __builtin_memcpy(p + kUnitBytes, &pair.odd, sizeof pair.odd);
+  __builtin_memcpy(p + kPanelUnitBytes, &pair.odd, sizeof pair.odd);
 }
 
 template <int M>
@@ -124,7 +116,7 @@ struct FromUnits {
     step.template operator()<2>();
     step.template operator()<3>();
   }
-  static constexpr std::int64_t unit_bytes = kUnitBytes;
+  static constexpr std::int64_t unit_bytes = kPanelUnitBytes;
 };
 
 struct FromWidened {
@@ -142,7 +134,7 @@ struct FromWidened {
 // widened: null when From reads the units, which lie behind the scales of their group.
 template <typename From, int M>
 void multiply_rows(const Int4Tile& t, const Byte* widened) {
-  const std::int64_t group_bytes = kScaleBytes + t.group * kUnitBytes;
+  const std::int64_t group_bytes = kScaleBytes + t.group * kPanelUnitBytes;
   for (std::int64_t c = 0; c < kColumns; c += V * W) {
     const Byte* x = static_cast<const Byte*>(t.x);
     const Byte* group = static_cast<const Byte*>(t.w);
@@ -195,7 +187,7 @@ void widen(const void* w, std::int64_t units, std::int64_t group, void* to) {
       store_pair(out + 2 * kWidenedPairBytes + c * 4, pair_of<2>(unit));
       store_pair(out + 3 * kWidenedPairBytes + c * 4, pair_of<3>(unit));
     }
-    from += kUnitBytes;
+    from += kPanelUnitBytes;
     out += kPairs * kWidenedPairBytes;
   }
 }

@@ -8,6 +8,7 @@
 
 #include "ops/cpu/int4.h"
 #include "ops/cpu/row_ops.h"
+#include "ops/cpu/row_tiles.h"
 
 #if defined(__aarch64__) && defined(__linux__)
 #include <sys/auxv.h>
@@ -15,25 +16,6 @@
 
 namespace premotor::ops {
 namespace {
-
-// Rows of one task: their activations of one block of k stay in a second-level cache while panels pass.
-constexpr std::int64_t kTaskTiles = 20;
-constexpr std::int64_t kActivationBytes = 800 * 1024;
-// Below this much work a thread takes longer to wake than to do its share.
-constexpr std::int64_t kSerialMultiplies = 1 << 19;
-constexpr std::int64_t kSerialValues = 1 << 15;
-
-std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
-
-// The rows as tiles of as equal a height as can be: 16 rows are 8 + 8, not 12 + 4.
-struct Tiles {
-  std::int64_t count, least, taller;
-
-  Tiles(std::int64_t rows, std::int64_t most)
-      : count(ceil_div(rows, most)), least(rows / count), taller(rows % count) {}
-  [[nodiscard]] std::int64_t begin(std::int64_t tile) const { return tile * least + std::min(tile, taller); }
-  [[nodiscard]] std::int64_t rows(std::int64_t tile) const { return least + (tile < taller ? 1 : 0); }
-};
 
 std::int64_t activation_bytes(std::int64_t m, std::int64_t row_bytes) { return ceil_div(m * row_bytes, 64) * 64; }
 
@@ -49,7 +31,7 @@ struct Job {
   const PackedKernels& kernels;
   const PackedProduct& args;
   std::size_t product;
-  Tiles tiles;
+  RowTiles tiles;
   std::int64_t units, unit_bytes, row_bytes;
 
   Job(const PackedKernels& table, const PackedProduct& given)
@@ -168,7 +150,7 @@ void packed_convert(ThreadPool& pool, const PackedKernels& kernels, Product prod
   if (product == Product::int4) return int4_convert(pool, kernels, x, m, k, ldx, converted, norm);
   const auto at = static_cast<std::size_t>(product);
   const std::int64_t row_bytes = activation_row_bytes(kernels, product, k);
-  const Tiles tiles(m, kernels.rows);
+  const RowTiles tiles(m, kernels.rows);
   char* to = static_cast<char*>(converted);
   float* scales = reinterpret_cast<float*>(to + activation_bytes(m, row_bytes));
   const std::int64_t grain = m * k < kSerialValues ? tiles.count : 1;
@@ -189,12 +171,7 @@ void packed_multiply(ThreadPool& pool, const PackedKernels& kernels, const Packe
   const std::int64_t panels = packed_panels(args.w.n), chunks = ceil_div(job.tiles.count, kTaskTiles);
   const std::int64_t grain = args.m * args.w.n * args.w.k < kSerialMultiplies ? panels * chunks : 1;
   pool.parallel_for(panels * chunks, grain, [&](std::int64_t begin, std::int64_t end) {
-    while (begin < end) {
-      const std::int64_t chunk = begin / panels, panel = begin % panels;
-      const std::int64_t panel_end = std::min(panels, panel + end - begin);
-      job.run_panels(chunk * kTaskTiles, std::min((chunk + 1) * kTaskTiles, job.tiles.count), panel, panel_end);
-      begin += panel_end - panel;
-    }
+    run_tasks(job.tiles, panels, begin, end, [&](auto... range) { job.run_panels(range...); });
   });
 }
 
