@@ -7,6 +7,7 @@
 
 #include "base/json.h"
 #include "base/mapped_file.h"
+#include "ops/kv_layout.h"
 
 namespace premotor::engine {
 
@@ -135,6 +136,10 @@ Status check_head_dim(const Fields& fields, const TransformerConfig& config) {
   const std::int64_t dim = config.attention_head_dim;
   if (dim % 2 != 0)
     return fields.problem("attention_head_dim", "an even number: RoPE turns pairs", std::to_string(dim));
+  if (dim > ops::kHeadDimMost)
+    return fields.problem("attention_head_dim",
+                          std::to_string(ops::kHeadDimMost) + " at most: attention has no more room",
+                          std::to_string(dim));
   if (dim / 3 % 2 == 0) return Status::good();
   return fields.problem(
       "attention_head_dim",

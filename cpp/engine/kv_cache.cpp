@@ -32,9 +32,9 @@ KvCache::KvCache(const KvCacheShape& shape) : shape_(shape) {
 Status KvCache::open(const KvCacheShape& shape, std::unique_ptr<KvCache>* out) {
   assert(shape.capacity > 0 && shape.headroom >= 0 && shape.layers > 0 && shape.guidance_rows > 0);
   std::unique_ptr<KvCache> cache(new KvCache(shape));
-  // Zero pages: what was never written takes no memory, and the layout's padding is zero.
+  // Zero pages: memory is used as the cache fills, a large page at a time, and the layout's padding is zero.
   const std::size_t size = static_cast<std::size_t>(cache->size_bytes());
-  void* pool = ::mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  void* pool = ::mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   if (pool == MAP_FAILED) {
     return Status::error(
         "OUT_OF_MEMORY",

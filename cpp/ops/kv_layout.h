@@ -18,6 +18,7 @@
 namespace premotor::ops {
 
 constexpr std::int64_t kKvPanel = 32;
+constexpr std::int64_t kHeadDimMost = 256;  // a task of attention keeps its queries in memory of this width
 
 [[nodiscard]] constexpr std::int64_t kv_rows(std::int64_t tokens) {
   return (tokens + kKvPanel - 1) / kKvPanel * kKvPanel;

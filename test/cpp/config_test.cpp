@@ -75,7 +75,7 @@ void transformer() {
   const std::string no_norm = replaced(transformer_json, "\"cross_attn_norm\": true", "\"cross_attn_norm\": false");
   tap::ok(read(read_transformer_config, no_norm, &config).ok() && !config.cross_attn_norm,
           "no norm before cross-attention");
-  for (const int dim : {6, 8, 12, 14, 20, 24, 26, 32, 128}) {
+  for (const int dim : {6, 8, 12, 14, 20, 24, 26, 32, 128, 254}) {
     const std::string json =
         replaced(transformer_json, "\"attention_head_dim\": 128", "\"attention_head_dim\": " + std::to_string(dim));
     tap::ok(read(read_transformer_config, json, &config).ok() && config.attention_head_dim == dim,
@@ -86,7 +86,8 @@ void transformer() {
   };
   no("\"attention_head_dim\": 128", "\"attention_head_dim\": 4");
   no("\"attention_head_dim\": 128", "\"attention_head_dim\": 27");
-  no("\"attention_head_dim\": 128", "\"attention_head_dim\": 22");  // a third is 7: no whole pairs
+  no("\"attention_head_dim\": 128", "\"attention_head_dim\": 258");  // a third is even, but it is too large
+  no("\"attention_head_dim\": 128", "\"attention_head_dim\": 22");   // a third is 7: no whole pairs
   no("\"attention_head_dim\": 128", "\"attention_head_dim\": 64");
   no("\"patch_size\": [1, 2, 2]", "\"patch_size\": [2, 2, 2]");
   no("\"patch_size\": [1, 2, 2]", "\"patch_size\": [1, 2]");

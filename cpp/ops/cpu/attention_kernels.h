@@ -5,12 +5,13 @@
 #include <cstdint>
 
 #include "ops/cpu/packed.h"
+#include "ops/kv_layout.h"
 
 namespace premotor::ops {
 
 constexpr std::int64_t kChunkPanels = 8;  // panels whose softmax weights are made at a time
 constexpr std::int64_t kQueriesMost = 16;
-constexpr std::int64_t kQueryPitchBytes = 256 * 4 + 4;  // from one query to the next one; see kWeightPitch
+constexpr std::int64_t kQueryPitchBytes = kHeadDimMost * 4 + 4;  // from one query to the next one; see kWeightPitch
 // Floats from one query's weights to the next one's: one more than there are, so that those of several queries for one
 // row lie in different banks of the first-level cache.
 constexpr std::int64_t kWeightPitch = kChunkPanels * kPanelColumns + 1;

@@ -19,7 +19,6 @@
 namespace premotor::ops {
 namespace {
 
-constexpr std::int64_t kHeadDimMost = 256;
 constexpr std::int64_t kBlockQueries = 96;  // of one task
 constexpr std::int64_t kTasksWanted = 16;   // fewer heads and blocks than this: the cache is cut into stretches
 constexpr std::int64_t kStretchChunks = 2;  // of a stretch at least
