@@ -11,6 +11,7 @@
 #include "golden.h"
 #include "op_values.h"
 #include "ops/cpu/int4.h"
+#include "ops/cpu/packed_linear.h"
 #include "tap.h"
 
 using namespace premotor;

@@ -1,9 +1,8 @@
-// Weights of 4 bits: their packing and their products. Layout and arithmetic: packed.h; kernels: int4_kernels.h.
+// Weights of 4 bits: their packing. Layout and arithmetic: packed.h; their products: packed_linear.h.
 #pragma once
 
 #include "ops/cpu/int4_rounding.h"
 #include "ops/cpu/packed.h"
-#include "ops/cpu/packed_linear.h"
 
 namespace premotor::ops {
 
@@ -20,13 +19,7 @@ namespace premotor::ops {
 void pack_int4(const Matrix& w, std::int64_t group, std::int64_t panel_begin, std::int64_t panel_end, void* to,
                Int4Rounding how = Int4Rounding::searched);
 
-// w [n, k] f32: q times its group's scale.
+// w [n, k] f32: q times its group's scale, rounded to bf16 as a product takes it.
 void unpack_int4(const PackedMatrix& packed, float* w);
-
-// What packed_scratch_bytes, packed_convert and packed_multiply do for Product::int4.
-[[nodiscard]] std::int64_t int4_scratch_bytes(const PackedKernels& kernels, std::int64_t m, std::int64_t k);
-void int4_convert(ThreadPool& pool, const PackedKernels& kernels, const float* x, std::int64_t m, std::int64_t k,
-                  std::int64_t ldx, void* converted, const PackedNorm* norm);
-void int4_multiply(ThreadPool& pool, const PackedKernels& kernels, const PackedProduct& args);
 
 }  // namespace premotor::ops

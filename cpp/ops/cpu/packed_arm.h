@@ -16,12 +16,10 @@
 #include <arm_neon.h>
 
 #include "ops/cpu/packed_kernels.h"
-#include "ops/cpu/vectors.h"
+#include "ops/cpu/packed_units.h"
 
 namespace premotor::ops::PREMOTOR_ISA {
 namespace {
-
-typedef unsigned char Byte;
 
 constexpr int MR = 12;
 constexpr std::int64_t kRowBytes = kPanelColumns * 4;  // one unit of all columns of a panel
@@ -41,11 +39,6 @@ __attribute__((always_inline)) inline void repeat(const Function& function) {
 }
 
 inline I load_quad(const Byte* p) { return (I)vld1q_u8(p); }
-
-template <typename Vector>
-inline void store_quad(Byte* p, Vector v) {
-  vst1q_u8(p, (uint8x16_t)v);
-}
 
 // Values of four bytes of `count` rows, four to a quadword; reads nothing behind the last.
 template <int count>
@@ -122,7 +115,7 @@ struct StepWiden {
 };
 
 template <typename Step, int M, int V>
-inline void multiply_columns(const Byte* x, const Byte* w, std::int64_t units, Byte* sum) {
+inline void multiply_columns(const Byte* x, const Byte* w, std::int64_t units, Byte* sum, bool is_carried) {
   typename Step::Sum acc[M][V] = {};
   for (; units > 0; --units) {
     Step::template add<M, V>(x, w, acc);
@@ -131,7 +124,7 @@ inline void multiply_columns(const Byte* x, const Byte* w, std::int64_t units, B
   }
   repeat<M * V>([&](auto at) {
     constexpr int i = at.value / V, j = at.value % V;
-    store_quad(sum + i * kRowBytes + j * 16, acc[i][j]);
+    put_sum(sum + i * kRowBytes + j * 16, acc[i][j], is_carried);
   });
 }
 
@@ -188,7 +181,7 @@ struct StepLong {
 };
 
 template <int M, int V>
-inline void multiply_columns_long(const Byte* x, const Byte* w, std::int64_t units, Byte* sum) {
+inline void multiply_columns_long(const Byte* x, const Byte* w, std::int64_t units, Byte* sum, bool is_carried) {
   int32x4_t acc[M][V][2] = {};
   for (; units >= 2; units -= 2) {
     StepLong::add<M, V, true>(x, w, acc);
@@ -198,7 +191,7 @@ inline void multiply_columns_long(const Byte* x, const Byte* w, std::int64_t uni
   if (units > 0) StepLong::add<M, V, false>(x, w, acc);
   repeat<M * V>([&](auto at) {
     constexpr int i = at.value / V, j = at.value % V;
-    store_quad(sum + i * kRowBytes + j * 16, vpaddq_s32(acc[i][j][0], acc[i][j][1]));
+    put_sum(sum + i * kRowBytes + j * 16, (I)vpaddq_s32(acc[i][j][0], acc[i][j][1]), is_carried);
   });
 }
 
@@ -251,9 +244,10 @@ inline void add_matrices(const Rows& rows, const Byte* w, typename Step::Sum (&a
 }
 
 template <typename Step, int M, int V>
-inline void multiply_matrices(const Byte* x, const Byte* w, std::int64_t units, Byte* sum) {
+inline void multiply_matrices(const Byte* x, const Byte* w, std::int64_t units, Byte* sum, bool is_carried) {
   constexpr int P = (M + 1) / 2;
-  typename Step::Sum acc[P][2 * V] = {};
+  using Sum = typename Step::Sum;
+  Sum acc[P][2 * V] = {};
   const auto pair = [&](auto p) {
     I a[1];
     load_rows<(2 * p.value + 2 <= M ? 4 : 2)>(x + 4 * p.value * Step::x_bytes, a);
@@ -272,7 +266,8 @@ inline void multiply_matrices(const Byte* x, const Byte* w, std::int64_t units, 
   repeat<M * V>([&](auto at) {
     constexpr int i = at.value / V, j = at.value % V;
     const auto left = (int64x2_t)acc[i / 2][2 * j], right = (int64x2_t)acc[i / 2][2 * j + 1];
-    store_quad(sum + i * kRowBytes + j * 16, i % 2 == 0 ? vzip1q_s64(left, right) : vzip2q_s64(left, right));
+    put_sum(sum + i * kRowBytes + j * 16, (Sum)(i % 2 == 0 ? vzip1q_s64(left, right) : vzip2q_s64(left, right)),
+            is_carried);
   });
 }
 
@@ -319,11 +314,11 @@ void multiply_rows(const PackedTile& t) {
     const Byte* w = static_cast<const Byte*>(t.w) + c;
     Byte* sum = static_cast<Byte*>(t.sum) + c;
     if constexpr (is_matrix<Step>()) {
-      multiply_matrices<Step, M, V>(x, w, t.units, sum);
+      multiply_matrices<Step, M, V>(x, w, t.units, sum, t.is_carried);
     } else if constexpr (__is_same(Step, StepLong)) {
-      multiply_columns_long<M, V>(x, w, t.units, sum);
+      multiply_columns_long<M, V>(x, w, t.units, sum, t.is_carried);
     } else {
-      multiply_columns<Step, M, V>(x, w, t.units, sum);
+      multiply_columns<Step, M, V>(x, w, t.units, sum, t.is_carried);
     }
   }
 }

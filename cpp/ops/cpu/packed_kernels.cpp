@@ -8,6 +8,7 @@
 #include "ops/cpu/packed_kernels.h"
 
 #include "ops/cpu/packed_units.h"
+#include "ops/cpu/widen_int4.h"
 
 #if defined(__aarch64__)
 #include "ops/cpu/packed_arm.h"
@@ -42,8 +43,7 @@ void multiply_rows(const PackedTile& t) {
       w += kColumns * kUnitBytes;
     }
     for (int i = 0; i < M; ++i)
-      for (int j = 0; j < V; ++j)
-        __builtin_memcpy(sum + (i * kColumns + c + j * W) * kUnitBytes, &acc[i][j], sizeof acc[i][j]);
+      for (int j = 0; j < V; ++j) put_sum(sum + (i * kColumns + c + j * W) * kUnitBytes, acc[i][j], t.is_carried);
   }
 }
 
@@ -202,28 +202,52 @@ inline float row_scale(const float* x, std::int64_t k) {
   return scale < 1.17549435e-38f ? 1.17549435e-38f : scale;
 }
 
-// Activations quantised per row, four to a unit. A division and an addition that rounds to an integer, and no
-// multiplication that one compiler would fuse and another not: all instruction sets quantise alike.
+// To the nearest integers, ties to even.
+inline I to_integers(F v) {
+#if defined(__AVX512F__)
+  return (I)_mm512_cvtps_epi32((__m512)v);
+#elif defined(__AVX2__)
+  return (I)_mm256_cvtps_epi32((__m256)v);
+#elif defined(__SSE2__)
+  return (I)_mm_cvtps_epi32((__m128)v);
+#elif defined(__aarch64__)
+  return (I)vcvtnq_s32_f32((float32x4_t)v);
+#endif
+}
+
+// A vector of quantised values as units.
+inline void store_quantised(Byte* to, I q) {
+  if constexpr (StepInt8::x_bytes == 4) {
+#if defined(__AVX512F__)
+    const __m128i bytes = _mm512_cvtepi32_epi8((__m512i)(kIsOffset ? q + 128 : q));
+    __builtin_memcpy(to, &bytes, sizeof bytes);
+#else
+    for (int i = 0; i < W; ++i) to[i] = static_cast<Byte>(q[i] + (kIsOffset ? 128 : 0));
+#endif
+  } else {
+    for (int i = 0; i < W; i += 4) {
+      const std::int16_t wide[4] = {static_cast<std::int16_t>(q[i]), static_cast<std::int16_t>(q[i + 2]),
+                                    static_cast<std::int16_t>(q[i + 1]), static_cast<std::int16_t>(q[i + 3])};
+      __builtin_memcpy(to + i * 2, wide, sizeof wide);
+    }
+  }
+}
+
+// Activations quantised per row, four to a unit. One multiplication and a conversion, nothing that one compiler would
+// fuse and another not: all instruction sets quantise alike. The last vector may reach past the units, in the place
+// that a block has for them.
 void convert_int8(const float* x, std::int64_t ldx, std::int64_t rows, std::int64_t k, void* to, float* scales) {
-  constexpr float kRound = 12582912.0f;  // 1.5 * 2^23
   for (std::int64_t r = 0; r < rows; ++r) scales[r] = row_scale(x + r * ldx, k);
   const auto fill = [=](std::int64_t r, std::int64_t first, std::int64_t count, Byte* out) {
     const std::int64_t begin = first * 4, end = begin + count * 4 < k ? begin + count * 4 : k;
-    float values[512];
-    const F scale = splat(scales[r]);
-    map_floats(x + r * ldx + begin, end - begin, count * 4, values,
-               [=](F v) { return as_floats(as_units(v / scale + kRound) - as_units(splat(kRound))); });
-    std::int32_t q[512];  // the low mantissa bits hold the integer; the padding is 0 as a float and as an integer
-    __builtin_memcpy(q, values, sizeof q);
-    if constexpr (StepInt8::x_bytes == 4) {
-      for (std::int64_t i = 0; i < count * 4; ++i) out[i] = static_cast<Byte>(q[i] + (kIsOffset ? 128 : 0));
-    } else {
-      for (std::int64_t u = 0; u < count; ++u) {
-        const std::int32_t* v = q + 4 * u;
-        const std::int16_t wide[4] = {static_cast<std::int16_t>(v[0]), static_cast<std::int16_t>(v[2]),
-                                      static_cast<std::int16_t>(v[1]), static_cast<std::int16_t>(v[3])};
-        __builtin_memcpy(out + u * 8, wide, sizeof wide);
-      }
+    const float* from = x + r * ldx + begin;
+    const F inverse = splat(1.0f / scales[r]);
+    for (std::int64_t i = 0; i < count * 4; i += W) {
+      float tail[W] = {};
+      const bool is_whole = begin + i + W <= end;
+      if (!is_whole)
+        for (std::int64_t j = i; begin + j < end; ++j) tail[j - i] = from[j];
+      store_quantised(out + i / 4 * StepInt8::x_bytes, to_integers(load(is_whole ? from + i : tail) * inverse));
     }
   };
   convert_rows<StepInt8::x_bytes, kGroupInt8>(rows, (k + 3) / 4, static_cast<Byte*>(to), fill);
@@ -271,22 +295,11 @@ inline void add_to_residual(const PackedFinish& a, std::int64_t r, const float* 
   copy_columns(to, sum, a.columns);
 }
 
-// A row's sums and what `from` carries -> `to`, which may be `from`.
-template <typename Sum, bool is_first, bool is_last>
-inline void finish_row(const PackedFinish& a, std::int64_t r, const Byte* sums, const float* bias, const float* from,
-                       float* to) {
+template <typename Sum>
+inline void finish_row(const PackedFinish& a, std::int64_t r, const Byte* sums, const float* bias, float* to) {
   for (std::int64_t c = 0; c < kColumns; c += W) {
     Sum sum;
     __builtin_memcpy(&sum, sums + c * kUnitBytes, sizeof sum);
-    if constexpr (!is_first) {
-      Sum carried;
-      __builtin_memcpy(&carried, from + c, sizeof carried);
-      sum = carried + sum;
-    }
-    if constexpr (!is_last) {
-      __builtin_memcpy(to + c, &sum, sizeof sum);
-      continue;
-    }
     F v = to_output(sum, a, r, c) + load(bias + c);
     if (a.rounding == Rounding::bf16) v = round_vector(v);
     if (a.act != Activation::none) {
@@ -297,32 +310,24 @@ inline void finish_row(const PackedFinish& a, std::int64_t r, const Byte* sums, 
   }
 }
 
-template <typename Sum, bool is_first, bool is_last>
-void finish_rows(const PackedFinish& a) {
+template <typename Sum>
+void finish(const PackedFinish& a) {
   float bias[kColumns] = {};
-  if (a.bias != nullptr && is_last) copy_columns(bias, a.bias, a.columns);
-  const bool adds = is_last && a.residual != nullptr;
+  if (a.bias != nullptr) copy_columns(bias, a.bias, a.columns);
   const Byte* sums = static_cast<const Byte*>(a.sum);
   for (std::int64_t r = 0; r < a.rows; ++r, sums += kColumns * kUnitBytes) {
     float* y = a.y + r * a.ldy;
-    if (a.columns == kColumns && !adds) {
-      finish_row<Sum, is_first, is_last>(a, r, sums, bias, y, y);
+    if (a.columns == kColumns && a.residual == nullptr) {
+      finish_row<Sum>(a, r, sums, bias, y);
       continue;
     }
-    float edge[kColumns] = {};  // a narrow panel goes through a padded row, and so does what is added to a residual
-    const float* from = is_first ? nullptr : whole_row(y, a.columns, edge);
-    finish_row<Sum, is_first, is_last>(a, r, sums, bias, from, edge);
-    if (adds)
+    float edge[kColumns];  // a narrow panel goes through a padded row, and so does what is added to a residual
+    finish_row<Sum>(a, r, sums, bias, edge);
+    if (a.residual != nullptr)
       add_to_residual(a, r, edge);
     else
       copy_columns(y, edge, a.columns);
   }
-}
-
-template <typename Sum>
-void finish(const PackedFinish& a) {
-  if (a.is_first) return a.is_last ? finish_rows<Sum, true, true>(a) : finish_rows<Sum, true, false>(a);
-  return a.is_last ? finish_rows<Sum, false, true>(a) : finish_rows<Sum, false, false>(a);
 }
 
 }  // namespace
@@ -342,7 +347,7 @@ const PackedKernels& packed_kernels() {
       multiply_window,
       finish<F>,
       finish<I>,
-      &int4_kernels(),
+      widen_int4,
   };
   return table;
 }

@@ -4,7 +4,6 @@
 
 #include <cstdint>
 
-#include "ops/cpu/int4_kernels.h"
 #include "ops/cpu/packed.h"
 
 namespace premotor::ops {
@@ -16,10 +15,19 @@ struct PackedTile {
   const void* w;       // [units, 32] units of one panel, 64-byte aligned
   std::int64_t units;  // >= 1
   void* sum;           // [rows, 32] f32, s32 of an int8 product; 64-byte aligned, written whole
+  bool is_carried;     // the tile's sums are added to those that `sum` holds
   // With every unit the cache lines at `ahead` and ahead + 64 are asked for and `ahead` moves on by ahead_step bytes:
   // weights that tiles after this one read. May reach past their end.
   const void* ahead;
   std::int64_t ahead_step;
+};
+
+// Groups of one panel of 4-bit weights, times their scales and rounded to bf16, as a panel of bf16 pairs.
+struct Int4Block {
+  const void* groups;  // the first group's scales, 64-byte aligned
+  std::int64_t units;  // of kInt4Unit values, >= 1; whole groups but for the matrix's last
+  std::int64_t group;  // units of one group
+  void* to;            // [4 units, 32] pairs, 64-byte aligned
 };
 
 // sum[p, c] = sum over runs r and i < length of x[starts[r] + p step + i] w[r length + i, c]: a convolution's windows,
@@ -35,22 +43,21 @@ struct WindowTile {
   float* sum;            // [pixels, 32], 64-byte aligned; whole vectors of the wanted columns are written
 };
 
-// Adds a block's sums to what y carries and, behind the last block, makes y of it:
+// Makes y of the sums along k:
 //   y[r, c] = round(act(round(sum[r, c] + bias[c]))), an int8 sum first times x_scale[r] * w_scale[c].
-// With a residual that goes to another place, and y is only carried in:
+// With a residual that goes to another place, and y is not written:
 //   residual[r, c] = round(residual[r, c] + gate[row_map[r], c] * what y would be)
 struct PackedFinish {
   const void* sum;           // [rows, 32] as PackedTile::sum
   std::int64_t rows;         // >= 1
   std::int64_t columns;      // 1 .. 32: those of the panel that y has
-  bool is_first, is_last;    // of the blocks along k
   const float* x_scale;      // [rows] f32; int8 only, as the next two
   const float* w_scale;      // [32] f32
   const std::int32_t* sums;  // [32] the weights' sums along k: takes out the offset of unsigned activations
   const float* bias;         // [columns] or null
   Activation act;
   Rounding rounding;
-  float* y;  // [rows, columns], row stride ldy; between blocks it carries the sums, s32 bits of an int8 product
+  float* y;  // [rows, columns], row stride ldy
   std::int64_t ldy;
   float* residual;  // [rows, columns], row stride residual_stride, or null
   std::int64_t residual_stride;
@@ -79,7 +86,7 @@ struct PackedKernels {
   void (*multiply_window)(const WindowTile& tile);
   void (*finish)(const PackedFinish& finish);       // of f32 sums
   void (*finish_int8)(const PackedFinish& finish);  // of s32 sums
-  const Int4Kernels* int4;                          // the inner loops of Product::int4
+  void (*widen_int4)(const Int4Block& block);
 };
 
 // The best table for this processor. Environment PREMOTOR_ISA = baseline | avx2 | avx512 | avx512_dot forces a lower

@@ -19,11 +19,20 @@ namespace {
 
 std::int64_t activation_bytes(std::int64_t m, std::int64_t row_bytes) { return ceil_div(m * row_bytes, 64) * 64; }
 
+// What multiplies: 4-bit weights are bf16 by then.
+std::size_t multiplied_as(Product product) {
+  return static_cast<std::size_t>(product == Product::int4 ? Product::bf16_dot : product);
+}
+
+std::int64_t units_of(Product product, std::int64_t k) {
+  return packed_units(product == Product::int4 ? PackedPrecision::bf16 : packed_precision(product), k);
+}
+
 // Of one row of activations, padded to whole blocks where they have a pitch.
 std::int64_t activation_row_bytes(const PackedKernels& kernels, Product product, std::int64_t k) {
-  std::int64_t units = packed_units(packed_precision(product), k);
+  std::int64_t units = units_of(product, k);
   if (kernels.pitch_units > 0) units = ceil_div(units, kPackedBlock) * kernels.pitch_units;
-  return units * kernels.unit_bytes[static_cast<std::size_t>(product)];
+  return units * kernels.unit_bytes[multiplied_as(product)];
 }
 
 // One product with what its tasks need.
@@ -37,51 +46,74 @@ struct Job {
   Job(const PackedKernels& table, const PackedProduct& given)
       : kernels(table),
         args(given),
-        product(static_cast<std::size_t>(given.product)),
+        product(multiplied_as(given.product)),
         tiles(given.m, table.rows),
-        units(packed_units(given.w.precision, given.w.k)),
+        units(units_of(given.product, given.w.k)),
         unit_bytes(table.unit_bytes[product]),
         row_bytes(activation_row_bytes(table, given.product, given.w.k)) {}
 
-  [[nodiscard]] const char* activations() const { return static_cast<const char*>(args.converted); }
-  [[nodiscard]] const float* x_scales() const;
-  [[nodiscard]] const char* weights(std::int64_t panel, std::int64_t unit) const {
-    return static_cast<const char*>(args.w.data) + (panel * units + unit) * kPanelColumns * 4;
-  }
-  void run_tile(std::int64_t panel, std::int64_t tile, std::int64_t first_unit, std::int64_t count, const char* ahead,
-                std::int64_t ahead_step) const;
   void run_panels(std::int64_t tile_begin, std::int64_t tile_end, std::int64_t panel_begin,
                   std::int64_t panel_end) const;
+
+ private:
+  // Units of one panel.
+  struct Block {
+    std::int64_t panel, unit, count;
+  };
+  // The sums of one panel and all tiles of a task on their way along k.
+  struct Sums {
+    alignas(64) float of_tile[kTaskTiles][kTileRowsMost * kPanelColumns];
+  };
+
+  [[nodiscard]] const char* activations() const { return static_cast<const char*>(args.converted); }
+  [[nodiscard]] const float* x_scales() const {
+    return reinterpret_cast<const float*>(activations() + activation_bytes(args.m, row_bytes));
+  }
+  [[nodiscard]] const char* weights(std::int64_t panel, std::int64_t unit) const;
+  [[nodiscard]] std::int64_t weight_bytes(std::int64_t count) const;
+  void multiply(std::int64_t tile, const Block& block, const void* w, const char* ahead, std::int64_t ahead_step,
+                bool is_carried, float* sum) const;
+  void copy_sums(std::int64_t tile, std::int64_t panel, float* sum, bool is_taken) const;
+  void finish(std::int64_t tile, std::int64_t panel, const float* sum) const;
 };
 
-const float* Job::x_scales() const {
-  return reinterpret_cast<const float*>(activations() + activation_bytes(args.m, row_bytes));
+// Where a unit of a panel lies; of 4-bit weights the scales of the group that begins there.
+const char* Job::weights(std::int64_t panel, std::int64_t unit) const {
+  const char* data = static_cast<const char*>(args.w.data);
+  if (args.product != Product::int4) return data + (panel * units + unit) * kPanelColumns * 4;
+  return data + panel * int4_panel_bytes(args.w.k, args.w.group) +
+         unit * 2 / args.w.group * int4_group_bytes(args.w.group);
 }
 
-void Job::run_tile(std::int64_t panel, std::int64_t tile, std::int64_t first_unit, std::int64_t count,
-                   const char* ahead, std::int64_t ahead_step) const {
-  constexpr std::int64_t kRowsMost = 16;
-  alignas(64) float sum[kRowsMost * kPanelColumns];
-  const std::int64_t row = tiles.begin(tile), rows = tiles.rows(tile), column = panel * kPanelColumns;
-  assert(rows <= kRowsMost);
-  const std::int64_t block = kernels.pitch_units > 0 ? first_unit / kPackedBlock * kernels.pitch_units : first_unit;
-  const char* x = activations() + row * row_bytes + block * rows * unit_bytes;
-  // Where the sums go: read and written behind the product, which leaves the time to fetch it.
-  float* y = args.y + row * args.ldy + column;
-  for (std::int64_t r = 0; r < rows; ++r) {
-    __builtin_prefetch(y + r * args.ldy, 1);
-    __builtin_prefetch(y + r * args.ldy + 16, 1);
-  }
-  kernels.multiply[product]({x, rows, weights(panel, first_unit), count, sum, ahead, ahead_step});
+std::int64_t Job::weight_bytes(std::int64_t count) const {
+  if (args.product != Product::int4) return count * kPanelColumns * 4;
+  return int4_panel_bytes(count * 2, args.w.group);
+}
 
-  PackedFinish finish = packed_finish(args, row, rows, column, sum);
-  finish.is_first = first_unit == 0;
-  finish.is_last = first_unit + count == units;
-  if (args.product != Product::int8) return kernels.finish(finish);
-  finish.x_scale = x_scales() + row;
-  finish.w_scale = packed_scales(args.w) + column;
-  finish.sums = packed_sums(args.w) + column;
-  kernels.finish_int8(finish);
+void Job::multiply(std::int64_t tile, const Block& block, const void* w, const char* ahead, std::int64_t ahead_step,
+                   bool is_carried, float* sum) const {
+  const std::int64_t row = tiles.begin(tile), rows = tiles.rows(tile);
+  const std::int64_t at = kernels.pitch_units > 0 ? block.unit / kPackedBlock * kernels.pitch_units : block.unit;
+  const char* x = activations() + row * row_bytes + at * rows * unit_bytes;
+  kernels.multiply[product]({x, rows, w, block.count, sum, is_carried, ahead, ahead_step});
+}
+
+// Between two stretches of k a panel's sums wait in y.
+void Job::copy_sums(std::int64_t tile, std::int64_t panel, float* sum, bool is_taken) const {
+  const std::int64_t column = panel * kPanelColumns, columns = std::min(kPanelColumns, args.w.n - column);
+  float* y = args.y + tiles.begin(tile) * args.ldy + column;
+  for (std::int64_t r = 0; r < tiles.rows(tile); ++r, y += args.ldy, sum += kPanelColumns)
+    std::memcpy(is_taken ? sum : y, is_taken ? y : sum, static_cast<std::size_t>(columns) * 4);
+}
+
+void Job::finish(std::int64_t tile, std::int64_t panel, const float* sum) const {
+  const std::int64_t row = tiles.begin(tile), column = panel * kPanelColumns;
+  PackedFinish what = packed_finish(args, row, tiles.rows(tile), column, sum);
+  if (args.product != Product::int8) return kernels.finish(what);
+  what.x_scale = x_scales() + row;
+  what.w_scale = packed_scales(args.w) + column;
+  what.sums = packed_sums(args.w) + column;
+  kernels.finish_int8(what);
 }
 
 // Panels pass over a stretch of k whose activations stay in the second-level cache; inside it, a block of one panel
@@ -89,20 +121,37 @@ void Job::run_tile(std::int64_t panel, std::int64_t tile, std::int64_t first_uni
 // are read front to back.
 void Job::run_panels(std::int64_t tile_begin, std::int64_t tile_end, std::int64_t panel_begin,
                      std::int64_t panel_end) const {
+  alignas(64) char widened[kPackedBlock * kPanelColumns * 4];
+  Sums sums;
+  assert(kernels.rows <= kTileRowsMost && tile_end - tile_begin <= kTaskTiles);
   const std::int64_t rows = tiles.begin(tile_end - 1) + tiles.rows(tile_end - 1) - tiles.begin(tile_begin);
   const std::int64_t fitting = kActivationBytes / (rows * unit_bytes) / kPackedBlock * kPackedBlock;
-  const std::int64_t stretch = std::max(fitting, kPackedBlock);
+  const std::int64_t stretch = std::max(fitting, kPackedBlock), passing = tile_end - tile_begin;
   for (std::int64_t begin = 0; begin < units; begin += stretch) {
     const std::int64_t end = std::min(begin + stretch, units);
     for (std::int64_t panel = panel_begin; panel < panel_end; ++panel)
       for (std::int64_t unit = begin; unit < end; unit += kPackedBlock) {
-        const std::int64_t count = std::min(kPackedBlock, end - unit);
+        const Block block{panel, unit, std::min(kPackedBlock, end - unit)};
+        const bool is_end = unit + block.count == end;
+        const char* w = weights(panel, unit);
+        if (args.product == Product::int4) {
+          kernels.widen_int4({w, ceil_div(block.count, 4), args.w.group / kInt4Unit, widened});
+          w = widened;
+        }
         // While the tiles pass over this block, each fetches its share of the next one.
-        const char* next = unit + count < end ? weights(panel, unit + count) : weights(panel + 1, begin);
-        if (unit + count == end && panel + 1 == panel_end) next = weights(panel_begin, end < units ? end : 0);
-        const std::int64_t passing = tile_end - tile_begin, step = ceil_div(kPanelColumns * 4, passing);
-        for (std::int64_t tile = tile_begin; tile < tile_end; ++tile)
-          run_tile(panel, tile, unit, count, next + (tile - tile_begin) * step * count, step);
+        const char* next = is_end ? weights(panel + 1, begin) : weights(panel, unit + block.count);
+        if (is_end && panel + 1 == panel_end) next = weights(panel_begin, end < units ? end : 0);
+        const std::int64_t step = ceil_div(weight_bytes(block.count), passing * block.count);
+        for (std::int64_t tile = tile_begin; tile < tile_end; ++tile) {
+          float* sum = sums.of_tile[tile - tile_begin];
+          if (unit == begin && begin > 0) copy_sums(tile, panel, sum, true);
+          multiply(tile, block, w, next + (tile - tile_begin) * step * block.count, step, unit > 0, sum);
+          if (!is_end) continue;
+          if (end == units)
+            finish(tile, panel, sum);
+          else
+            copy_sums(tile, panel, sum, false);
+        }
       }
   }
 }
@@ -138,7 +187,6 @@ PackedRows packed_rows(const float* x, std::int64_t ldx, std::int64_t row, std::
 }
 
 std::int64_t packed_scratch_bytes(const PackedKernels& kernels, Product product, std::int64_t m, std::int64_t k) {
-  if (product == Product::int4) return int4_scratch_bytes(kernels, m, k);
   const std::int64_t scales = product == Product::int8 ? ceil_div(m * 4, 64) * 64 : 0;
   return activation_bytes(m, activation_row_bytes(kernels, product, k)) + scales;
 }
@@ -147,8 +195,7 @@ void packed_convert(ThreadPool& pool, const PackedKernels& kernels, Product prod
                     std::int64_t k, std::int64_t ldx, void* converted, const PackedNorm* norm) {
   assert(m >= 1 && k >= 1 && ldx >= k);
   assert(product != Product::int8 || k <= kPackedDepthMax);
-  if (product == Product::int4) return int4_convert(pool, kernels, x, m, k, ldx, converted, norm);
-  const auto at = static_cast<std::size_t>(product);
+  const std::size_t at = multiplied_as(product);
   const std::int64_t row_bytes = activation_row_bytes(kernels, product, k);
   const RowTiles tiles(m, kernels.rows);
   char* to = static_cast<char*>(converted);
@@ -166,7 +213,6 @@ void packed_convert(ThreadPool& pool, const PackedKernels& kernels, Product prod
 void packed_multiply(ThreadPool& pool, const PackedKernels& kernels, const PackedProduct& args) {
   assert(args.m >= 1 && args.w.n >= 1 && args.w.k >= 1 && args.ldy >= args.w.n);
   assert(args.w.precision == packed_precision(args.product));
-  if (args.product == Product::int4) return int4_multiply(pool, kernels, args);
   const Job job(kernels, args);
   const std::int64_t panels = packed_panels(args.w.n), chunks = ceil_div(job.tiles.count, kTaskTiles);
   const std::int64_t grain = args.m * args.w.n * args.w.k < kSerialMultiplies ? panels * chunks : 1;

@@ -18,6 +18,16 @@ typedef unsigned char Byte;
   __builtin_memcpy(&v, p, sizeof v);
   return v;
 }
+// A block's sum, onto what lies there when it is carried.
+template <typename Sum>
+inline void put_sum(Byte* to, Sum sum, bool is_carried) {
+  if (is_carried) {
+    Sum before;
+    __builtin_memcpy(&before, to, sizeof before);
+    sum = before + sum;
+  }
+  __builtin_memcpy(to, &sum, sizeof sum);
+}
 inline F as_floats(I v) {
   F f;
   __builtin_memcpy(&f, &v, sizeof f);

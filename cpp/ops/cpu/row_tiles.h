@@ -8,6 +8,7 @@ namespace premotor::ops {
 
 // Rows of one task, in tiles: their activations of one block of k stay in a second-level cache while panels pass.
 constexpr std::int64_t kTaskTiles = 20;
+constexpr std::int64_t kTileRowsMost = 16;  // of every table
 constexpr std::int64_t kActivationBytes = 800 * 1024;
 // Below this much work a thread takes longer to wake than to do its share.
 constexpr std::int64_t kSerialMultiplies = 1 << 19;

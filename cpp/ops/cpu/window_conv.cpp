@@ -71,7 +71,6 @@ struct Windows {
         finish.sum = sum;
         finish.rows = count;
         finish.columns = columns;
-        finish.is_first = finish.is_last = true;
         finish.bias = args.bias == nullptr ? nullptr : args.bias + column;
         finish.rounding = rounding;
         finish.y = y + first * w.n + column;
