@@ -59,10 +59,15 @@ void convert(const float* q, std::int64_t ldq, std::int64_t rows, std::int64_t h
       continue;
     }
     for (std::int64_t c = 0; c < head_dim; c += W) {
-      float lanes[W] = {};
-      const std::int64_t count = head_dim - c < W ? head_dim - c : W;
-      for (std::int64_t i = 0; i < count; ++i) lanes[i] = from[c + i];
-      const U high = (U)as_units(round_vector(load(lanes))) >> 16;
+      F values;
+      if (c + W <= head_dim) {
+        values = load(from + c);
+      } else {
+        float lanes[W] = {};
+        for (std::int64_t i = c; i < head_dim; ++i) lanes[i - c] = from[i];
+        values = load(lanes);
+      }
+      const U high = (U)as_units(round_vector(values)) >> 16;
       const H half = __builtin_convertvector(high, H);
       __builtin_memcpy(row + c * 2, &half, sizeof half);
     }

@@ -410,7 +410,10 @@ void cached_attention(ThreadPool& pool, const AttentionKernels& kernels, const O
   assert(job.panel_count >= 1);
   job.stretches = stretches_of(args, job.panel_count);
   job.partial = reinterpret_cast<float*>(static_cast<char*>(scratch) + list_bytes(args.kv));
-  pool.parallel_for(args.heads * job.blocks * job.stretches, 1, [&](std::int64_t begin, std::int64_t end) {
+  const std::int64_t tasks = args.heads * job.blocks * job.stretches;
+  const std::int64_t multiplies =
+      2 * args.heads * args.rows * job.panel_count * kKvPanel * args.head_dim / job.layout.unit();
+  pool.parallel_for(tasks, multiplies < kSerialMultiplies ? tasks : 1, [&](std::int64_t begin, std::int64_t end) {
     Chunk chunk;
     for (std::int64_t task = begin; task < end; ++task) run_task(job, task, &chunk);
   });
