@@ -8,7 +8,10 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
 #include <string_view>
+
+#include "ops/tactic.h"
 
 namespace premotor {
 class ThreadPool;
@@ -99,6 +102,9 @@ class Ops {
     std::uint32_t layout = 0;  // version of the bytes' layout
     std::int64_t bytes = 0;    // a multiple of 64
     std::int64_t group = 0;    // values along k that share a scale; 0: the product has no groups
+    // Hints for adopt, which copies them: how to cut the products with so many rows, ascending, each once. Rows that
+    // are not among them are cut by the backend's rule.
+    std::span<const Tactic> tactics = {};
   };
   // The form that prepare would give the weight, of which only dtype, rows and cols count. False: it would leave it.
   virtual bool prepared_form(const Matrix& w, Rounding rounding, WeightFormat format, PreparedForm* form) const = 0;

@@ -6,11 +6,13 @@
 #include <cstring>
 #include <iterator>
 
+#include "base/processor.h"
 #include "ops/cpu/attention.h"
 #include "ops/cpu/cached_attention.h"
 #include "ops/cpu/conv.h"
 #include "ops/cpu/int4.h"
 #include "ops/cpu/packed_linear.h"
+#include "ops/cpu/row_tiles.h"
 #include "ops/cpu/window_conv.h"
 #include "ops/kv_layout.h"
 
@@ -63,7 +65,14 @@ CpuOps::~CpuOps() = default;
 struct CpuOps::Prepared {
   PackedMatrix matrix;
   Product product;
+  std::vector<Tactic> tactics;  // ascending rows
   BigMemory memory;
+
+  [[nodiscard]] Tactic tactic_for(std::int64_t rows) const {
+    const auto at = std::lower_bound(tactics.begin(), tactics.end(), rows,
+                                     [](const Tactic& tactic, std::int64_t wanted) { return tactic.rows < wanted; });
+    return at == tactics.end() || at->rows != rows ? Tactic{} : *at;
+  }
 };
 
 namespace {
@@ -130,7 +139,8 @@ bool CpuOps::adopt(Matrix* w, const PreparedForm& form, const void* bytes) {
   PackedMatrix matrix;
   if (!described(*w, form, &product, &matrix)) return false;
   matrix.data = bytes;
-  prepared_.push_back(std::make_unique<Prepared>(Prepared{matrix, product, nullptr}));
+  prepared_.push_back(
+      std::make_unique<Prepared>(Prepared{matrix, product, {form.tactics.begin(), form.tactics.end()}, nullptr}));
   w->prepared = prepared_.back().get();
   return true;
 }
@@ -148,11 +158,32 @@ std::int64_t CpuOps::prepare(Matrix* w, Rounding rounding, WeightFormat format) 
   return form.bytes;
 }
 
+std::string CpuOps::processor() const { return processor_name() + ", " + packed_kernels_.name; }
+
+Tactic CpuOps::tactic_for(const Matrix& w, std::int64_t rows) const {
+  assert(w.prepared != nullptr);
+  return static_cast<const Prepared*>(w.prepared)->tactic_for(rows);
+}
+
+std::vector<Tactic> CpuOps::tactics_to_try(const Matrix& w, std::int64_t rows) const {
+  assert(w.prepared != nullptr);
+  const Product product = static_cast<const Prepared*>(w.prepared)->product;
+  const std::int64_t tiles = RowTiles(rows, packed_kernels_.rows).count;
+  std::vector<Tactic> tactics = {{rows}};
+  for (const std::int64_t task_tiles : kTaskTileChoices)
+    if (task_tiles < std::min(tiles, kTaskTiles)) tactics.push_back({rows, Split::rule, task_tiles});
+  if (pool_.threads() == 1) return tactics;
+  const bool is_alone = packed_alone_by_rule(product, rows, w.rows, w.cols);
+  tactics.push_back({rows, is_alone ? Split::shared : Split::alone, kTaskTiles});
+  return tactics;
+}
+
 void CpuOps::packed(const Prepared& w, const float* x, std::int64_t m, std::int64_t ldx, PackedProduct args,
                     const PackedNorm* norm) {
   args.product = w.product;
   args.m = m;
   args.w = w.matrix;
+  args.tactic = w.tactic_for(m);
   packed_linear(pool_, packed_kernels_, x, ldx,
                 scratch(packed_scratch_bytes(packed_kernels_, w.product, m, w.matrix.k)), args, norm);
 }

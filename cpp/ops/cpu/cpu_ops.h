@@ -3,6 +3,7 @@
 #pragma once
 
 #include <memory>
+#include <string>
 #include <vector>
 
 #include "base/big_memory.h"
@@ -23,6 +24,12 @@ class CpuOps final : public Ops {
 
   [[nodiscard]] const char* name() const override { return kernels_.name; }
   [[nodiscard]] ThreadPool& pool() override { return pool_; }
+  // What tactics depend on beside the number of threads: the processor, and the instructions that packed products use.
+  [[nodiscard]] std::string processor() const;
+  // How a product with so many rows is cut: as adopt was told, or by the rule.
+  [[nodiscard]] Tactic tactic_for(const Matrix& w, std::int64_t rows) const;
+  // Ways to cut the product of a prepared weight with so many rows that are not the same; the rule is the first.
+  [[nodiscard]] std::vector<Tactic> tactics_to_try(const Matrix& w, std::int64_t rows) const;
 
   std::int64_t prepare(Matrix* w, Rounding rounding, WeightFormat format = WeightFormat::stored) override;
   bool prepared_form(const Matrix& w, Rounding rounding, WeightFormat format, PreparedForm* form) const override;

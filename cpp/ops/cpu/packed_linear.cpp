@@ -192,7 +192,7 @@ std::int64_t packed_scratch_bytes(const PackedKernels& kernels, Product product,
 }
 
 void packed_convert(ThreadPool& pool, const PackedKernels& kernels, Product product, const float* x, std::int64_t m,
-                    std::int64_t k, std::int64_t ldx, void* converted, const PackedNorm* norm) {
+                    std::int64_t k, std::int64_t ldx, void* converted, const PackedNorm* norm, bool is_alone) {
   assert(m >= 1 && k >= 1 && ldx >= k);
   assert(product != Product::int8 || k <= kPackedDepthMax);
   const std::size_t at = multiplied_as(product);
@@ -200,7 +200,7 @@ void packed_convert(ThreadPool& pool, const PackedKernels& kernels, Product prod
   const RowTiles tiles(m, kernels.rows);
   char* to = static_cast<char*>(converted);
   float* scales = reinterpret_cast<float*>(to + activation_bytes(m, row_bytes));
-  const std::int64_t grain = m * k < kSerialValues ? tiles.count : 1;
+  const std::int64_t grain = is_alone || m * k < kSerialValues ? tiles.count : 1;
   pool.parallel_for(tiles.count, grain, [&](std::int64_t begin, std::int64_t end) {
     for (std::int64_t tile = begin; tile < end; ++tile) {
       const std::int64_t row = tiles.begin(tile), rows = tiles.rows(tile);
@@ -210,21 +210,29 @@ void packed_convert(ThreadPool& pool, const PackedKernels& kernels, Product prod
   });
 }
 
+bool packed_alone_by_rule(Product product, std::int64_t m, std::int64_t n, std::int64_t k) {
+  return m * n * units_of(product, k) < kSerialMultiplies;
+}
+
 void packed_multiply(ThreadPool& pool, const PackedKernels& kernels, const PackedProduct& args) {
   assert(args.m >= 1 && args.w.n >= 1 && args.w.k >= 1 && args.ldy >= args.w.n);
   assert(args.w.precision == packed_precision(args.product));
   const Job job(kernels, args);
-  const std::int64_t panels = packed_panels(args.w.n), chunks = ceil_div(job.tiles.count, kTaskTiles);
-  const std::int64_t multiplies = args.m * args.w.n * job.units;
-  const std::int64_t grain = multiplies < kSerialMultiplies ? panels * chunks : 1;
+  const std::int64_t task_tiles = args.tactic.task_tiles;
+  const std::int64_t panels = packed_panels(args.w.n), chunks = ceil_div(job.tiles.count, task_tiles);
+  const Split split = args.tactic.split;
+  const bool is_alone =
+      split == Split::rule ? packed_alone_by_rule(args.product, args.m, args.w.n, args.w.k) : split == Split::alone;
+  const std::int64_t grain = is_alone ? panels * chunks : 1;
   pool.parallel_for(panels * chunks, grain, [&](std::int64_t begin, std::int64_t end) {
-    run_tasks(job.tiles, panels, begin, end, [&](auto... range) { job.run_panels(range...); });
+    run_tasks(job.tiles, task_tiles, panels, begin, end, [&](auto... range) { job.run_panels(range...); });
   });
 }
 
 void packed_linear(ThreadPool& pool, const PackedKernels& kernels, const float* x, std::int64_t ldx, void* scratch,
                    PackedProduct args, const PackedNorm* norm) {
-  packed_convert(pool, kernels, args.product, x, args.m, args.w.k, ldx, scratch, norm);
+  packed_convert(pool, kernels, args.product, x, args.m, args.w.k, ldx, scratch, norm,
+                 args.tactic.split == Split::alone);
   args.converted = scratch;
   packed_multiply(pool, kernels, args);
 }

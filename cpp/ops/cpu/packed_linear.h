@@ -22,9 +22,10 @@ struct PackedNorm {
 };
 
 // Converts x [m, k] (f32, row stride ldx in elements), normed first when asked, for any number of products with
-// matrices of the same k. `converted`: packed_scratch_bytes(...) bytes, 64-byte aligned.
+// matrices of the same k. `converted`: packed_scratch_bytes(...) bytes, 64-byte aligned. is_alone: on this thread.
 void packed_convert(ThreadPool& pool, const PackedKernels& kernels, Product product, const float* x, std::int64_t m,
-                    std::int64_t k, std::int64_t ldx, void* converted, const PackedNorm* norm = nullptr);
+                    std::int64_t k, std::int64_t ldx, void* converted, const PackedNorm* norm = nullptr,
+                    bool is_alone = false);
 
 struct PackedProduct {
   Product product = Product::f32;
@@ -42,7 +43,11 @@ struct PackedProduct {
   const float* gate = nullptr;  // [*, n], row stride gate_stride; null: 1
   std::int64_t gate_stride = 0;
   const std::int32_t* row_map = nullptr;  // [m] -> row of gate; null: all use row 0
+  Tactic tactic;                          // its rows do not count
 };
+
+// Whether the calling thread does a product without the others, by the rule.
+[[nodiscard]] bool packed_alone_by_rule(Product product, std::int64_t m, std::int64_t n, std::int64_t k);
 
 // What every product's tiles share. The epilogue of a tile but for is_first and is_last (and int8's scales), and rows
 // to convert, normed first when asked.

@@ -4,10 +4,10 @@
 #include <algorithm>
 #include <cstdint>
 
+#include "ops/tactic.h"
+
 namespace premotor::ops {
 
-// Rows of one task, in tiles: their activations of one block of k stay in a second-level cache while panels pass.
-constexpr std::int64_t kTaskTiles = 20;
 constexpr std::int64_t kTileRowsMost = 16;  // of every table
 constexpr std::int64_t kActivationBytes = 800 * 1024;
 // Below this much work a thread takes longer to join than to do its share: a few microseconds, in multiplications of
@@ -27,13 +27,14 @@ struct RowTiles {
   [[nodiscard]] std::int64_t rows(std::int64_t tile) const { return least + (tile < taller ? 1 : 0); }
 };
 
-// Calls run(tile_begin, tile_end, panel_begin, panel_end) for the tasks begin .. end of panels x chunks of tiles.
+// Calls run(tile_begin, tile_end, panel_begin, panel_end) for the tasks begin .. end of panels x chunks of task_tiles.
 template <typename Run>
-void run_tasks(const RowTiles& tiles, std::int64_t panels, std::int64_t begin, std::int64_t end, const Run& run) {
+void run_tasks(const RowTiles& tiles, std::int64_t task_tiles, std::int64_t panels, std::int64_t begin,
+               std::int64_t end, const Run& run) {
   while (begin < end) {
     const std::int64_t chunk = begin / panels, panel = begin % panels;
     const std::int64_t panel_end = std::min(panels, panel + end - begin);
-    run(chunk * kTaskTiles, std::min((chunk + 1) * kTaskTiles, tiles.count), panel, panel_end);
+    run(chunk * task_tiles, std::min((chunk + 1) * task_tiles, tiles.count), panel, panel_end);
     begin += panel_end - panel;
   }
 }
