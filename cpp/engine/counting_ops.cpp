@@ -16,10 +16,10 @@ double product(std::int64_t a, std::int64_t b, std::int64_t c = 1) {
   return static_cast<double>(a) * static_cast<double>(b) * static_cast<double>(c);
 }
 
-// "blocks.12.attn1" -> "blocks.*.attn1"
+// "blocks.12.attn1" -> "blocks.*.attn1". The autoencoder's blocks differ and keep their numbers.
 std::string without_layer(std::string name) {
   const std::size_t at = name.find("blocks.");
-  if (at == std::string::npos) return name;
+  if (at != 0 && !name.starts_with("action_blocks.")) return name;
   const std::size_t first = at + 7, last = name.find('.', first);
   return last == std::string::npos ? name : name.replace(first, last - first, "*");
 }

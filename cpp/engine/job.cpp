@@ -21,6 +21,11 @@ LatentSize latent_size(const JobConfig& job, const JobGeometry& geometry) {
   return {height, width * job.cameras};
 }
 
+std::vector<CameraGroup> camera_groups(const JobConfig& job) {
+  if (!job.tshape) return {{"streaming_vae", 0, job.cameras, job.height, job.width}};
+  return {{"streaming_vae", 0, 1, job.height, job.width}, {"streaming_vae_half", 1, 2, job.height / 2, job.width / 2}};
+}
+
 Status check_job(const JobConfig& job, const JobGeometry& geometry) {
   const std::int64_t action_dim = geometry.action_dim;
   if (job.used_channels.empty()) return invalid("used_action_channel_ids is empty.");

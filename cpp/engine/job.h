@@ -48,6 +48,13 @@ struct LatentSize {
 };
 LatentSize latent_size(const JobConfig& job, const JobGeometry& geometry);
 
+// Cameras that share the size of their pictures, and a name in traces.
+struct CameraGroup {
+  std::string trace_name;
+  std::int64_t first = 0, count = 0, height = 0, width = 0;
+};
+std::vector<CameraGroup> camera_groups(const JobConfig& job);
+
 // Errors: JOB_INVALID.
 Status check_job(const JobConfig& job, const JobGeometry& geometry);
 

@@ -7,6 +7,7 @@
 
 #include "engine/kv_cache.h"
 #include "engine/transformer.h"
+#include "engine/vae.h"
 
 namespace premotor::engine {
 
@@ -163,7 +164,8 @@ std::string shown(const PassOutline& pass) {
          ",\"guidanceRows\":" + std::to_string(pass.guidance_rows) +
          ",\"videoTokens\":" + std::to_string(pass.video_tokens) +
          ",\"actionTokens\":" + std::to_string(pass.action_tokens) + ",\"entries\":" + std::to_string(pass.entries) +
-         ",\"groups\":" + list<StepGroup>(pass.groups, shown) + "}";
+         ",\"pictures\":" + std::to_string(pass.pictures) + ",\"height\":" + std::to_string(pass.height) +
+         ",\"width\":" + std::to_string(pass.width) + ",\"groups\":" + list<StepGroup>(pass.groups, shown) + "}";
 }
 
 }  // namespace
@@ -211,6 +213,33 @@ Status outline_passes(const PlanFile& plan, const std::string& checkpoint, Weigh
   const std::int64_t tokens_per_frame = (latent.height / config.patch_h) * (latent.width / config.patch_w);
   const ops::Dtype cached = precision == WeightPrecision::f32 ? ops::Dtype::f32 : ops::Dtype::bf16;
   return Outliner(*transformer, ops, job, tokens_per_frame, cached).run(out);
+}
+
+Status outline_encoding(const PlanFile& plan, const std::string& checkpoint, WeightPrecision precision,
+                        const JobConfig& job, std::vector<PassOutline>* out) {
+  // There a prediction goes on from what it imagined.
+  if (job.i2va) return Status::good();
+  CountingOps ops(plan.contents());
+  const ops::Rounding rounding = job.deployed_bf16 ? ops::Rounding::bf16 : ops::Rounding::none;
+  std::unique_ptr<Vae> vae;
+  PREMOTOR_TRY(Vae::open(checkpoint + "/vae", precision, rounding, ops, &vae, {&plan, nullptr}));
+  for (const CameraGroup& group : camera_groups(job)) {
+    PassOutline outline;
+    outline.name = group.first == 0 ? "encode" : "encode (half size)";
+    outline.per_chunk = group.count;
+    outline.pictures = job.frame_chunk_size * vae->config().scale_factor_temporal;
+    outline.height = group.height;
+    outline.width = group.width;
+    const std::vector<float> pixels(static_cast<std::size_t>(outline.pictures * group.height * group.width * 3));
+    VaeStreamState stream;
+    std::vector<float> moments;
+    PREMOTOR_TRY(vae->encode(pixels.data(), 1, group.height, group.width, &stream, &moments));
+    ops.take();  // an episode's first picture
+    PREMOTOR_TRY(vae->encode(pixels.data(), outline.pictures, group.height, group.width, &stream, &moments));
+    outline.groups = folded(ops.take());
+    out->push_back(std::move(outline));
+  }
+  return Status::good();
 }
 
 std::string outline_json(const std::vector<PassOutline>& passes) { return list<PassOutline>(passes, shown); }

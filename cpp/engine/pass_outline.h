@@ -28,6 +28,7 @@ struct PassOutline {
   std::int64_t guidance_rows = 0, video_tokens = 0, action_tokens = 0;
   std::int64_t entries = 0;  // of the KV cache that are attended to: it is full
   std::vector<StepGroup> groups;
+  std::int64_t pictures = 0, height = 0, width = 0;  // of one camera, where it encodes any
 };
 
 // Steps in order -> groups: the longest stretch that repeats itself is folded.
@@ -37,6 +38,12 @@ std::vector<StepGroup> folded(std::vector<PassStep> steps);
 // files. Errors: those of Transformer::open, JOB_INVALID.
 Status outline_passes(const PlanFile& plan, const std::string& checkpoint, WeightPrecision precision,
                       const JobConfig& job, std::vector<PassOutline>* out);
+
+// Encoding the pictures of a chunk, which its commit does: a pass of the autoencoder for each size of pictures, once
+// for every camera of that size. Loops that are no operation (averages of shortcuts) are not counted. Errors: those of
+// Vae::open and Vae::encode.
+Status outline_encoding(const PlanFile& plan, const std::string& checkpoint, WeightPrecision precision,
+                        const JobConfig& job, std::vector<PassOutline>* out);
 
 // JSON: an array of passes.
 std::string outline_json(const std::vector<PassOutline>& passes);

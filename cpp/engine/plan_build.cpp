@@ -11,6 +11,7 @@
 #include "engine/plan_arithmetic.h"
 #include "engine/plan_file.h"
 #include "engine/plan_identity.h"
+#include "engine/plan_tuning.h"
 #include "engine/schedule.h"
 #include "ops/cpu/cpu_ops.h"
 
@@ -68,13 +69,27 @@ Status write_weights(const PlanBuildOptions& options, ops::Ops& ops, PlanWriter*
   return Status::good();
 }
 
-Status write_tables(const PlanBuildOptions& options, ops::Ops& ops, PlanWriter* writer) {
+Status write_tuning(const PlanBuildOptions& options, const PlanFile& plan, const std::vector<PassOutline>& passes,
+                    ops::CpuOps& ops, PlanWriter* writer) {
+  PlanTuningOptions tuning;
+  tuning.tunings = options.tunings;
+  tuning.measures = options.tune;
+  tuning.progress = [&](std::int64_t done, std::int64_t total) {
+    if (options.progress) options.progress("tune", done, total);
+    return is_cancelled(options) ? stopped() : Status::good();
+  };
+  return tune_products(plan, passes, ops, tuning, &writer->contents().tuning);
+}
+
+Status write_tables(const PlanBuildOptions& options, ops::CpuOps& ops, PlanWriter* writer) {
   const JobConfig& job = options.session.job;
   std::unique_ptr<PlanFile> plan;
   PREMOTOR_TRY(PlanFile::open(writer->partial_path(), &plan));
   std::vector<PassOutline> passes;
   PREMOTOR_TRY(outline_passes(*plan, options.session.checkpoint, options.session.precision, job, &passes));
+  PREMOTOR_TRY(outline_encoding(*plan, options.session.checkpoint, options.session.precision, job, &passes));
   writer->contents().passes = outline_json(passes);
+  PREMOTOR_TRY(write_tuning(options, *plan, passes, ops, writer));
   std::unique_ptr<Transformer> transformer;
   PREMOTOR_TRY(Transformer::open(options.session.checkpoint + "/transformer", options.session.precision,
                                  rounding_of(job), ops, &transformer, {plan.get(), nullptr}));
@@ -107,7 +122,8 @@ Status build_plan(const PlanBuildOptions& options, PlanBuildResult* out) {
   PlanWriter writer;
   PlanContents& contents = writer.contents();
   PREMOTOR_TRY(read_sources(session.checkpoint, &contents.sources));
-  ops::CpuOps ops(session.threads);
+  // As many threads as a session would have.
+  ops::CpuOps ops(std::min(session.threads, ThreadPool::usable_cores()));
   contents.facts = {options.tool,
                     "cpu",
                     arithmetic_of(ops),

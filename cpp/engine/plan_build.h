@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "base/status.h"
+#include "engine/plan_format.h"
 #include "engine/session.h"
 
 namespace premotor::engine {
@@ -19,7 +20,10 @@ struct PlanBuildOptions {
   std::string checkpoint_hash;  // the supervisor's
   // Denoising steps beside the job's whose timesteps are worth a table: those of a ladder.
   std::vector<std::int64_t> video_steps, action_steps;
-  ProgressCallback progress;  // ("pack", weights done, weights), ("tables", timesteps done, timesteps)
+  bool tune = true;                 // measure how products are best cut with so many threads, on this machine
+  std::vector<PlanTuning> tunings;  // what was found before: taken as it is, for this processor and as many threads
+  // ("pack", weights done, weights), ("tables", timesteps done, timesteps), ("tune", products done, products)
+  ProgressCallback progress;
   const std::atomic<bool>* cancel = nullptr;
 };
 

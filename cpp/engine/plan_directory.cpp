@@ -2,6 +2,7 @@
 // nothing in it. See plan_format.h.
 #include <algorithm>
 #include <cstdio>
+#include <tuple>
 #include <utility>
 
 #include "base/json.h"
@@ -82,6 +83,25 @@ std::string shown(const PlanConditioning& one) {
   Object o;
   o.number("modality", one.modality).number("timestep_bits", one.timestep_bits).number("width", one.width);
   return o.number("at", one.at).number("bytes", one.bytes).str();
+}
+
+std::string shown(const ops::Tactic& tactic) {
+  Object o;
+  o.number("rows", tactic.rows).text("split", name_of(tactic.split));
+  return o.number("tiles", tactic.task_tiles).str();
+}
+
+std::string shown(const PlanTactics& one) {
+  Object o;
+  o.text("product", one.product).number("outputs", one.outputs).number("inputs", one.inputs);
+  o.number("group", one.group);
+  return o.json("tactics", list(one.tactics, [](const ops::Tactic& tactic) { return shown(tactic); })).str();
+}
+
+std::string shown(const PlanTuning& tuning) {
+  Object o;
+  o.text("processor", tuning.processor).number("threads", tuning.threads);
+  return o.json("products", list(tuning.products, [](const PlanTactics& one) { return shown(one); })).str();
 }
 
 // Takes members out of an object; what is missing or of another kind makes it fail, for good.
@@ -217,6 +237,45 @@ bool read_conditioning(const JsonValue& json, PlanContents* out) {
   return true;
 }
 
+auto order_of(const PlanTactics& one) { return std::tie(one.product, one.outputs, one.inputs, one.group); }
+
+bool read_tactic(const JsonValue& json, PlanTactics* out) {
+  ops::Tactic tactic;
+  Reader reader(json);
+  reader.number("rows", &tactic.rows)
+      .named("split", {ops::Split::rule, ops::Split::alone, ops::Split::shared}, &tactic.split)
+      .number("tiles", &tactic.task_tiles);
+  const std::int64_t before = out->tactics.empty() ? 0 : out->tactics.back().rows;
+  const auto& tiles = ops::kTaskTileChoices;
+  if (!reader.ok() || tactic.rows <= before || std::ssize(out->tactics) >= kTacticsMost ||
+      std::find(tiles.begin(), tiles.end(), tactic.task_tiles) == tiles.end())
+    return false;
+  out->tactics.push_back(tactic);
+  return true;
+}
+
+bool read_tactics(const JsonValue& json, PlanTuning* out) {
+  PlanTactics one;
+  Reader reader(json);
+  reader.text("product", &one.product)
+      .number("outputs", &one.outputs)
+      .number("inputs", &one.inputs)
+      .number("group", &one.group)
+      .each("tactics", [&](const JsonValue& tactic) { return read_tactic(tactic, &one); });
+  const bool ascends = out->products.empty() || order_of(out->products.back()) < order_of(one);
+  if (!reader.ok() || !ascends || std::ssize(out->products) >= kTunedProductsMost) return false;
+  out->products.push_back(std::move(one));
+  return true;
+}
+
+bool read_tuning(const JsonValue& json, PlanTuning* out) {
+  Reader reader(json);
+  reader.text("processor", &out->processor)
+      .number("threads", &out->threads)
+      .each("products", [&](const JsonValue& one) { return read_tactics(one, out); });
+  return reader.ok();
+}
+
 }  // namespace
 
 const char* name_of(PlanKind kind) {
@@ -228,6 +287,10 @@ const char* name_of(ops::Dtype dtype) {
   return dtype == ops::Dtype::bf16 ? "bf16" : "f16";
 }
 const char* name_of(ops::Rounding rounding) { return rounding == ops::Rounding::bf16 ? "bf16" : "none"; }
+const char* name_of(ops::Split split) {
+  if (split == ops::Split::rule) return "rule";
+  return split == ops::Split::alone ? "alone" : "shared";
+}
 
 std::string plan_directory(const PlanContents& contents) {
   const PlanFacts& facts = contents.facts;
@@ -240,6 +303,7 @@ std::string plan_directory(const PlanContents& contents) {
   o.json("tensors", list(contents.tensors, [](const PlanTensor& one) { return shown(one); }));
   o.json("conditioning", list(contents.conditioning, [](const PlanConditioning& one) { return shown(one); }));
   o.json("passes", contents.passes);
+  o.json("tuning", shown(contents.tuning));
   Object arena;
   arena.number("rows", contents.arena.rows).number("bytes", contents.arena.bytes);
   return o.json("arena", arena.number("unshared", contents.arena.unshared).str()).str() + "\n";
@@ -254,6 +318,9 @@ Status parse_plan_directory(std::string_view json, const std::string& file, Plan
   if (!parsed.ok()) return refuse("a directory of JSON with " + parsed.expected, parsed.found);
   const JsonValue* arena = root.find("arena");
   if (arena == nullptr || !arena->is_object()) return refuse("a directory with \"arena\"", "none");
+  const JsonValue* tuning = root.find("tuning");
+  if (tuning == nullptr || !read_tuning(*tuning, &out->tuning))
+    return refuse("a directory with a sound \"tuning\"", "something else");
   PlanFacts& facts = out->facts;
   Reader reader(root);
   reader.text("tool", &facts.tool)
@@ -278,6 +345,34 @@ Status parse_plan_directory(std::string_view json, const std::string& file, Plan
   const auto twice = std::adjacent_find(out->tensors.begin(), out->tensors.end(),
                                         [](const PlanTensor& a, const PlanTensor& b) { return a.key == b.key; });
   if (twice != out->tensors.end()) return refuse("every tensor once", printable(twice->key) + " twice");
+  return Status::good();
+}
+
+std::span<const ops::Tactic> PlanTuning::find(const PlanTensor& tensor) const {
+  const auto wanted = std::tie(tensor.product, tensor.rows, tensor.cols, tensor.group);
+  const auto at = std::lower_bound(products.begin(), products.end(), wanted,
+                                   [](const PlanTactics& one, const auto& key) { return order_of(one) < key; });
+  return at == products.end() || order_of(*at) != wanted ? std::span<const ops::Tactic>() : at->tactics;
+}
+
+Status parse_tunings(std::string_view json, const std::string& file, std::vector<PlanTuning>* out) {
+  const auto refuse = [&](const std::string& expected, const std::string& found) {
+    Status status =
+        Status::error("TACTICS_INVALID", "Cannot use the tactics in " + file + ": expected " + expected + ", found " +
+                                             found + ". Delete the file: premotor build writes it anew.");
+    status.file = file;
+    status.expected = expected;
+    status.found = found;
+    return status;
+  };
+  JsonValue root;
+  const Status parsed = parse_json(json, &root);
+  if (!parsed.ok()) return refuse("JSON with " + parsed.expected, parsed.found);
+  std::vector<PlanTuning> tunings;
+  Reader reader(root);
+  reader.each("tunings", [&](const JsonValue& one) { return read_tuning(one, &tunings.emplace_back()); });
+  if (!reader.ok()) return refuse("\"tunings\" as premotor build writes them", "something else");
+  *out = std::move(tunings);
   return Status::good();
 }
 

@@ -64,6 +64,8 @@ Status PlanFile::open_for(const std::string& path, const PlanNeed& need, std::un
   std::unique_ptr<PlanFile> plan;
   PREMOTOR_TRY(open(path, &plan));
   PREMOTOR_TRY(plan->check_for(need));
+  const PlanTuning& tuning = plan->contents_.tuning;
+  plan->is_tuned_ = tuning.processor == need.processor && tuning.threads == need.threads;
   if (plan->contents_.payload.size() > checked_at_open_max) {
     plan->checker_ = std::thread([raw = plan.get()] { raw->check_in_background(); });
   } else {

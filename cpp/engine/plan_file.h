@@ -24,6 +24,9 @@ struct PlanNeed {
   std::string device, precision, rounding;
   std::uint32_t layout = 0;
   std::string checkpoint;  // folder
+  // Tactics of another processor or number of threads are left.
+  std::string processor;
+  std::int64_t threads = 0;
 };
 
 class PlanFile {
@@ -43,6 +46,10 @@ class PlanFile {
   [[nodiscard]] const PlanContents& contents() const { return contents_; }
   [[nodiscard]] const std::string& path() const { return file_.path(); }
   [[nodiscard]] std::uint64_t size_bytes() const { return file_.bytes().size(); }
+  // How to cut the products of a weight; empty where the plan was opened for another use than it was tuned for.
+  [[nodiscard]] std::span<const ops::Tactic> tactics_for(const PlanTensor& tensor) const {
+    return is_tuned_ ? contents_.tuning.find(tensor) : std::span<const ops::Tactic>();
+  }
 
   // What the check in the background has found so far. Error: PLAN_DAMAGED.
   [[nodiscard]] Status damage() const;
@@ -59,6 +66,7 @@ class PlanFile {
 
   MappedFile file_;
   PlanContents contents_;
+  bool is_tuned_ = false;  // for what it was opened for
   std::thread checker_;
   std::atomic<bool> stop_{false}, checked_{false};
   std::atomic<std::int64_t> damaged_{-1};  // the first block that is not what was written

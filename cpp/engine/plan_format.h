@@ -28,10 +28,12 @@
 
 namespace premotor::engine {
 
-inline constexpr std::uint32_t kPlanVersion = 1;
+inline constexpr std::uint32_t kPlanVersion = 2;
 inline constexpr std::uint64_t kPlanHeaderBytes = 4096;
 inline constexpr std::uint64_t kPlanBlockBytes = std::uint64_t{1} << 20;
 inline constexpr std::uint64_t kPlanAlignment = 64;
+// Of one product and size; products and sizes.
+inline constexpr std::int64_t kTacticsMost = 1024, kTunedProductsMost = 4096;
 inline constexpr std::array<unsigned char, 8> kPlanMagic = {0x89, 'P', 'M', 'P', 'L', 'A', 'N', 0x0a};
 
 // prepared: what Ops::write_prepared wrote. plain: a matrix as the operations read it. floats: values of a vector or
@@ -82,6 +84,23 @@ struct PlanArena {
   std::int64_t unshared = 0;  // what the buffers would take side by side
 };
 
+// Tactics of the weights of one product and size.
+struct PlanTactics {
+  std::string product;  // as PlanTensor's
+  std::int64_t outputs = 0, inputs = 0, group = 0;
+  std::vector<ops::Tactic> tactics;  // rows ascend
+};
+
+// What was tuned: for one processor with so many threads, and a hint there alone.
+struct PlanTuning {
+  std::string processor;  // CpuOps::processor; empty: nothing was tuned
+  std::int64_t threads = 0;
+  std::vector<PlanTactics> products;  // ascending by product, outputs, inputs, group; each once
+
+  // Those of a weight, empty without any.
+  [[nodiscard]] std::span<const ops::Tactic> find(const PlanTensor& tensor) const;
+};
+
 // What a plan is for.
 struct PlanFacts {
   std::string tool;          // the version of premotor that wrote it
@@ -100,6 +119,7 @@ struct PlanContents {
   std::vector<PlanTensor> tensors;  // sorted by key
   std::vector<PlanConditioning> conditioning;
   PlanArena arena;
+  PlanTuning tuning;
   std::string passes = "[]";   // JSON: what the job's passes consist of (pass_outline.h); for people, not read here
   std::string_view directory;  // all of this as JSON, in the map
 
@@ -123,6 +143,10 @@ Status parse_plan(std::span<const std::byte> bytes, const std::string& file, Pla
 Status parse_plan_directory(std::string_view json, const std::string& file, PlanContents* out);
 std::string plan_directory(const PlanContents& contents);
 
+// Tunings of several processors, {"tunings":[...]} with the directory's objects: what a cache of tactics holds. Error:
+// TACTICS_INVALID.
+Status parse_tunings(std::string_view json, const std::string& file, std::vector<PlanTuning>* out);
+
 // "Cannot use the plan FILE: expected ..., found .... advice"
 Status plan_error(const char* code, const std::string& file, const std::string& expected, const std::string& found,
                   const std::string& advice);
@@ -130,5 +154,6 @@ Status plan_error(const char* code, const std::string& file, const std::string& 
 [[nodiscard]] const char* name_of(PlanKind kind);
 [[nodiscard]] const char* name_of(ops::Dtype dtype);
 [[nodiscard]] const char* name_of(ops::Rounding rounding);
+[[nodiscard]] const char* name_of(ops::Split split);
 
 }  // namespace premotor::engine

@@ -23,14 +23,20 @@ Status Session::open(const SessionOptions& options, std::unique_ptr<Session>* ou
 
 Status Session::open_models() {
   // More threads than cores would only take time from each other.
-  ops_ = std::make_unique<ops::CpuOps>(std::min(options_.threads, ThreadPool::usable_cores()));
+  auto cpu = std::make_unique<ops::CpuOps>(std::min(options_.threads, ThreadPool::usable_cores()));
   PlanUse use;
   if (!options_.plan.empty()) {
-    const PlanNeed need{"cpu", name_of(options_.precision), name_of(rounding()), ops_->prepared_layout(),
-                        options_.checkpoint};
+    const PlanNeed need{"cpu",
+                        name_of(options_.precision),
+                        name_of(rounding()),
+                        cpu->prepared_layout(),
+                        options_.checkpoint,
+                        cpu->processor(),
+                        cpu->pool().threads()};
     PREMOTOR_TRY(PlanFile::open_for(options_.plan, need, &plan_file_, options_.plan_checked_at_open_max));
     use.from = plan_file_.get();
   }
+  ops_ = std::move(cpu);
   const std::string& folder = options_.checkpoint;
   PREMOTOR_TRY(Transformer::open(folder + "/transformer", options_.precision, rounding(), *ops_, &transformer_, use));
   PREMOTOR_TRY(Vae::open(folder + "/vae", options_.precision, rounding(), *ops_, &vae_, use));
@@ -51,11 +57,7 @@ Status Session::open_parts() {
   PREMOTOR_TRY(check_job(job_, geometry_));
   latent_ = latent_size(job_, geometry_);
   scaler_ = std::make_unique<ActionScaler>(job_, config.action_dim);
-  if (job_.tshape)
-    groups_ = {{"streaming_vae", 0, 1, job_.height, job_.width},
-               {"streaming_vae_half", 1, 2, job_.height / 2, job_.width / 2}};
-  else
-    groups_ = {{"streaming_vae", 0, job_.cameras, job_.height, job_.width}};
+  groups_ = camera_groups(job_);
   streams_.resize(static_cast<std::size_t>(job_.cameras));
   const std::int64_t video_tokens = job_.frame_chunk_size * video_tokens_per_frame();
   const std::int64_t action_tokens = job_.frame_chunk_size * job_.action_per_frame;

@@ -234,10 +234,6 @@ class Session {
     std::vector<std::vector<float>> pixels, moments;  // of each camera of a group
     std::vector<float> normal;                        // one camera's latents, channels last
   };
-  struct CameraGroup {  // cameras that share size and trace name
-    std::string trace_name;
-    std::int64_t first = 0, count = 0, height = 0, width = 0;
-  };
 
   explicit Session(const SessionOptions& options);
   Status open_parts();

@@ -206,7 +206,8 @@ Status WeightReader::adopt(const std::string& key, std::int64_t rows, std::int64
     return Status::good();
   }
   const ops::Ops::PreparedForm form{tensor->product, plan_->contents().facts.layout,
-                                    static_cast<std::int64_t>(tensor->bytes), tensor->group};
+                                    static_cast<std::int64_t>(tensor->bytes), tensor->group,
+                                    plan_->tactics_for(*tensor)};
   if (preparer_->adopt(out, form, tensor->data)) return Status::good();
   return refuse("product \"" + tensor->product + "\", layout " + std::to_string(form.layout) + ", group " +
                 std::to_string(form.group) + ", " + std::to_string(form.bytes) + " bytes");

@@ -103,10 +103,76 @@ void test_counts(const std::string& name) {
   tap::equal(weight, std::string("patch_embedding_mlp.weight"), name + ": steps name their weights");
 }
 
+// Two operations for every weight of a convolution and pixel that it gives.
+double convolution(double pixels, std::int64_t in, std::int64_t out, double taps) {
+  return 2 * pixels * static_cast<double>(in) * static_cast<double>(out) * taps;
+}
+
+double residual_flops(double pixels, std::int64_t in, std::int64_t out) {
+  return convolution(pixels, in, out, 27) + convolution(pixels, out, out, 27) +
+         (in == out ? 0 : convolution(pixels, in, out, 1));
+}
+
+// From the configuration alone: docs/MODEL.md section 2.
+double encoding_flops(const VaeConfig& config, const PassOutline& pass) {
+  auto pixels =
+      static_cast<double>(pass.pictures * (pass.height / config.patch_size) * (pass.width / config.patch_size));
+  std::int64_t width = config.base_dim;
+  double sum = convolution(pixels, config.in_channels, width, 27);
+  for (std::size_t i = 0; i < config.dim_mult.size(); ++i) {
+    const std::int64_t out = config.base_dim * config.dim_mult[i];
+    for (std::int64_t block = 0; block < config.num_res_blocks; ++block)
+      sum += residual_flops(pixels, block == 0 ? width : out, out);
+    width = out;
+    if (i + 1 == config.dim_mult.size()) break;
+    pixels /= 4;
+    sum += convolution(pixels, out, out, 9);
+    if (!config.temperal_downsample[i]) continue;
+    pixels /= 2;
+    sum += convolution(pixels, out, out, 3);
+  }
+  sum += 2 * residual_flops(pixels, width, width) + 4 * convolution(pixels, width, width, 1);
+  return sum + convolution(pixels, width, 2 * config.z_dim, 27) +
+         convolution(pixels, 2 * config.z_dim, 2 * config.z_dim, 1);
+}
+
+// Encoding: the convolutions counted from the configuration, for every camera.
+void test_encoding(const std::string& name) {
+  checkpoint_files::TempFolder folder;
+  const SessionOptions options = plan_files::options_of(name);
+  const JobConfig& job = options.job;
+  plan_files::build(options, folder / "a.plan");
+  std::unique_ptr<PlanFile> plan;
+  golden::need(PlanFile::open(folder / "a.plan", &plan));
+  std::vector<PassOutline> passes;
+  golden::need(outline_encoding(*plan, options.checkpoint, options.precision, job, &passes));
+  const std::string what = name + ", encoding: ";
+  if (job.i2va) {
+    tap::ok(passes.empty(), what + "none in a chunk that goes on from what it imagined");
+    return;
+  }
+  VaeConfig config;
+  golden::need(read_vae_config(options.checkpoint + "/vae", &config));
+  std::int64_t cameras = 0;
+  for (const PassOutline& pass : passes) {
+    cameras += pass.per_chunk;
+    tap::equal(pass.pictures, job.frame_chunk_size * config.scale_factor_temporal, what + "pictures of a chunk");
+    const double counted = flops_of(pass, "conv3d") + flops_of(pass, "linear");
+    tap::is_near(counted / encoding_flops(config, pass), 1, 1e-9, what + "convolutions, " + pass.name);
+    double weights = 0;
+    for (const StepGroup& group : pass.groups)
+      for (const PassStep& step : group.steps) weights += step.op == "conv3d" && step.weight.empty() ? 1 : 0;
+    tap::equal(weights, 0.0, what + "every convolution names its weight");
+  }
+  tap::equal(cameras, job.cameras, what + "every camera");
+  tap::ok(passes.size() == (job.tshape ? 2u : 1u), what + "each size of picture");
+}
+
 }  // namespace
 
 int main() {
   test_folding();
   for (const char* name : {"franka_tiny", "robotwin_tiny", "nocfg_partial", "i2va_tiny", "bf16"}) test_counts(name);
+  for (const char* name : {"franka_tiny", "robotwin_tiny", "i2va_tiny", "bf16"}) test_encoding(name);
   return tap::finish();
 }

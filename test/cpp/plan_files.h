@@ -4,6 +4,7 @@
 
 #include <cstring>
 #include <string>
+#include <vector>
 
 #include "base/checksum.h"
 #include "checkpoint_files.h"
@@ -22,14 +23,17 @@ inline premotor::engine::SessionOptions options_of(const std::string& name) {
   return options;
 }
 
-inline premotor::engine::PlanBuildResult build(const premotor::engine::SessionOptions& session,
-                                               const std::string& file) {
+inline premotor::engine::PlanBuildResult build(const premotor::engine::SessionOptions& session, const std::string& file,
+                                               bool tune = false,
+                                               const std::vector<premotor::engine::PlanTuning>& tunings = {}) {
   premotor::engine::PlanBuildOptions options;
   options.session = session;
   options.file = file;
   options.tool = "test";
   options.checkpoint_hash = "hash";
   options.video_steps = {3};
+  options.tune = tune;
+  options.tunings = tunings;
   premotor::engine::PlanBuildResult result;
   golden::need(premotor::engine::build_plan(options, &result));
   return result;

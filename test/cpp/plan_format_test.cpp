@@ -48,8 +48,10 @@ void test_refusals(const std::string& good) {
   tap::equal(code_of(""), std::string("PLAN_FOREIGN"), "an empty file");
   tap::equal(code_of("{\"a\": 1}" + std::string(5000, ' ')), std::string("PLAN_FOREIGN"), "another kind of file");
   std::string file = good;
-  file[8] = 2;
-  tap::equal(code_of(file), std::string("PLAN_VERSION"), "another version, whatever its checksum");
+  for (const char version : {'\1', '\3'}) {
+    file[8] = version;
+    tap::equal(code_of(file), std::string("PLAN_VERSION"), "another version, whatever its checksum");
+  }
   for (const std::size_t size : {std::size_t{9}, std::size_t{4095}, std::size_t{4096}, good.size() - 1})
     tap::equal(code_of(good.substr(0, size)), std::string("PLAN_TRUNCATED"), std::to_string(size) + " bytes of it");
   tap::equal(code_of(good + "x"), std::string("PLAN_DAMAGED"), "a byte more");
@@ -96,6 +98,17 @@ void test_directories(const std::string& good) {
       {"\"modality\":1", "\"modality\":2"},
       {"\"outline\":\"", "\"outline\":\"x"},
       {"\"arena\":{", "\"arena\":[{"},
+      {"\"tuning\":{", "\"tuning\":3,\"old\":{"},
+      {"\"tuning\":", "\"tunings\":"},
+      {"\"processor\":\"", "\"processor\":3,\"old\":\""},
+      {"\"threads\":2", "\"threads\":-2"},
+      {"\"rows\":4,\"split\"", "\"rows\":0,\"split\""},
+      {"\"rows\":4,\"split\"", "\"rows\":12,\"split\""},
+      {"\"split\":\"shared\"", "\"split\":\"halved\""},
+      {"\"tiles\":5", "\"tiles\":6"},
+      {"\"tiles\":5", "\"tiles\":40"},
+      {"\"outputs\":64,\"inputs\":7", "\"outputs\":-1,\"inputs\":7"},
+      {"\"outputs\":64,\"inputs\":7", "\"outputs\":32,\"inputs\":7"},
   };
   for (const auto& [from, to] : bad)
     tap::equal(code(from, to), std::string("PLAN_DAMAGED"), std::string(from) + " -> " + to);
@@ -171,6 +184,68 @@ void test_payload(const std::string& good) {
       if (changed.block_is_whole(block) == (block == at / changed.block_bytes)) ++found;
   }
   tap::equal(found, 0, "a changed bit is found in its block, and nowhere else (64 of them)");
+}
+
+// The plan with tactics of two sizes that no weight needs to have.
+std::string with_tactics(const std::string& plan) {
+  PlanContents contents;
+  golden::need(parse_plan(as_bytes(plan), "file", &contents));
+  using enum ops::Split;
+  contents.tuning = {
+      "a processor",
+      2,
+      {{"f32", 32, 7, 0, {{4, shared, 5}, {12, rule, 10}, {13, rule, 20}}}, {"f32", 64, 7, 0, {{1, alone, 20}}}}};
+  return plan_files::with_directory(plan, plan_directory(contents));
+}
+
+std::string code_of_tunings(const std::string& json) {
+  std::vector<PlanTuning> tunings;
+  const Status status = parse_tunings(json, "file", &tunings);
+  if (!status.ok() && (status.expected.empty() || status.found.empty() || status.file != "file" || !tunings.empty()))
+    return "incomplete error";
+  return status.code;
+}
+
+// What is written is read again, in a plan and in a cache of tactics.
+void test_tunings(const std::string& good) {
+  PlanContents contents;
+  golden::need(parse_plan(as_bytes(good), "file", &contents));
+  const PlanTuning& tuning = contents.tuning;
+  tap::ok(tuning.processor == "a processor" && tuning.threads == 2 && tuning.products.size() == 2, "a tuning");
+  PlanTensor w;
+  w.product = "f32";
+  w.rows = 32;
+  w.cols = 7;
+  const std::span<const ops::Tactic> found = tuning.find(w);
+  tap::ok(found.size() == 3 && found[0] == ops::Tactic{4, ops::Split::shared, 5} && found[2].is_rule(),
+          "tactics of a size, rows ascending");
+  w.group = 32;
+  tap::ok(tuning.find(w).empty(), "none of another group");
+  const std::string directory = plan_files::directory_of(good), name = "\"tuning\":";
+  const std::size_t begin = directory.find(name) + name.size(), end = directory.find(",\"arena\"");
+  const std::string one = directory.substr(begin, end - begin);
+  std::vector<PlanTuning> tunings;
+  golden::need(parse_tunings("{\"tunings\":[" + one + "," + one + "]}", "file", &tunings));
+  tap::ok(tunings.size() == 2 && tunings[1].products.size() == 2 && tunings[1].find(contents.tensors[0]).empty(),
+          "a cache holds the same objects");
+  tap::equal(code_of_tunings("{\"tunings\":[]}"), std::string(), "an empty cache");
+  for (const std::string& bad :
+       {std::string(), std::string("{}"), "[" + one + "]", "{\"tunings\":" + one + "}",
+        "{\"tunings\":[" + checkpoint_files::replaced(one, "\"tiles\":5", "\"tiles\":7") + "]}",
+        "{\"tunings\":[" + one.substr(1) + "]}"})
+    tap::equal(code_of_tunings(bad), std::string("TACTICS_INVALID"), "no cache: " + bad.substr(0, 20));
+}
+
+// Any number of tactics up to the limit.
+void test_limits(const std::string& good) {
+  PlanContents contents;
+  golden::need(parse_plan(as_bytes(good), "file", &contents));
+  std::vector<ops::Tactic>& tactics = contents.tuning.products[0].tactics;
+  while (std::ssize(tactics) < kTacticsMost) tactics.push_back({tactics.back().rows + 1});
+  tap::equal(code_of(plan_files::with_directory(good, plan_directory(contents))), std::string(), "as many tactics");
+  tactics.push_back({tactics.back().rows + 1});
+  tap::equal(code_of(plan_files::with_directory(good, plan_directory(contents))), std::string("PLAN_DAMAGED"),
+             "one more than is allowed");
 }
 
 void test_sections() {
@@ -278,9 +353,11 @@ int main() {
   test_sections();
   checkpoint_files::TempFolder folder;
   plan_files::build(plan_files::options_of("franka_tiny"), folder / "a.plan");
-  const std::string good = checkpoint_files::read_text(folder / "a.plan");
+  const std::string good = with_tactics(checkpoint_files::read_text(folder / "a.plan"));
+  test_tunings(good);
   test_refusals(good);
   test_directories(good);
+  test_limits(good);
   test_mutations(good);
   test_payload(good);
   return tap::finish();

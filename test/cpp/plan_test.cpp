@@ -179,7 +179,7 @@ void test_damage() {
   plan_files::build(options, folder / "a.plan");
   options.plan = folder / "a.plan";
   std::string file = checkpoint_files::read_text(options.plan);
-  const PlanNeed need{"cpu", "f32", "none", ops::kPackedLayout, options.checkpoint};
+  const PlanNeed need{"cpu", "f32", "none", ops::kPackedLayout, options.checkpoint, "", 0};
   std::unique_ptr<PlanFile> plan;
   golden::need(PlanFile::open_for(options.plan, need, &plan));
   tap::ok(plan->is_checked(), "a small plan is checked when it is open");
@@ -207,6 +207,56 @@ void test_damage() {
              "and with every one after it");
   golden::need(PlanFile::open(options.plan, &plan));
   tap::equal(std::string(plan->verify({}, nullptr).code), std::string("PLAN_DAMAGED"), "the whole check finds it, too");
+}
+
+// The plan's tuning, with tactics that are not the rule's for all rows.
+PlanTuning forced(PlanTuning tuning) {
+  std::int64_t count = 0;
+  for (PlanTactics& one : tuning.products)
+    for (ops::Tactic& tactic : one.tactics) {
+      tactic.split = ++count % 2 == 0 ? ops::Split::alone : ops::Split::shared;
+      tactic.task_tiles = ops::kTaskTileChoices[static_cast<std::size_t>(count % 3)];
+    }
+  return tuning;
+}
+
+// However products are cut: every bit as without a plan. Where the plan was not tuned, its tactics are left.
+void test_tactics(const std::string& name, WeightPrecision precision) {
+  const std::string what = name + ", " + name_of(precision) + ", other tactics: ";
+  checkpoint_files::TempFolder folder;
+  SessionOptions options = plan_files::options_of(name);
+  options.precision = precision;
+  const Episode without(options);
+  plan_files::build(options, folder / "a.plan", true);
+  std::unique_ptr<PlanFile> plan;
+  golden::need(PlanFile::open(folder / "a.plan", &plan));
+  const PlanTuning tuning = forced(plan->contents().tuning);
+  plan_files::build(options, folder / "b.plan", false, {tuning});
+  PlanNeed need{"cpu",
+                name_of(precision),
+                name_of(options.job.deployed_bf16 ? ops::Rounding::bf16 : ops::Rounding::none),
+                ops::kPackedLayout,
+                options.checkpoint,
+                tuning.processor,
+                tuning.threads};
+  golden::need(PlanFile::open_for(folder / "b.plan", need, &plan));
+  const auto count = [&] {
+    std::size_t sum = 0;
+    for (const PlanTensor& tensor : plan->contents().tensors) sum += plan->tactics_for(tensor).size();
+    return sum;
+  };
+  tap::ok(count() > 20 && plan->contents().tuning.products.size() == tuning.products.size(), what + "they are used");
+  ++need.threads;
+  golden::need(PlanFile::open_for(folder / "b.plan", need, &plan));
+  tap::equal(count(), std::size_t{0}, what + "not with other threads");
+  --need.threads;
+  need.processor += "x";
+  golden::need(PlanFile::open_for(folder / "b.plan", need, &plan));
+  tap::equal(count(), std::size_t{0}, what + "not on another processor");
+  golden::need(PlanFile::open(folder / "b.plan", &plan));
+  tap::equal(count(), std::size_t{0}, what + "not where nobody says for what it is opened");
+  options.plan = folder / "b.plan";
+  tap::ok(same_bits(Episode(options).values, without.values), what + "every bit");
 }
 
 void test_stopped() {
@@ -240,6 +290,9 @@ int main() {
   test_bits("i2va_tiny", WeightPrecision::int4_128);
   test_bits("bf16", WeightPrecision::int8);
   test_bits("bf16", WeightPrecision::int4_32);
+  for (const WeightPrecision precision : {WeightPrecision::f32, WeightPrecision::bf16, WeightPrecision::int8})
+    test_tactics("robotwin_tiny", precision);
+  test_tactics("bf16", WeightPrecision::int4_32);
   test_refusals();
   test_checkpoint();
   test_damage();

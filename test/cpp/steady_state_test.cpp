@@ -10,8 +10,10 @@
 #include <thread>
 #include <vector>
 
+#include "engine/plan_file.h"
 #include "engine/session.h"
 #include "golden.h"
+#include "plan_files.h"
 #include "tap.h"
 
 using namespace premotor;
@@ -61,12 +63,14 @@ namespace {
 // would have it.
 class Episode {
  public:
-  Episode(const std::string& checkpoint, const JobConfig& job, WeightPrecision precision) : job_(job) {
+  Episode(const std::string& checkpoint, const JobConfig& job, WeightPrecision precision, const std::string& plan)
+      : job_(job) {
     SessionOptions options;
     options.checkpoint = checkpoint;
     options.job = job;
     options.precision = precision;
     options.threads = 2;
+    options.plan = plan;
     golden::need(Session::open(options, &session_));
     const SessionInfo info = session_->info();
     executed_.resize(static_cast<std::size_t>(info.action_shape[0] * info.action_shape[1] * info.action_shape[2]));
@@ -137,8 +141,8 @@ std::int64_t allocations_of(Call call) {
 }
 
 void test_case(const std::string& name, const std::string& checkpoint, const std::string& job_file,
-               WeightPrecision precision) {
-  Episode episode(checkpoint, golden::read_job(golden::read_json(job_file)), precision);
+               WeightPrecision precision, const std::string& plan = {}) {
+  Episode episode(checkpoint, golden::read_job(golden::read_json(job_file)), precision, plan);
   for (int round = 0; round < 2; ++round) {
     if (round == 1) episode.fill_cache();
     episode.predict();
@@ -152,6 +156,18 @@ void test_case(const std::string& name, const std::string& checkpoint, const std
   tap::equal(of_predict, 0, name + ": predict allocates nothing, found " + std::to_string(of_predict));
   tap::equal(of_commit, 0, name + ": commit allocates nothing, found " + std::to_string(of_commit));
   tap::equal(of_next, 0, name + ": predict_next allocates nothing, found " + std::to_string(of_next));
+}
+
+// Through a plan, with a tactic for every product.
+void test_plan() {
+  checkpoint_files::TempFolder folder;
+  const SessionOptions options = plan_files::options_of("robotwin_tiny");
+  plan_files::build(options, folder / "a.plan", true);
+  std::unique_ptr<PlanFile> plan;
+  golden::need(PlanFile::open(folder / "a.plan", &plan));
+  tap::ok(!plan->contents().tuning.products.empty(), "a tuned plan");
+  test_case("a tuned plan", options.checkpoint, golden::folder() + "/robotwin_tiny/job.json", options.precision,
+            folder / "a.plan");
 }
 
 }  // namespace
@@ -169,6 +185,7 @@ int main() {
     const std::string folder = golden::folder() + "/" + name;
     test_case(std::string(name) + ", f32", folder + "/checkpoint", folder + "/job.json", WeightPrecision::f32);
   }
+  test_plan();
   const std::string rounded = golden::folder() + "/bf16";
   test_case("bf16", rounded + "/checkpoint", rounded + "/job.json", WeightPrecision::bf16);
   return tap::finish();
