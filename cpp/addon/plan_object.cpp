@@ -10,6 +10,7 @@
 #include "engine/plan_build.h"
 #include "engine/plan_file.h"
 #include "ops/cpu/ceilings.h"
+#include "ops/cpu/cpu_ops.h"
 
 namespace premotor::addon {
 namespace {
@@ -37,12 +38,16 @@ Napi::Value build_plan(const Napi::CallbackInfo& info) {
   options->checkpoint_hash = text(given, "checkpointHash");
   options->video_steps = integers(given, "videoSteps");
   options->action_steps = integers(given, "actionSteps");
+  options->tune = boolean(given, "tune");
+  const std::string tactics = text(given, "tactics"), tactics_file = text(given, "tacticsFile");
   const auto cancel = std::make_shared<std::atomic<bool>>(false);
   const auto result = std::make_shared<engine::PlanBuildResult>();
   return stoppable(info.Env(), cancel,
                    Task::start(
                        info.Env(), given.Get("onProgress"),
-                       [options, cancel, result](const Progress& progress) {
+                       [options, cancel, result, tactics, tactics_file](const Progress& progress) {
+                         if (!tactics.empty())
+                           PREMOTOR_TRY(engine::parse_tunings(tactics, tactics_file, &options->tunings));
                          options->progress = progress;
                          options->cancel = cancel.get();
                          return engine::build_plan(*options, result.get());
@@ -95,6 +100,15 @@ Napi::Value plan_directory(const Napi::CallbackInfo& info) {
       });
 }
 
+// The processor as a plan's tuning has it, and as many threads of those that were asked for as a session takes.
+Napi::Value tuned_for(const Napi::CallbackInfo& info) {
+  const auto asked = static_cast<int>(info[0].ToNumber().Int64Value());
+  Napi::Object o = Napi::Object::New(info.Env());
+  o.Set("processor", ops::CpuOps(1).processor());
+  o.Set("threads", std::min(asked, ThreadPool::usable_cores()));
+  return o;
+}
+
 Napi::Value measure_ceilings(const Napi::CallbackInfo& info) {
   const auto options = info[0].As<Napi::Object>();
   const int threads = static_cast<int>(integer(options, "threads"));
@@ -129,6 +143,7 @@ void define_plans(Napi::Env env, Napi::Object exports) {
   exports.Set("buildPlan", Napi::Function::New(env, build_plan));
   exports.Set("verifyPlan", Napi::Function::New(env, verify_plan));
   exports.Set("planDirectory", Napi::Function::New(env, plan_directory));
+  exports.Set("tunedFor", Napi::Function::New(env, tuned_for));
   exports.Set("ceilings", Napi::Function::New(env, measure_ceilings));
 }
 

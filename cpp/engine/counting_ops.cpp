@@ -203,6 +203,8 @@ void CountingOps::attention(const float*, std::int64_t rows, std::int64_t heads,
                             const ops::KeyValueView& kv, float, ops::Rounding, float*, std::int64_t) {
   PassStep step = attending(rows, kv.count, heads, head_dim, kv.dtype);
   step.product = "f32";
+  // Dense keys and values are activations.
+  step.activation_bytes += std::exchange(step.cache_bytes, 0);
   steps_.push_back(std::move(step));
 }
 

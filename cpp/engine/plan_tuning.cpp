@@ -17,7 +17,7 @@ namespace {
 
 // A turn lasts this long at least: far more than the clock's and the threads' unrest.
 constexpr double kTurnSeconds = 2e-4;
-constexpr int kTurnsLeast = 4, kTurnsMost = 24;
+constexpr int kTurnsLeast = 4, kTurnsMost = 100;
 // Weights of one size that take turns, as layers do: small ones stay in a cache then as they do in a pass.
 constexpr std::size_t kWeightsMost = 8;
 
@@ -106,7 +106,8 @@ class Race {
     run(entries_.front());
     const double once = now_s() - began;
     const auto repeats = static_cast<int>(std::clamp(kTurnSeconds / std::max(once, 1e-9), 1.0, 1000.0));
-    if (once * static_cast<double>(repeats) * kTurnsLeast * static_cast<double>(entries_.size()) > seconds) return rule;
+    const double turn_s = once * static_cast<double>(repeats + 1) * static_cast<double>(entries_.size());
+    if (kTurnsLeast * turn_s > seconds) return rule;
     int turns = 0;
     for (; turns < kTurnsMost && (turns < kTurnsLeast || now_s() - began < seconds); ++turns)
       for (Entry& entry : entries_) take_turn(repeats, &entry);
@@ -138,6 +139,8 @@ class Race {
     ops_.linear(x_.data(), rows_, w.cols, w, nullptr, ops::Activation::none, ops::Rounding::none, y_.data(), w.rows);
   }
   void take_turn(int repeats, Entry* entry) {
+    // The threads are awake after the first one, as they are in a pass.
+    run(*entry);
     const double began = now_s();
     for (int i = 0; i < repeats; ++i) run(*entry);
     entry->best_s = std::min(entry->best_s, now_s() - began);

@@ -6,12 +6,12 @@
 #include <cstring>
 #include <iterator>
 
-#include "base/processor.h"
 #include "ops/cpu/attention.h"
 #include "ops/cpu/cached_attention.h"
 #include "ops/cpu/conv.h"
 #include "ops/cpu/int4.h"
 #include "ops/cpu/packed_linear.h"
+#include "ops/cpu/processor.h"
 #include "ops/cpu/row_tiles.h"
 #include "ops/cpu/window_conv.h"
 #include "ops/kv_layout.h"

@@ -1,4 +1,4 @@
-#include "base/processor.h"
+#include "ops/cpu/processor.h"
 
 #include <cstring>
 #include <fstream>
@@ -7,7 +7,7 @@
 #include <cpuid.h>
 #endif
 
-namespace premotor {
+namespace premotor::ops {
 
 #if defined(__x86_64__)
 std::string processor_name() {
@@ -35,4 +35,4 @@ std::string processor_name() {
 }
 #endif
 
-}  // namespace premotor
+}  // namespace premotor::ops
