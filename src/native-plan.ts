@@ -17,7 +17,10 @@ export interface NativePlanBuild {
   readonly checkpointHash: string;
   readonly videoSteps: number[]; // beside the job's: those of its ladder
   readonly actionSteps: number[];
-  readonly onProgress?: NativeProgress; // stages 'pack' (weights) and 'tables' (timesteps)
+  readonly tune: boolean; // measure what `tactics` does not know
+  readonly tactics: string; // text of a cache of tactics (docs/PLAN.md), empty without one
+  readonly tacticsFile: string; // its name, for errors
+  readonly onProgress?: NativeProgress; // stages 'pack' (weights), 'tune' (products) and 'tables' (timesteps)
 }
 
 export interface NativePlanBuilt {
@@ -40,6 +43,8 @@ export interface NativePlanModule {
   verifyPlan(file: string, onProgress?: NativeProgress): NativeStoppable<void>;
   /** What a plan says about itself, as JSON text (docs/PLAN.md), and the file's size. The payload is not read. */
   planDirectory(file: string): Promise<{ json: string; bytes: number }>;
+  /** What tactics are for: this processor, and how many of so many threads a policy would use here. */
+  tunedFor(threads: number): { processor: string; threads: number };
   /** Measures this machine: `bytes` of each of three arrays, `seconds` for each of some loops. */
   ceilings(options: { threads: number; seconds: number; bytes: number }): Promise<NativeCeilings>;
 }

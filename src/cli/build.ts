@@ -3,13 +3,13 @@
  * the engine do the work.
  */
 import { existsSync } from 'node:fs';
-import { availableParallelism } from 'node:os';
 import { join, resolve } from 'node:path';
 import { type Command, Option } from 'commander';
 import { type BuiltPlan, buildPlan } from '../plan/build.js';
 import { readPlan } from '../plan/directory.js';
 import { checkCertificate } from '../policy/certificate.js';
 import { readJob } from '../policy/job.js';
+import { defaultThreads } from '../policy/load.js';
 import type { CpuPrecision } from '../policy/precision.js';
 import { type CliContext, formatBytes, formatCount, printResult, UsageError } from './context.js';
 import { whole } from './numbers.js';
@@ -23,10 +23,12 @@ export interface BuildOptions {
   readonly precision: CpuPrecision;
   readonly device: 'cpu';
   readonly threads?: number;
+  readonly tune: boolean;
+  readonly tactics?: string;
   readonly json: boolean;
 }
 
-const stages: Readonly<Record<string, string>> = { pack: 'packing weights', tables: 'computing tables' };
+const stages: Readonly<Record<string, string>> = { pack: 'packing weights', tune: 'tuning products', tables: 'computing tables' };
 
 function jobOf(checkpoint: string, given: string | undefined): string {
   const beside = join(checkpoint, 'job.json');
@@ -35,7 +37,7 @@ function jobOf(checkpoint: string, given: string | undefined): string {
   throw new UsageError(`Expected a job, found none in ${checkpoint}: add --job FILE. Its sizes and schedules decide what the plan holds.`);
 }
 
-/** Runs the command. Errors: USAGE, JOB_*, CHECKPOINT_*, FILE_WRITE, ABORTED. */
+/** Runs the command. Errors: USAGE, JOB_*, CHECKPOINT_*, TACTICS_INVALID, FILE_WRITE, ABORTED. */
 export async function runBuild(folder: string, options: BuildOptions, context: CliContext): Promise<void> {
   const checkpoint = resolve(folder);
   const { job, warnings } = await readJob(jobOf(checkpoint, options.job));
@@ -49,7 +51,9 @@ export async function runBuild(folder: string, options: BuildOptions, context: C
         checkpoint,
         job,
         precision: options.precision,
-        threads: options.threads ?? availableParallelism(),
+        threads: options.threads ?? defaultThreads(),
+        tune: options.tune,
+        ...(options.tactics === undefined ? {} : { tactics: options.tactics }),
         file: options.output,
         tool: version(),
         signal: context.signal,
@@ -62,8 +66,9 @@ export async function runBuild(folder: string, options: BuildOptions, context: C
     const uncertified = await checkCertificate(checkpoint, options.precision, built.checkpointHash, true);
     if (uncertified !== undefined) bar.line(`warning: ${uncertified} Opening the plan will need one, or --allow-uncertified.`);
     const seconds = (performance.now() - started) / 1000;
-    const { backend, rounding } = await readPlan(built.file, native);
-    const document = { ...built, checkpoint, device: options.device, precision: options.precision, rounding, backend, seconds };
+    const { backend, rounding, tuning } = await readPlan(built.file, native);
+    const tuned = { processor: tuning.processor, threads: tuning.threads, products: tuning.products.length };
+    const document = { ...built, checkpoint, device: options.device, precision: options.precision, rounding, backend, tuned, seconds };
     printResult(context, options.json, document, () => summary(built, options, seconds));
   } finally {
     bar.clear();
@@ -80,14 +85,15 @@ function summary({ file, bytes, tensors, tables }: BuiltPlan, { precision }: Bui
 const examples = `
 Examples:
   premotor build checkpoint/ -o checkpoint.plan
-  premotor build checkpoint/ -o robot.plan --precision bf16 --job robot/job.json
+  premotor build checkpoint/ -o robot.plan --precision bf16 --job robot/job.json --threads 4 --tactics tactics.json
   premotor infer --checkpoint checkpoint/ --plan checkpoint.plan ...
 
 A plan holds every weight in the order in which the processor's kernels read it. Opening one maps the file: nothing is converted, packed or read
 through, and a model too large to be packed in memory runs packed all the same. It is for one checkpoint, one precision and one kind of device;
 the layout is the same on every x86-64 and arm64 processor. The checkpoint's folder stays where it is: configurations, tokenizer and text encoder
 are read from it. The job decides which timesteps get tables and how the passes are cut (premotor plan explain); other jobs run through the plan
-too, if they round activations alike (param_dtype).`;
+too, if they round activations alike (param_dtype). Some seconds go into measuring how the products of the passes are best cut among so many threads
+of this processor; elsewhere that is ignored, and results never depend on it.`;
 
 /** Adds `premotor build` to the program. */
 export function registerBuild(program: Command, context: CliContext): void {
@@ -99,7 +105,9 @@ export function registerBuild(program: Command, context: CliContext): void {
     .option('--job <file>', "job whose schedules get tables (default: the checkpoint's job.json)")
     .addOption(precisionOption('how weights are held', 'f32'))
     .addOption(new Option('--device <name>', 'what the plan is for').choices(['cpu']).default('cpu'))
-    .option('--threads <n>', 'CPU threads (default: all cores)', whole(1, 1024))
+    .option('--threads <n>', 'CPU threads, those that the policy will have (default: all cores but one)', whole(1, 1024))
+    .option('--no-tune', 'do not measure how products are best cut')
+    .option('--tactics <file>', 'how earlier builds found products best cut: read, and extended by what is measured')
     .option('--json', 'print the result as JSON', false)
     .addHelpText('after', examples)
     .action((checkpoint: string, options: BuildOptions) => runBuild(checkpoint, options, context));

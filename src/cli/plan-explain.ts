@@ -9,6 +9,8 @@ import { callNative } from '../native.js';
 import type { NativePlanModule } from '../native-plan.js';
 import { type Ceilings, chunkTotal, measuredCeilings, type PassTotal, parseCeilings, passTotal, stepTime } from '../plan/ceilings.js';
 import { type PlanDirectory, type PlanPass, type PlanStep, readPlan } from '../plan/directory.js';
+import { otherTactics, tacticWords } from '../plan/tactics.js';
+import { defaultThreads } from '../policy/load.js';
 import { type CliContext, formatBytes, formatCount, formatMs, formatTable, printResult } from './context.js';
 import { whole } from './numbers.js';
 
@@ -38,13 +40,19 @@ export async function runExplain(path: string, options: ExplainOptions, context:
   const native = context.loadNative();
   const plan = await readPlan(resolve(path), native);
   const ceilings = await ceilingsOf(options, native);
-  printResult(context, options.json, documentOf(plan, ceilings), () => explainText(plan, ceilings));
+  const here = native.tunedFor(options.threads ?? defaultThreads());
+  printResult(context, options.json, documentOf(plan, ceilings, here), () => explainText(plan, ceilings, here));
 }
 
 const timed = (step: PlanStep, ceilings: Ceilings | undefined): object => ({ ...step, ...(ceilings ? { predicted: stepTime(step, ceilings) } : {}) });
 
-function documentOf(plan: PlanDirectory, ceilings: Ceilings | undefined): object {
-  const { file, fileBytes, tool, device, backend, precision, rounding, layout, checkpoint, arena, parts } = plan;
+/** What tactics are for: a processor, and the threads of a policy. */
+type Tuned = ReturnType<NativePlanModule['tunedFor']>;
+
+const isFor = ({ tuning }: PlanDirectory, here: Tuned): boolean => tuning.processor === here.processor && tuning.threads === here.threads;
+
+function documentOf(plan: PlanDirectory, ceilings: Ceilings | undefined, here: Tuned): object {
+  const { file, fileBytes, tool, device, backend, precision, rounding, layout, checkpoint, arena, parts, tuning } = plan;
   return {
     file,
     bytes: fileBytes,
@@ -58,6 +66,7 @@ function documentOf(plan: PlanDirectory, ceilings: Ceilings | undefined): object
     parts: parts.map(({ name, parameters, weight_bytes: weightBytes }) => ({ name, parameters, weightBytes })),
     tables: plan.conditioning.length,
     arena,
+    tuning: { ...tuning, here, used: isFor(plan, here) },
     ceilings: ceilings ?? null,
     passes: plan.passes.map((pass) => ({
       ...pass,
@@ -97,16 +106,34 @@ function headerOf(ceilings: Ceilings | undefined): string[] {
 
 function passText(pass: PlanPass, ceilings: Ceilings | undefined): string {
   const rows = pass.groups.flatMap(({ times, steps }) => steps.map((step) => stepRow(step, times, ceilings)));
-  const { videoTokens, actionTokens, guidanceRows, entries, perChunk } = pass;
+  const { videoTokens, actionTokens, guidanceRows, entries, perChunk, pictures, height, width } = pass;
   const tokens = [videoTokens > 0 ? `${videoTokens} video` : '', actionTokens > 0 ? `${actionTokens} action` : ''].filter((text) => text !== '');
   const rowsText = guidanceRows > 1 ? `, ${guidanceRows} guidance rows` : '';
+  const attended = `${tokens.join(' and ')} tokens${rowsText}, over ${entries} cache entries`;
   return [
-    `${pass.name}: ${perChunk} a chunk, ${tokens.join(' and ')} tokens${rowsText}, over ${entries} cache entries`,
+    `${pass.name}: ${perChunk} a chunk, ${pictures > 0 ? `${pictures} pictures of ${width} x ${height}` : attended}`,
     formatTable(headerOf(ceilings), [...rows, totalRow('one pass', passTotal(pass, ceilings))], ['left', 'right', 'left', 'left']),
   ].join('\n');
 }
 
-function explainText(plan: PlanDirectory, ceilings: Ceilings | undefined): string {
+/** Tactics that are not the rule, and whether a policy would use them here. */
+function tuningText(plan: PlanDirectory, here: Tuned): string[] {
+  const { processor, threads, products } = plan.tuning;
+  if (products.length === 0) return ['tactics    none: every product is cut by the built-in rule'];
+  const others = otherTactics(plan.tuning);
+  const count = products.reduce((sum, { tactics }) => sum + tactics.length, 0);
+  const found = `here: ${here.processor} with ${here.threads} threads`;
+  return [
+    `tactics    tuned for ${processor} with ${threads} threads: ${count}, of which ${others.length} differ from the built-in rule`,
+    ...(isFor(plan, here) ? [] : [`           ignored ${found}; build the plan again for it`]),
+    ...others.map(({ product, tactic }) => {
+      const size = `${tactic.rows} x ${product.outputs} x ${product.inputs} ${product.product}`;
+      return `           ${size}: ${tacticWords(tactic)}`;
+    }),
+  ];
+}
+
+function explainText(plan: PlanDirectory, ceilings: Ceilings | undefined, here: Tuned): string {
   const kinds = (['prepared', 'plain', 'floats'] as const).map((kind) => {
     const own = plan.tensors.filter((tensor) => tensor.kind === kind);
     return `${own.length} ${kind} (${formatBytes(own.reduce((sum, { bytes }) => sum + bytes, 0))})`;
@@ -123,10 +150,11 @@ function explainText(plan: PlanDirectory, ceilings: Ceilings | undefined): strin
     ...(plan.arena.bytes > 0
       ? [`arena      ${formatBytes(plan.arena.bytes)} for ${plan.arena.rows} rows (${formatBytes(plan.arena.unshared)} if no buffer shared memory)`]
       : []),
+    ...tuningText(plan, here),
     ...(ceilings ? [`ceilings   ${ceilings.name}: ${ceilings.gigabytesPerSecond.toFixed(1)} GB/s, ${peaks?.join(', ')}`] : []),
     '',
     ...plan.passes.flatMap((pass) => [passText(pass, ceilings), '']),
-    'One control cycle, with a full cache and without encoding pictures',
+    'One control cycle, with a full cache',
     formatTable(headerOf(ceilings), [...totals, totalRow('chunk', chunkTotal(plan, ceilings))], ['left', 'right', 'left', 'left']),
     '',
     ceilings
@@ -168,7 +196,7 @@ export function registerExplain(plan: Command, context: CliContext): void {
     .argument('<file>', 'plan file')
     .option('--measure', "measure this machine's ceilings first (a few seconds, 768 MiB)", false)
     .addOption(new Option('--ceilings <list>', 'bandwidth in GB/s and 1e9 operations a second by product').argParser(ceilings).conflicts('measure'))
-    .option('--threads <n>', 'threads for --measure (default: all cores)', whole(1, 1024))
+    .option('--threads <n>', 'threads for --measure (default: all cores), and of the policy whose tactics are shown', whole(1, 1024))
     .option('--json', 'print it as JSON', false)
     .addHelpText('after', examples)
     .action((file: string, options: ExplainOptions) => runExplain(file, options, context));

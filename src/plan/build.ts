@@ -10,12 +10,19 @@ import type { Job } from '../policy/contract.js';
 import { nativeJobOf } from '../policy/load.js';
 import type { CpuPrecision } from '../policy/precision.js';
 import { checkpointHash } from '../text/checkpoint-hash.js';
+import { readPlan } from './directory.js';
+import { extendTactics, readTactics } from './tactics.js';
 
 export interface BuildPlanOptions {
   readonly checkpoint: string;
   readonly job: Job;
   readonly precision: CpuPrecision;
+  /** That pack, and that tactics are tuned for. */
   readonly threads: number;
+  /** Measure how products are best cut; what is in `tactics` is not measured again. Default: true. */
+  readonly tune?: boolean;
+  /** A file with tactics of earlier builds, read and extended. Default: none. */
+  readonly tactics?: string;
   /** To write; a plan that is there is replaced by a whole one only. */
   readonly file: string;
   /** The version of premotor. */
@@ -46,12 +53,17 @@ async function stoppable<T>(start: () => NativeStoppable<T>, signal: AbortSignal
 
 const distinct = (values: readonly number[]): number[] => [...new Set(values)].sort((a, b) => a - b);
 
-/** Errors: CHECKPOINT_*, JOB_INVALID, FILE_WRITE, OUT_OF_MEMORY, ABORTED. */
-export async function buildPlan(options: BuildPlanOptions, native: Pick<NativePlanModule, 'buildPlan'> = loadNative()): Promise<BuiltPlan> {
-  const { job, precision, threads, tool, signal, onProgress } = options;
+/** Errors: CHECKPOINT_*, JOB_INVALID, TACTICS_INVALID, FILE_WRITE, OUT_OF_MEMORY, ABORTED. */
+export async function buildPlan(
+  options: BuildPlanOptions,
+  native: Pick<NativePlanModule, 'buildPlan' | 'planDirectory'> = loadNative(),
+): Promise<BuiltPlan> {
+  const { job, precision, threads, tool, signal, onProgress, tune = true } = options;
   const checkpoint = resolve(options.checkpoint);
   const file = resolve(options.file);
   const hash = await checkpointHash(checkpoint);
+  const tacticsFile = options.tactics === undefined ? '' : resolve(options.tactics);
+  const tactics = tacticsFile === '' ? '' : await readTactics(tacticsFile);
   const ladder = job.ladder ?? [];
   const built = await stoppable(
     () =>
@@ -65,10 +77,14 @@ export async function buildPlan(options: BuildPlanOptions, native: Pick<NativePl
         checkpointHash: hash,
         videoSteps: distinct(ladder.flatMap(({ video_steps, imagine_steps }) => [video_steps, imagine_steps])),
         actionSteps: distinct(ladder.map(({ action_steps }) => action_steps)),
+        tune,
+        tactics,
+        tacticsFile,
         ...(onProgress === undefined ? {} : { onProgress }),
       }),
     signal,
   );
+  if (tacticsFile !== '') await extendTactics(tacticsFile, tactics, (await readPlan(file, native)).tuning);
   return { file, checkpointHash: hash, ...built };
 }
 

@@ -80,7 +80,7 @@ export function passTotal({ groups }: PlanPass, ceilings: Ceilings | undefined):
   );
 }
 
-/** One control cycle: every pass as often as a chunk takes it. Encoding pictures is not in it. */
+/** One control cycle: every pass as often as a chunk takes it. */
 export function chunkTotal({ passes }: Pick<PlanDirectory, 'passes'>, ceilings: Ceilings | undefined): PassTotal {
   return passes.reduce((total, pass) => plus(total, passTotal(pass, ceilings), pass.perChunk), zero);
 }

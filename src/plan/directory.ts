@@ -30,7 +30,25 @@ const pass = z.object({
   videoTokens: count,
   actionTokens: count,
   entries: count,
+  pictures: count,
+  height: count,
+  width: count,
   groups: z.array(z.object({ times: count, steps: z.array(step) })),
+});
+
+/** How products are cut on one processor; its name is empty where nothing was tuned. */
+export const planTuning = z.object({
+  processor: z.string(),
+  threads: count,
+  products: z.array(
+    z.object({
+      product: z.string(),
+      outputs: count,
+      inputs: count,
+      group: count,
+      tactics: z.array(z.object({ rows: count, split: z.enum(['rule', 'alone', 'shared']), tiles: count })),
+    }),
+  ),
 });
 
 const schema = z.object({
@@ -45,11 +63,13 @@ const schema = z.object({
   tensors: z.array(z.object({ key: z.string(), kind: z.enum(['prepared', 'plain', 'floats']), product: z.string().optional(), bytes: count })),
   conditioning: z.array(z.object({ bytes: count })),
   passes: z.array(pass),
+  tuning: planTuning,
   arena: z.object({ rows: count, bytes: count, unshared: count }),
 });
 
 export type PlanStep = z.output<typeof step>;
 export type PlanPass = z.output<typeof pass>;
+export type PlanTuning = z.output<typeof planTuning>;
 export type PlanDirectory = z.output<typeof schema> & { readonly file: string; readonly fileBytes: number };
 
 /** Errors: PLAN_MISSING, PLAN_FOREIGN, PLAN_VERSION, PLAN_TRUNCATED, PLAN_DAMAGED. */

@@ -112,6 +112,9 @@ function textOf({ checkpoint, parsed, precision, threads, promptCache }: Setting
   return { embedPrompt: (prompt) => embedPrompt({ checkpoint, prompt, mode, threads, native, checkpointHash: hash, ...cacheDir }) };
 }
 
+/** All cores but one, which is left to the rest of the robot. */
+export const defaultThreads = (): number => Math.max(1, availableParallelism() - 1);
+
 /** Checks what loadPolicy is given and fills in the defaults. */
 export async function checkLoadOptions(options: LoadPolicyOptions): Promise<Settings> {
   if (typeof options !== 'object' || options === null) throw badOption('options', 'an object', options);
@@ -122,8 +125,7 @@ export async function checkLoadOptions(options: LoadPolicyOptions): Promise<Sett
   if (promptCache !== undefined && promptCache !== false && (typeof promptCache !== 'string' || promptCache === '')) {
     throw badOption('promptCache', 'a folder or false', promptCache);
   }
-  const cores = availableParallelism();
-  const { threads = Math.max(1, cores - 1) } = options;
+  const { threads = defaultThreads() } = options;
   if (!Number.isInteger(threads) || threads < 1 || threads > THREADS_MAX)
     throw badOption('threads', `a whole number of 1 .. ${THREADS_MAX}`, threads);
   const precision = checkPrecision(options.precision);

@@ -46,7 +46,7 @@ t.test('the shipped checkpoint: built, explained, opened, bit by bit', async (t)
   t.equal(built.code, 0, built.err);
   const document = JSON.parse(built.out) as Record<string, unknown>;
   t.match(document, { precision: 'f32', rounding: 'none', device: 'cpu', bytes: readFileSync(plan).length });
-  t.match(built.err, /packing weights .*\n.*computing tables/s);
+  t.match(built.err, /packing weights .*\n.*tuning products.*\n.*computing tables/s);
   t.same(readdirSync(dir), ['tabletop.plan'], 'nothing else is left');
   const options = { checkpoint: tabletop, job: join(tabletop, 'job.json'), threads: 2, promptCache: false } as const;
   const expected = await episode(await loadPolicy(options));
@@ -101,13 +101,18 @@ t.test('explain', async (t) => {
       ['video (cache)', 1],
       ['action', job.action_num_inference_steps],
       ['commit', 1],
+      ['encode', job.obs_cam_keys.length],
     ],
   );
   t.same(ceilings, { name: 'given', gigabytesPerSecond: 10, gigaflops: { f32: 50, bf16_dot: 100 } });
   for (const { name, groups, total } of passes) {
     const sum = groups.reduce((all, { times, steps }) => all + times * steps.reduce((one, { flops }) => one + flops, 0), 0);
     t.equal(total.flops, sum, name);
-    t.ok(groups.some(({ steps }) => steps.some(({ weight }) => weight === 'blocks.*.ffn.net.0.proj.weight')));
+    const expected = name === 'encode' ? 'encoder.down_blocks.0.resnets.0.conv1.weight' : 'blocks.*.ffn.net.0.proj.weight';
+    t.ok(
+      groups.some(({ steps }) => steps.some(({ weight, flops }) => weight === expected && flops > 0)),
+      `${name}: ${expected}`,
+    );
   }
   t.equal(
     chunk.flops,
@@ -118,6 +123,7 @@ t.test('explain', async (t) => {
   const text = await run('plan', 'explain', plan);
   t.equal(text.code, 0);
   t.match(text.out, /^linear blocks\.\*\.attn1\.to_q\+to_k\+to_v\.weight \+ layer_norm, modulation, bias +\d+ x/m);
+  t.match(text.out, /^encode: \d+ a chunk, \d+ pictures of \d+ x \d+$/m);
   t.match(text.out, /Add --measure/);
   t.notMatch(text.out, 'ms at least');
   t.match((await run('plan', 'explain', plan, '--ceilings', given)).out, /ms at least.*\n(.*\n)*.*arithmetic/);
@@ -160,7 +166,68 @@ t.test('the mixture-of-transformers form', async (t) => {
   t.same(await episode(await loadPolicy({ ...options, plan })), expected, 'bit by bit');
   const { passes } = JSON.parse((await run('plan', 'explain', plan, '--json')).out) as Explained;
   const names = passes.map(({ name }) => name);
-  t.same(names, ['video', 'video (cache)', 'action', 'commit video', 'commit action'], 'two passes commit: they share no blocks');
+  t.same(names, ['video', 'video (cache)', 'action', 'commit video', 'commit action', 'encode'], 'two passes commit: they share no blocks');
+});
+
+interface Tuned {
+  readonly tuning: {
+    readonly processor: string;
+    readonly threads: number;
+    readonly used: boolean;
+    readonly products: readonly { readonly tactics: readonly { rows: number; split: string; tiles: number }[] }[];
+  };
+}
+
+t.test('tactics: kept in a file, the same plan again, ignored elsewhere', async (t) => {
+  const dir = t.testdir();
+  const checkpoint = join(dir, 'tiny');
+  await writeUntrainedCheckpoint(checkpoint, { size: 'tiny' });
+  copyFileSync(join(tabletop, 'job.json'), join(checkpoint, 'job.json'));
+  const file = (name: string): string => join(dir, name);
+  const build = async (name: string, ...more: string[]): Promise<Buffer> => {
+    const built = await run('build', checkpoint, '-o', file(name), '--threads', '1', ...more);
+    t.equal(built.code, 0, built.err);
+    return readFileSync(file(name));
+  };
+  const explain = async (name: string, ...more: string[]): Promise<Tuned['tuning']> =>
+    (JSON.parse((await run('plan', 'explain', file(name), '--json', ...more)).out) as Tuned).tuning;
+  const first = await build('a.plan', '--tactics', file('tactics.json'));
+  const found = await explain('a.plan', '--threads', '1');
+  t.match(found, { processor: /cpu-/, threads: 1, used: true });
+  t.ok(found.products.length > 3);
+  const known = readFileSync(file('tactics.json'), 'utf8');
+  t.ok((await build('b.plan', '--tactics', file('tactics.json'))).equals(first), 'built again: the same bytes');
+  t.equal(readFileSync(file('tactics.json'), 'utf8'), known, 'nothing was new');
+  t.ok((await build('c.plan', '--tactics', file('tactics.json'), '--no-tune')).equals(first), 'without measuring, too');
+  // Whatever a file says is what is built, and shown.
+  const cache = JSON.parse(known) as { tunings: Tuned['tuning'][] };
+  for (const { tactics } of cache.tunings.flatMap(({ products }) => products))
+    for (const tactic of tactics) Object.assign(tactic, { split: 'alone', tiles: 5 });
+  writeFileSync(file('other.json'), JSON.stringify(cache));
+  t.notOk((await build('d.plan', '--tactics', file('other.json'), '--no-tune')).equals(first));
+  const shown = (await run('plan', 'explain', file('d.plan'), '--threads', '1')).out;
+  t.match(shown, /^tactics {4}tuned for .* with 1 threads: (\d+), of which \1 differ/m);
+  t.match(shown, /^ {11}\d+ x \d+ x \d+ \w+: on one thread, tasks of 5 tiles of rows$/m);
+  t.notMatch(shown, /ignored here/);
+  const options = { checkpoint, job: join(checkpoint, 'job.json'), threads: 1, promptCache: false } as const;
+  t.same(await episode(await loadPolicy({ ...options, plan: file('d.plan') })), await episode(await loadPolicy(options)), 'bit by bit');
+  // As if it had been tuned elsewhere: a hint, and no error.
+  const away = JSON.parse(known) as { tunings: Tuned['tuning'][] };
+  writeFileSync(file('away.json'), JSON.stringify({ tunings: away.tunings.map((tuning) => ({ ...tuning, processor: 'another' })) }));
+  await build('e.plan', '--tactics', file('away.json'), '--no-tune');
+  t.match((await run('plan', 'explain', file('e.plan'))).out, /^tactics {4}none/m);
+  await build('f.plan', '--tactics', file('away.json'));
+  const extended = JSON.parse(readFileSync(file('away.json'), 'utf8')) as { tunings: Tuned['tuning'][] };
+  t.same(
+    extended.tunings.map(({ processor }) => processor),
+    ['another', found.processor],
+    'a cache of several processors',
+  );
+  const sinks = fakeContext({ loadNative: () => ({ ...loadNative(), tunedFor: () => ({ processor: 'another', threads: 1 }) }) });
+  await runExplain(file('a.plan'), { measure: false, json: false }, sinks.context);
+  t.match(sinks.out.text, /^ {11}ignored here: another with 1 threads/m);
+  await build('g.plan', '--no-tune');
+  t.match(await explain('g.plan'), { processor: '', products: [], used: false });
 });
 
 t.test('quantised: whoever opens it needs the certificate', async (t) => {
@@ -203,6 +270,8 @@ t.test('wrong command lines', async (t) => {
     [['plan', 'explain', 'x', '--ceilings', 'f32=3'], 2, /bandwidth=GB/],
     [['plan', 'explain', 'x', '--ceilings', 'f32=3,bandwidth=0'], 2, /bandwidth=0/],
     [['plan', 'verify', join(tabletop, 'job.json')], 1, /PLAN_FOREIGN/],
+    [['build', tabletop, '-o', join(dir, 'x'), '--tactics', join(tabletop, 'job.json')], 1, /TACTICS_INVALID/],
+    [['build', tabletop, '-o', join(dir, 'x'), '--tactics', tabletop], 1, /TACTICS_INVALID.*readable/],
   ] as const) {
     const result = await run(...argv);
     t.equal(result.code, code, argv.join(' '));
