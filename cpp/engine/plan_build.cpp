@@ -73,7 +73,7 @@ Status write_tables(const PlanBuildOptions& options, ops::Ops& ops, PlanWriter* 
   std::unique_ptr<PlanFile> plan;
   PREMOTOR_TRY(PlanFile::open(writer->partial_path(), &plan));
   std::vector<PassOutline> passes;
-  PREMOTOR_TRY(outline_passes(*plan, options.session.checkpoint, options.session.precision, job, &passes));
+  PREMOTOR_TRY(outline_passes(*plan, options.session, &passes));
   writer->contents().passes = outline_json(passes);
   std::unique_ptr<Transformer> transformer;
   PREMOTOR_TRY(Transformer::open(options.session.checkpoint + "/transformer", options.session.precision,
