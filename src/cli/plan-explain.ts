@@ -97,11 +97,12 @@ function headerOf(ceilings: Ceilings | undefined): string[] {
 
 function passText(pass: PlanPass, ceilings: Ceilings | undefined): string {
   const rows = pass.groups.flatMap(({ times, steps }) => steps.map((step) => stepRow(step, times, ceilings)));
-  const { videoTokens, actionTokens, guidanceRows, entries, perChunk } = pass;
+  const { videoTokens, actionTokens, guidanceRows, entries, kvCache, perChunk } = pass;
   const tokens = [videoTokens > 0 ? `${videoTokens} video` : '', actionTokens > 0 ? `${actionTokens} action` : ''].filter((text) => text !== '');
+  const held = kvCache === undefined ? '' : ` in ${kvCache}`;
   const rowsText = guidanceRows > 1 ? `, ${guidanceRows} guidance rows` : '';
   return [
-    `${pass.name}: ${perChunk} a chunk, ${tokens.join(' and ')} tokens${rowsText}, over ${entries} cache entries`,
+    `${pass.name}: ${perChunk} a chunk, ${tokens.join(' and ')} tokens${rowsText}, over ${entries} cache entries${held}`,
     formatTable(headerOf(ceilings), [...rows, totalRow('one pass', passTotal(pass, ceilings))], ['left', 'right', 'left', 'left']),
   ].join('\n');
 }

@@ -7,14 +7,17 @@ import { PremotorError } from '../errors.js';
 import { callNative, loadNative, type NativeProgress } from '../native.js';
 import type { NativePlanModule, NativeStoppable } from '../native-plan.js';
 import type { Job } from '../policy/contract.js';
+import { kvCacheFor } from '../policy/kv-cache.js';
 import { nativeJobOf } from '../policy/load.js';
-import type { CpuPrecision } from '../policy/precision.js';
+import type { CpuPrecision, KvCache } from '../policy/precision.js';
 import { checkpointHash } from '../text/checkpoint-hash.js';
 
 export interface BuildPlanOptions {
   readonly checkpoint: string;
   readonly job: Job;
   readonly precision: CpuPrecision;
+  /** As in loadPolicy. The plan serves every KV cache; what it says about its passes is said of this one. */
+  readonly kvCache?: KvCache;
   readonly threads: number;
   /** To write; a plan that is there is replaced by a whole one only. */
   readonly file: string;
@@ -26,6 +29,7 @@ export interface BuildPlanOptions {
 
 export interface BuiltPlan {
   readonly file: string;
+  readonly kvCache: KvCache;
   readonly checkpointHash: string;
   readonly bytes: number;
   readonly tensors: number;
@@ -46,9 +50,10 @@ async function stoppable<T>(start: () => NativeStoppable<T>, signal: AbortSignal
 
 const distinct = (values: readonly number[]): number[] => [...new Set(values)].sort((a, b) => a - b);
 
-/** Errors: CHECKPOINT_*, JOB_INVALID, FILE_WRITE, OUT_OF_MEMORY, ABORTED. */
+/** Errors: CHECKPOINT_*, JOB_INVALID, KV_CACHE_UNSUPPORTED, FILE_WRITE, OUT_OF_MEMORY, ABORTED. */
 export async function buildPlan(options: BuildPlanOptions, native: Pick<NativePlanModule, 'buildPlan'> = loadNative()): Promise<BuiltPlan> {
   const { job, precision, threads, tool, signal, onProgress } = options;
+  const kvCache = kvCacheFor(precision, job, options.kvCache);
   const checkpoint = resolve(options.checkpoint);
   const file = resolve(options.file);
   const hash = await checkpointHash(checkpoint);
@@ -59,6 +64,7 @@ export async function buildPlan(options: BuildPlanOptions, native: Pick<NativePl
         checkpoint,
         job: nativeJobOf(job, precision),
         precision,
+        kvCache,
         threads,
         file,
         tool,
@@ -69,7 +75,7 @@ export async function buildPlan(options: BuildPlanOptions, native: Pick<NativePl
       }),
     signal,
   );
-  return { file, checkpointHash: hash, ...built };
+  return { file, kvCache, checkpointHash: hash, ...built };
 }
 
 /** Reads and checks every byte. Errors: PLAN_*, ABORTED. */

@@ -30,6 +30,8 @@ const pass = z.object({
   videoTokens: count,
   actionTokens: count,
   entries: count,
+  /** What they are held in; plans of earlier versions do not say. */
+  kvCache: z.string().optional(),
   groups: z.array(z.object({ times: count, steps: z.array(step) })),
 });
 
