@@ -1,7 +1,8 @@
-// The matrix products of the CPU backend, unpacked and packed in every precision, against what this machine can do at
-// most, side by side in one run. Every case is verified on a sample of its outputs before it is timed, and rotates over
-// copies of its weights, so that they come from memory as they do in a pass over a whole model (--warm: one copy).
-// Usage: kernels [--tiny] [--json] [--threads N] [--seconds S] [--only TEXT] [--warm]; see bench/README.md.
+// The matrix products of the CPU backend, unpacked and packed in every precision, and attention over a full cache,
+// against what this machine can do at most, side by side in one run. Every case is verified on a sample of its outputs
+// before it is timed, and rotates over copies of its weights, so that they come from memory as they do in a pass over a
+// whole model (--warm: one copy). Usage: kernels [--tiny] [--json] [--threads N] [--seconds S] [--only TEXT] [--warm];
+// see bench/README.md.
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
@@ -14,6 +15,7 @@
 #include <vector>
 
 #include "base/half.h"
+#include "bench/attention_case.h"
 #include "ops/cpu/ceilings.h"
 #include "ops/cpu/cpu_ops.h"
 #include "ops/cpu/packed_linear.h"
@@ -48,6 +50,8 @@ constexpr double kErrorMax[kKinds] = {1e-5, 4e-3, 1e-5, 4e-3, 6e-3, 3e-2, 1.2e-1
 // Copies of the weights fill this much, several times a last-level cache.
 constexpr std::int64_t kColdBytes = std::int64_t{256} << 20;
 
+constexpr const char* kDtypeNames[4] = {"f32", "f16", "bf16", "int8"};  // of a cache, by ops::Dtype
+
 bool is_packed(Kind kind) { return kind >= Kind::packed_f32; }
 Product product_of(Kind kind) { return static_cast<Product>(static_cast<int>(kind) - 2); }
 
@@ -56,15 +60,16 @@ struct Ceilings {
   ceilings::Peaks peak;
 
   [[nodiscard]] double of(Kind kind) const {
-    if ((kind == Kind::packed_bf16_dot || kind == Kind::packed_int4) && peak.bf16_dot > 0) return peak.bf16_dot;
+    if (kind == Kind::packed_bf16_dot || kind == Kind::packed_int4) return of_pairs();
     return kind == Kind::packed_int8 && peak.int8_dot > 0 ? peak.int8_dot : peak.f32;
   }
+  [[nodiscard]] double of_pairs() const { return peak.bf16_dot > 0 ? peak.bf16_dot : peak.f32; }
 };
 
 struct Row {
-  Kind kind;
+  std::string kernel;
   std::int64_t m, n, k, copies, repeats;
-  double min_ms, p50_ms, p99_ms, max_ms, gflops, gbytes, share, error;
+  double min_ms, p50_ms, p99_ms, max_ms, gflops, gbytes, peak, share, error;
   std::uint32_t hash;
 };
 
@@ -176,7 +181,28 @@ std::string name_of(Kind kind, std::int64_t m, const Shape& shape) {
          " k " + std::to_string(shape.k);
 }
 
-Row measure(Case* one, const Options& options, const Ceilings& ceiling, double error) {
+ceilings::Peaks find_peaks(const Options& options) {
+  return ceilings::peaks(cpu_packed_kernels(), options.threads, options.is_tiny ? 1 : 3, options.is_tiny ? 1e-3 : 0.02);
+}
+
+Ceilings find_ceilings(const Options& options) {
+  const std::int64_t bytes = options.is_tiny ? 1 << 20 : 256 << 20;
+  const int tries = options.is_tiny ? 1 : 5;
+  Ceilings found;
+  found.one = ceilings::bandwidth(1, bytes, tries);
+  found.all = options.threads == 1 ? found.one : ceilings::bandwidth(options.threads, bytes, tries);
+  found.peak = find_peaks(options);
+  return found;
+}
+
+// Times `one`. Its peak is the larger of those measured before and after it: a processor's clock moves in the minutes
+// that all cases take.
+template <typename Timed, typename Peak>
+Row measure(Timed* one, const Options& options, double operations, double bytes, const Ceilings& ceiling,
+            const Peak& peak_of) {
+  Ceilings around = ceiling;
+  around.peak = find_peaks(options);
+  const double before = peak_of(around);
   for (int i = 0; i < 2; ++i) one->run();
   std::vector<double> times_s;
   const double began = ceilings::now_s();
@@ -188,13 +214,35 @@ Row measure(Case* one, const Options& options, const Ceilings& ceiling, double e
   }
   std::sort(times_s.begin(), times_s.end());
   const auto at = [&](double part) { return times_s[static_cast<std::size_t>(part * double(times_s.size() - 1))]; };
-  const double operations = 2.0 * double(one->m) * double(one->shape.n) * double(one->shape.k);
-  const double bytes = double(one->weights.each) + 4.0 * double(one->m) * double(one->shape.n + one->shape.k);
-  const double least_s = std::max(operations / (ceiling.of(one->kind) * 1e9), bytes / (ceiling.all.best() * 1e9));
-  return {
-      one->kind,         one->m,        one->shape.n,   one->shape.k, one->weights.count,         std::ssize(times_s),
-      at(0) * 1e3,       at(0.5) * 1e3, at(0.99) * 1e3, at(1) * 1e3,  operations / at(0.5) / 1e9, bytes / at(0.5) / 1e9,
-      least_s / at(0.5), error,         one->hash()};
+  around.peak = find_peaks(options);
+  const double peak = std::max(before, peak_of(around));
+  const double least_s = std::max(operations / (peak * 1e9), bytes / (ceiling.all.best() * 1e9));
+  Row row{};
+  row.repeats = std::ssize(times_s);
+  row.min_ms = at(0) * 1e3;
+  row.p50_ms = at(0.5) * 1e3;
+  row.p99_ms = at(0.99) * 1e3;
+  row.max_ms = at(1) * 1e3;
+  row.gflops = operations / at(0.5) / 1e9;
+  row.gbytes = bytes / at(0.5) / 1e9;
+  row.peak = peak;
+  row.share = least_s / at(0.5);
+  row.hash = one->hash();
+  return row;
+}
+
+Row measure_product(Case* one, const Options& options, const Ceilings& ceiling, double error) {
+  const double m = double(one->m), n = double(one->shape.n), k = double(one->shape.k);
+  const double bytes = double(one->weights.each) + 4.0 * m * (n + k);
+  Row row = measure(one, options, 2 * m * n * k, bytes, ceiling, [&](const Ceilings& c) { return c.of(one->kind); });
+  row.kernel = kKindNames[static_cast<int>(one->kind)];
+  row.m = one->m;
+  row.n = one->shape.n;
+  row.k = one->shape.k;
+  row.copies = one->weights.count;
+  row.error = error;
+  if (!options.is_json) std::fprintf(stderr, "%s\n", name_of(one->kind, one->m, one->shape).c_str());
+  return row;
 }
 
 // Every kind and every m of one shape; false when a product is wrong.
@@ -220,21 +268,40 @@ bool bench_shape(CpuOps* ops, const Shape& shape, const std::vector<std::int64_t
                      kErrorMax[i]);
         return false;
       }
-      rows->push_back(measure(&one, options, ceiling, error));
-      if (!options.is_json) std::fprintf(stderr, "%s\n", name_of(kind, m, shape).c_str());
+      rows->push_back(measure_product(&one, options, ceiling, error));
     }
   }
   return true;
 }
 
-Ceilings find_ceilings(const Options& options) {
-  const std::int64_t bytes = options.is_tiny ? 1 << 20 : 256 << 20;
-  const int tries = options.is_tiny ? 1 : 5;
-  Ceilings found;
-  found.one = ceilings::bandwidth(1, bytes, tries);
-  found.all = options.threads == 1 ? found.one : ceilings::bandwidth(options.threads, bytes, tries);
-  found.peak = ceilings::peaks(cpu_packed_kernels(), options.threads, tries, options.is_tiny ? 1e-3 : 0.05);
-  return found;
+// Attention of m queries over n cached entries, k = heads x 128; false when it is wrong.
+bool bench_attention(CpuOps* ops, Dtype dtype, std::int64_t m, const Options& options, const Ceilings& ceiling,
+                     std::vector<Row>* rows) {
+  const std::int64_t heads = options.is_tiny ? 2 : 24, entries = options.is_tiny ? 100 : 9792;
+  const std::string kernel = std::string("attention ") + kDtypeNames[static_cast<int>(dtype)];
+  if ((kernel + " m " + std::to_string(m)).find(options.only) == std::string::npos) return true;
+  AttentionCase one(*ops, dtype, m, heads, entries);
+  one.run();
+  const double error = one.error();
+  // Half a step of bf16 in queries, entries and weights; and of 127 steps of a vector's range.
+  const double error_max = dtype == Dtype::f32 ? 1e-5 : (dtype == Dtype::bf16 ? 1e-2 : 3e-2);
+  if (!(error <= error_max)) {
+    std::fprintf(stderr, "FAILED: %s m %lld is off by %.3g, more than %.3g\n", kernel.c_str(),
+                 static_cast<long long>(m), error, error_max);
+    return false;
+  }
+  const double k = double(heads * kAttentionHeadDim);
+  Row row = measure(&one, options, 4 * double(m) * double(entries) * k, one.bytes(), ceiling,
+                    [&](const Ceilings& c) { return dtype == Dtype::f32 ? c.peak.f32 : c.of_pairs(); });
+  row.kernel = kernel;
+  row.m = m;
+  row.n = entries;
+  row.k = heads * kAttentionHeadDim;
+  row.copies = 1;
+  row.error = error;
+  rows->push_back(row);
+  if (!options.is_json) std::fprintf(stderr, "%s m %lld\n", kernel.c_str(), static_cast<long long>(m));
+  return true;
 }
 
 std::string processor() {
@@ -258,13 +325,13 @@ void print_json(const Options& options, const Ceilings& c, const std::vector<Row
     const Row& r = rows[i];
     std::printf(
         "%s\n  {\"kernel\": \"%s\", \"m\": %lld, \"n\": %lld, \"k\": %lld, \"copies\": %lld, \"repeats\": %lld, ",
-        i == 0 ? "" : ",", kKindNames[static_cast<int>(r.kind)], static_cast<long long>(r.m),
-        static_cast<long long>(r.n), static_cast<long long>(r.k), static_cast<long long>(r.copies),
-        static_cast<long long>(r.repeats));
+        i == 0 ? "" : ",", r.kernel.c_str(), static_cast<long long>(r.m), static_cast<long long>(r.n),
+        static_cast<long long>(r.k), static_cast<long long>(r.copies), static_cast<long long>(r.repeats));
     std::printf(
         "\"min_ms\": %.6f, \"p50_ms\": %.6f, \"p99_ms\": %.6f, \"max_ms\": %.6f, \"GFLOPs\": %.3f, \"GBps\": %.3f, ",
         r.min_ms, r.p50_ms, r.p99_ms, r.max_ms, r.gflops, r.gbytes);
-    std::printf("\"roofline_share\": %.4f, \"error\": %.3g, \"hash\": \"%08x\"}", r.share, r.error, r.hash);
+    std::printf("\"peak_GFLOPs\": %.1f, \"roofline_share\": %.4f, \"error\": %.3g, \"hash\": \"%08x\"}", r.peak,
+                r.share, r.error, r.hash);
   }
   std::printf("\n ]}\n");
 }
@@ -278,12 +345,14 @@ void print_markdown(const Options& options, const Ceilings& c, const std::vector
   std::printf("| f32, GFLOP/s | | %.0f |\n", c.peak.f32);
   if (c.peak.bf16_dot > 0) std::printf("| bf16 dot product, GFLOP/s | | %.0f |\n", c.peak.bf16_dot);
   if (c.peak.int8_dot > 0) std::printf("| int8 dot product, GOP/s | | %.0f |\n", c.peak.int8_dot);
-  std::printf("\n| kernel | m | n | k | p50 ms | p99 ms | max ms | GFLOP/s | GB/s | of its roofline | hash |\n");
-  std::printf("|---|---|---|---|---|---|---|---|---|---|---|\n");
+  std::printf(
+      "\n| kernel | m | n | k | p50 ms | p99 ms | max ms | GFLOP/s | GB/s | peak beside it | of its "
+      "roofline | hash |\n");
+  std::printf("|---|---|---|---|---|---|---|---|---|---|---|---|\n");
   for (const Row& r : rows)
-    std::printf("| %s | %lld | %lld | %lld | %.4f | %.4f | %.4f | %.1f | %.1f | %.0f %% | %08x |\n",
-                kKindNames[static_cast<int>(r.kind)], static_cast<long long>(r.m), static_cast<long long>(r.n),
-                static_cast<long long>(r.k), r.p50_ms, r.p99_ms, r.max_ms, r.gflops, r.gbytes, 100 * r.share, r.hash);
+    std::printf("| %s | %lld | %lld | %lld | %.4f | %.4f | %.4f | %.1f | %.1f | %.0f | %.0f %% | %08x |\n",
+                r.kernel.c_str(), static_cast<long long>(r.m), static_cast<long long>(r.n), static_cast<long long>(r.k),
+                r.p50_ms, r.p99_ms, r.max_ms, r.gflops, r.gbytes, r.peak, 100 * r.share, r.hash);
 }
 
 bool parse(int argc, char** argv, Options* options) {
@@ -329,6 +398,9 @@ int main(int argc, char** argv) {
   std::vector<Row> rows;
   for (const Shape& shape : shapes)
     if (!bench_shape(&ops, shape, ms, options, ceiling, &rows)) return 1;
+  for (const Dtype dtype : {Dtype::f32, Dtype::bf16, Dtype::int8})
+    for (const std::int64_t m : {32, 240})
+      if (!bench_attention(&ops, dtype, m, options, ceiling, &rows)) return 1;
   (options.is_json ? print_json : print_markdown)(options, ceiling, rows);
   return 0;
 }

@@ -19,8 +19,11 @@ import { Worker } from './peers/worker.js';
 
 const root = join(dirname(fileURLToPath(import.meta.url)), '..');
 const peers = join(root, 'bench', 'peers');
-/** Between turns: threads of the last contestant stop spinning for work. */
-const PAUSE_MS = 50;
+/** Between turns: threads of the last contestant stop spinning for work (OpenMP's and ONNX Runtime's do so for tens of milliseconds and more). */
+const PAUSE_MS = 300;
+/** A turn of short passes has as many as fit into this. */
+const TURN_MS = 400;
+const TURN_RUNS_MAX = 100;
 /** PyTorch's threads wait for one another actively, so that another program on the same cores slows it many times over. */
 const QUIET_LOAD_MAX = 0.7;
 
@@ -158,7 +161,7 @@ class Match {
       for (const { contestant, request, ms } of entered) {
         // Whole chunks take minutes: of what is no contestant of its own, one is enough.
         if (task.isChunk && contestant.peer === 'kept') continue;
-        ms.push((await contestant.worker.run(request)).ms);
+        ms.push(await this.#turn(contestant.worker, request));
         await sleep(PAUSE_MS);
       }
     }
@@ -168,6 +171,14 @@ class Match {
       const error = errors[index];
       return { size: this.#size, task: task.name, contestant: contestant.name, ms, ...(error === undefined ? {} : { error }) };
     });
+  }
+
+  /** The median of the runs of one turn. The first one, which finds cold caches and sleeping threads, counts only where it is the only one. */
+  async #turn(worker: Worker, request: string): Promise<number> {
+    const first = (await worker.run(request)).ms;
+    const runs: number[] = [];
+    for (let sum = first; sum < TURN_MS && runs.length < TURN_RUNS_MAX; sum += runs.at(-1) as number) runs.push((await worker.run(request)).ms);
+    return runs.length === 0 ? first : median(runs);
   }
 
   #compare({ name }: Contestant, task: Task, found: string, wanted: string): number {

@@ -186,15 +186,17 @@ struct Quantised {
   std::vector<float> scales;    // [rows]
 };
 
-Quantised quantise(const std::vector<float>& values, std::int64_t k) {
+// Weights are divided by their scale, activations multiplied by its inverse.
+Quantised quantise(const std::vector<float>& values, std::int64_t k, bool is_weight) {
   Quantised out;
   for (std::size_t begin = 0; begin < values.size(); begin += static_cast<std::size_t>(k)) {
     float most = 0;
     for (std::int64_t p = 0; p < k; ++p) most = std::max(most, std::abs(values[begin + static_cast<std::size_t>(p)]));
     out.scales.push_back(std::max(most / 127.0f, 1.17549435e-38f));
-    for (std::int64_t p = 0; p < k; ++p)
-      out.q.push_back(
-          static_cast<std::int32_t>(std::nearbyint(values[begin + static_cast<std::size_t>(p)] / out.scales.back())));
+    for (std::int64_t p = 0; p < k; ++p) {
+      const float value = values[begin + static_cast<std::size_t>(p)], scale = out.scales.back();
+      out.q.push_back(static_cast<std::int32_t>(std::nearbyint(is_weight ? value / scale : value * (1.0f / scale))));
+    }
   }
   return out;
 }
@@ -206,7 +208,7 @@ void test_int8(ThreadPool& pool, const PackedKernels& kernels) {
     std::vector<float> x = random_values(m * k);
     if (m > 3) std::fill_n(x.begin() + 2 * k, k, 0.0f);  // a row of zeros has no scale of its own
     const Weights w(PackedPrecision::int8, n, k, random_values(n * k));
-    const Quantised qx = quantise(x, k), qw = quantise(w.values, k);
+    const Quantised qx = quantise(x, k, false), qw = quantise(w.values, k, true);
     const std::vector<float> y = product(pool, kernels, Product::int8, x, m, w.matrix, {});
     const std::vector<double> unquantised = exact(x, m, w.values, n, k);
     std::vector<float> expected;

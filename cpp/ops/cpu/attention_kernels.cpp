@@ -12,55 +12,40 @@ namespace {
 
 constexpr std::int64_t kPitchBytes = kWeightPitch * 4;
 
+constexpr float kUnattended = -1e30f;  // a score
+
 // Of one weight of a row, for every step.
 template <typename Step>
 constexpr std::int64_t kWeightBytes = Step::x_bytes / 2;
 template <>
 constexpr std::int64_t kWeightBytes<StepF32> = 4;
 
-// Fetched while a tile runs: the cache lines that later tiles read.
-struct Ahead {
-  const Byte* at;
-  std::int64_t step;
-
-  inline void fetch() {
-    __builtin_prefetch(at);
-    __builtin_prefetch(at + 64);
-    at += step;
-  }
-};
-
 template <typename Step, int M>
-inline Ahead score_panel(const Byte* q, const Byte* k, std::int64_t units, float* to, Ahead ahead) {
+inline void score_panel(const ScoreTile& t) {
+  const Byte* ahead = reinterpret_cast<const Byte*>(t.ahead);
   for (std::int64_t c = 0; c < kColumns; c += V * W) {
     F acc[M][V];
     for (int i = 0; i < M; ++i)
       for (int j = 0; j < V; ++j) acc[i][j] = F{};
-    const Byte* x = q;
-    const Byte* w = k + c * kUnitBytes;
-    for (std::int64_t u = 0; u < units; ++u) {
-      ahead.fetch();
+    const Byte* x = static_cast<const Byte*>(t.q);
+    const Byte* w = reinterpret_cast<const Byte*>(t.keys) + c * kUnitBytes;
+    for (std::int64_t u = 0; u < t.units; ++u) {
+      __builtin_prefetch(ahead);
+      __builtin_prefetch(ahead + 64);
+      ahead += t.ahead_step;
       Step::template add<kQueryPitchBytes>(x, w, acc);
       x += Step::x_bytes;
       w += kColumns * kUnitBytes;
     }
     for (int i = 0; i < M; ++i)
-      for (int j = 0; j < V; ++j) store(to + i * kColumns + c + j * W, acc[i][j]);
+      for (int j = 0; j < V; ++j) store(t.scores + i * kColumns + c + j * W, acc[i][j]);
   }
-  return ahead;
 }
 
 template <typename Step, int M = MR>
 void scores(const ScoreTile& t) {
-  if (t.rows != M) {
-    if constexpr (M > 1) scores<Step, M - 1>(t);
-    return;
-  }
-  Ahead ahead{reinterpret_cast<const Byte*>(t.ahead), t.ahead_step};
-  for (std::int64_t p = 0; p < t.count; ++p) {
-    const Byte* k = reinterpret_cast<const Byte*>(t.panels[p]);
-    ahead = score_panel<Step, M>(static_cast<const Byte*>(t.q), k, t.units, t.scores + p * M * kColumns, ahead);
-  }
+  if (t.rows == M) return score_panel<Step, M>(t);
+  if constexpr (M > 1) scores<Step, M - 1>(t);
 }
 
 template <bool is_pairs>
@@ -74,33 +59,49 @@ void convert(const float* q, std::int64_t ldq, std::int64_t rows, std::int64_t h
       continue;
     }
     for (std::int64_t c = 0; c < head_dim; c += W) {
-      float lanes[W] = {};
-      const std::int64_t count = head_dim - c < W ? head_dim - c : W;
-      for (std::int64_t i = 0; i < count; ++i) lanes[i] = from[c + i];
-      const U high = (U)as_units(round_vector(load(lanes))) >> 16;
+      F values;
+      if (c + W <= head_dim) {
+        values = load(from + c);
+      } else {
+        float lanes[W] = {};
+        for (std::int64_t i = c; i < head_dim; ++i) lanes[i - c] = from[i];
+        values = load(lanes);
+      }
+      const U high = (U)as_units(round_vector(values)) >> 16;
       const H half = __builtin_convertvector(high, H);
       __builtin_memcpy(row + c * 2, &half, sizeof half);
     }
   }
 }
 
-// 2^x for x <= 0, relative error below 2e-7: x = n + f, |f| <= 1/2, and a polynomial of degree 6 (coefficients of
-// Cephes' exp2f, S. Moshier). Below -126 the smallest normal float; NaN stays.
+// 2^x for x <= 0, x = n + f, |f| <= 1/2: relative error below 2e-7 by a polynomial of degree 6 (coefficients of Cephes'
+// exp2f, S. Moshier), or below 5e-6 by one of degree 4 (least squares at Chebyshev points), which is enough for what is
+// rounded to bf16. Below -126 zero or the smallest normal float; NaN stays. x is finite, or minus infinity when asked.
+template <bool is_coarse, bool has_infinity>
 inline F exp2_vector(F x) {
-  x = -126.0f > x ? splat(-126.0f) : x;
 #if defined(__AVX512F__)
+  if constexpr (has_infinity) x = -126.0f > x ? splat(-126.0f) : x;
   const F n = (F)_mm512_maskz_roundscale_ps(0xffff, (__m512)x, 8);  // to the nearest integer
 #else
+  x = -126.0f > x ? splat(-126.0f) : x;
   const F shifted = x + 12582912.0f;  // 1.5 * 2^23
   const F n = shifted - 12582912.0f;
 #endif
   const F f = x - n;
-  F p = splat(1.535336188319500e-4f);
-  p = p * f + 1.339887440266574e-3f;
-  p = p * f + 9.618437357674640e-3f;
-  p = p * f + 5.550332471162809e-2f;
-  p = p * f + 2.402264791363012e-1f;
-  p = p * f + 6.931472028550421e-1f;
+  F p;
+  if constexpr (is_coarse) {
+    p = splat(9.600395517e-03f);
+    p = p * f + 5.591689383e-02f;
+    p = p * f + 2.402371846e-01f;
+    p = p * f + 6.931219948e-01f;
+  } else {
+    p = splat(1.535336188319500e-4f);
+    p = p * f + 1.339887440266574e-3f;
+    p = p * f + 9.618437357674640e-3f;
+    p = p * f + 5.550332471162809e-2f;
+    p = p * f + 2.402264791363012e-1f;
+    p = p * f + 6.931472028550421e-1f;
+  }
   p = p * f + 1.0f;
 #if defined(__AVX512F__)
   return (F)_mm512_maskz_scalef_ps(0xffff, (__m512)p, (__m512)n);
@@ -118,14 +119,14 @@ inline I lane_numbers() {
 
 inline F larger(F a, F b) { return a > b ? a : b; }
 
-// Scores that are not attended become minus infinity.
+// Scores that are not attended become so low that their weights are zero.
 void mask_panel(float* scores, std::int64_t rows, std::uint32_t mask) {
   const I lanes = lane_numbers();
   for (std::int64_t r = 0; r < rows; ++r)
     for (std::int64_t c = 0; c < kColumns; c += W) {
       const I bits = (static_cast<std::int32_t>(mask >> c) >> lanes) & 1;
       const F s = load(scores + r * kColumns + c);
-      store(scores + r * kColumns + c, bits != 0 ? s : splat(-__builtin_inff()));
+      store(scores + r * kColumns + c, bits != 0 ? s : splat(kUnattended));
     }
 }
 
@@ -189,7 +190,7 @@ void raise_tops(const WeighTile& t) {
     keep[r] = t.top[r] - chunk[r];  // minus infinity for the first chunk
     t.top[r] = chunk[r];
   }
-  for (std::int64_t r = 0; r < kQueriesMost; r += W) store(keep + r, exp2_vector(load(keep + r)));
+  for (std::int64_t r = 0; r < kQueriesMost; r += W) store(keep + r, exp2_vector<false, true>(load(keep + r)));
   for (std::int64_t r = 0; r < t.rows; ++r) {
     t.keep[r] = keep[r];
     t.sum[r] *= keep[r];  // 0 before the first chunk
@@ -207,7 +208,7 @@ void weigh_rows(const WeighTile& t) {
       for (std::int64_t c = 0; c < kColumns; c += 2 * W) {
         F e[2];
         for (int j = 0; j < 2; ++j) {
-          e[j] = exp2_vector(load(scores + c + j * W) * t.scale_log2 - top);
+          e[j] = exp2_vector<is_pairs, false>(load(scores + c + j * W) * t.scale_log2 - top);
           sum[j] += e[j];
           if constexpr (is_scaled) e[j] *= load(t.value_scales + p * kColumns + c + j * W);
         }
@@ -233,38 +234,49 @@ void weigh(const WeighTile& t) {
 }
 
 void widen(const WidenTile& t) {
-  typedef std::int8_t B __attribute__((vector_size(W)));
-  for (std::int64_t i = 0; i < t.count; i += W) {
-    B bytes;
-    __builtin_memcpy(&bytes, t.from + i, sizeof bytes);
-    const U bits = (U)as_units(__builtin_convertvector(bytes, F)) >> 16;
-    const H half = __builtin_convertvector(bits, H);
-    __builtin_memcpy(t.to + i, &half, sizeof half);
+  for (std::int64_t i = 0; i < t.count; i += 32) {
+#if defined(__AVX512BF16__)
+    const __m512 low = _mm512_maskz_cvtepi32_ps(
+        0xffff, _mm512_maskz_cvtepi8_epi32(0xffff, _mm_loadu_si128(reinterpret_cast<const __m128i*>(t.from + i))));
+    const __m512 high = _mm512_maskz_cvtepi32_ps(
+        0xffff, _mm512_maskz_cvtepi8_epi32(0xffff, _mm_loadu_si128(reinterpret_cast<const __m128i*>(t.from + i + 16))));
+    const auto both = _mm512_cvtne2ps_pbh(high, low);
+    __builtin_memcpy(t.to + i, &both, sizeof both);
+#else
+    for (std::int64_t j = i; j < i + 32; ++j) {
+      const float value = t.from[j];
+      std::uint32_t bits;
+      __builtin_memcpy(&bits, &value, sizeof bits);
+      t.to[j] = static_cast<std::uint16_t>(bits >> 16);
+    }
+#endif
   }
 }
 
-// One panel of 32 (or C vectors) along head_dim, all runs.
+// C vectors of columns, all runs.
 template <typename Step, int M, int C>
-inline Ahead accumulate_columns(const ValueTile& t, std::int64_t panel, std::int64_t column, Ahead ahead) {
+inline void accumulate_columns(const ValueTile& t, std::int64_t column) {
+  const Byte* ahead = reinterpret_cast<const Byte*>(t.ahead);
   F acc[M][C];
   for (int i = 0; i < M; ++i)
     for (int j = 0; j < C; ++j) acc[i][j] = F{};
   for (std::int64_t run = 0; run < t.count; ++run) {
     const ValueRun& from = t.runs[run];
     const Byte* x = reinterpret_cast<const Byte*>(t.weights) + from.first * kWeightBytes<Step>;
-    const Byte* w = reinterpret_cast<const Byte*>(from.values) + panel * from.stride + column * kUnitBytes;
+    const Byte* w = reinterpret_cast<const Byte*>(from.values) + t.panel * from.stride + column * kUnitBytes;
     for (std::int64_t u = 0; u < from.units; ++u) {
-      ahead.fetch();
+      __builtin_prefetch(ahead);
+      __builtin_prefetch(ahead + 64);
+      ahead += t.ahead_step;
       Step::template add<kPitchBytes>(x, w, acc);
       x += Step::x_bytes;
       w += kColumns * kUnitBytes;
     }
   }
   for (int i = 0; i < M; ++i) {
-    float* out = t.out + i * t.pitch + panel * kColumns + column;
+    float* out = t.out + i * t.pitch + column;
     for (int j = 0; j < C; ++j) store(out + j * W, load(out + j * W) * t.keep[i] + acc[i][j]);
   }
-  return ahead;
 }
 
 template <typename Step, int M = MR>
@@ -273,13 +285,9 @@ void accumulate(const ValueTile& t) {
     if constexpr (M > 1) accumulate<Step, M - 1>(t);
     return;
   }
-  Ahead ahead{reinterpret_cast<const Byte*>(t.ahead), t.ahead_step};
-  for (std::int64_t d = 0; d < t.head_dim; d += kColumns) {
-    const std::int64_t wanted = t.head_dim - d < kColumns ? t.head_dim - d : kColumns;
-    std::int64_t c = 0;
-    for (; c + V * W <= wanted; c += V * W) ahead = accumulate_columns<Step, M, V>(t, d / kColumns, c, ahead);
-    for (; c < wanted; c += W) ahead = accumulate_columns<Step, M, 1>(t, d / kColumns, c, ahead);
-  }
+  std::int64_t c = 0;
+  for (; c + V * W <= t.columns; c += V * W) accumulate_columns<Step, M, V>(t, c);
+  for (; c < t.columns; c += W) accumulate_columns<Step, M, 1>(t, c);
 }
 
 }  // namespace

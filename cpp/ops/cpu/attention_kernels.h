@@ -16,15 +16,14 @@ constexpr std::int64_t kQueryPitchBytes = kHeadDimMost * 4 + 4;  // from one que
 // row lie in different banks of the first-level cache.
 constexpr std::int64_t kWeightPitch = kChunkPanels * kPanelColumns + 1;
 
-// scores[p, r, c] = q[r] . k[panel p, c] for `count` panels.
+// scores[r, c] = q[r] . k[c] for one panel.
 struct ScoreTile {
-  const void* q;              // [rows] x kQueryPitchBytes, as `convert` wrote them
-  std::int64_t rows;          // 1 .. AttentionKernels::rows
-  const char* const* panels;  // [count] panels of one head's keys
-  std::int64_t count;         // 1 .. kChunkPanels
-  std::int64_t units;         // of head_dim
-  float* scores;              // [count, rows, 32], 64-byte aligned
-  const char* ahead;          // cache lines fetched meanwhile, as PackedTile's
+  const void* q;       // [rows] x kQueryPitchBytes, as `convert` wrote them
+  std::int64_t rows;   // 1 .. AttentionKernels::rows
+  const char* keys;    // one head's, of the panel
+  std::int64_t units;  // of head_dim
+  float* scores;       // [rows, 32], 64-byte aligned
+  const char* ahead;   // cache lines fetched meanwhile, as PackedTile's
   std::int64_t ahead_step;
 };
 
@@ -45,7 +44,7 @@ struct WeighTile {
   float* weights;    // [rows] x kWeightPitch
 };
 
-// out[r, d] = out[r, d] keep[r] + sum over the runs' rows of weights[r, row] v[row, d].
+// out[r, d] = out[r, d] keep[r] + sum over the runs' rows of weights[r, row] v[row, d], for one panel along head_dim.
 struct ValueRun {
   const char* values;   // first unit of the first panel along head_dim
   std::int64_t first;   // column of `weights`
@@ -57,9 +56,10 @@ struct ValueTile {
   std::int64_t rows;
   const ValueRun* runs;  // [count]
   std::int64_t count;
-  std::int64_t head_dim;
-  const float* keep;  // [rows]
-  float* out;         // [rows] x pitch, whole panels of head_dim
+  std::int64_t panel;
+  std::int64_t columns;  // 1 .. 32: those of the panel that are wanted; whole vectors are written
+  const float* keep;     // [rows]
+  float* out;            // [rows] x pitch, the panel's first column
   std::int64_t pitch;
   const char* ahead;
   std::int64_t ahead_step;

@@ -1,6 +1,7 @@
 // Cuts attention over the cache into tasks. A task is one head, a block of queries and a stretch of the cache (all of
-// it, when there is work enough without); it passes over chunks of panels, and over a chunk with one tile of queries
-// after the other, so that a chunk's keys and values come from memory once. Stretches are merged as chunks are.
+// it, when there is work enough without); it passes over chunks of panels. In a chunk all tiles of queries meet one
+// panel of keys after the other, then each makes its weights, and all meet one panel of values after the other: what
+// tiles share stays in the first-level cache meanwhile, and comes from memory once. Stretches are merged as chunks are.
 //
 // A chunk is up to eight attended panels of 32 slots, in ascending order. Which slots share a chunk, and so the order
 // of every sum, depends on the slots and on the shape alone: not on threads, and not on the rows in which slots lie.
@@ -143,8 +144,8 @@ void Chunk::take_panel(const Job& job, std::int64_t head, std::int64_t at, std::
   const std::span<const MovedSlot> moved = moved_of(kv, panel);
   keys[at] = from_k;
   if (moved.empty() && (mask == ~std::uint32_t{0} || kv.attended == nullptr)) return add_run(from_v, at, units, stride);
-  char* to_k = k + at * kKvPanel * kHeadDimMost * 4;
-  char* to_v = v + at * kKvPanel * kHeadDimMost * 4;
+  char* to_k = k + at * key_bytes;
+  char* to_v = v + at * l.value_panels() * value_bytes;
   for (std::int64_t d = 0; d < l.value_panels(); ++d)
     std::memcpy(to_v + d * value_bytes, from_v + d * stride, static_cast<std::size_t>(value_bytes));
   if (!moved.empty()) {
@@ -173,8 +174,8 @@ void Chunk::take_int8(const Job& job, std::int64_t head, std::int64_t at, std::i
   const auto* v_scales = reinterpret_cast<const float*>(from_v + l.value_scales()) + head * l.rows;
   const std::int64_t panel = job.panels[first + at], row = panel * kKvPanel, panel_values = kKvPanel * kKvPanel;
   const std::uint32_t mask = job.masks[first + at];
-  auto* to_k = reinterpret_cast<std::uint16_t*>(k + at * kKvPanel * kHeadDimMost * 4);
-  auto* to_v = reinterpret_cast<std::uint16_t*>(v + at * kKvPanel * kHeadDimMost * 4);
+  auto* to_k = reinterpret_cast<std::uint16_t*>(k + at * l.key_units() * kKvPanel * 4);
+  auto* to_v = reinterpret_cast<std::uint16_t*>(v + at * l.value_panels() * panel_values * 2);
   job.kernels.widen({from_k + l.key_at(head, row, 0), l.key_units() * kKvPanel * 2, to_k});
   for (std::int64_t d = 0; d < l.value_panels(); ++d)
     job.kernels.widen({from_v + l.value_at(head, row, d * kKvPanel), panel_values, to_v + d * panel_values});
@@ -204,9 +205,9 @@ struct Task {
   const Chunk* chunk = nullptr;  // the one in hand
   alignas(64) char q[kBlockQueries * kQueryPitchBytes];
   alignas(64) float out[kBlockQueries * kHeadDimMost];
-  alignas(64) float scores[kQueriesMost * kChunkPanels * kPanelColumns];
-  alignas(64) float weights[kQueriesMost * kWeightPitch];
-  float top[kBlockQueries], sum[kBlockQueries], keep[kQueriesMost];
+  alignas(64) float scores[kBlockQueries * kChunkPanels * kPanelColumns];  // a tile's behind another's
+  alignas(64) float weights[kBlockQueries * kWeightPitch];
+  float top[kBlockQueries], sum[kBlockQueries], keep[kBlockQueries];
 
   Task(const Job& of, std::int64_t head_of, std::int64_t block) : job(of), head(head_of) {
     first_query = block * kBlockQueries;
@@ -222,7 +223,12 @@ struct Task {
     return static_cast<const char*>(job.args.kv.v) + head * job.layout.value_scales() / job.layout.heads;
   }
   void begin();
-  void tile(std::int64_t at, std::int64_t first, const char* next_keys, const char* next_values);
+  [[nodiscard]] std::int64_t rows_of(std::int64_t tile) const { return begin_of(tile + 1) - begin_of(tile); }
+  [[nodiscard]] float* scores_of(std::int64_t tile) { return scores + begin_of(tile) * chunk->count * kPanelColumns; }
+  void score(std::int64_t panel, const char* ahead);
+  void weigh(std::int64_t first);
+  void accumulate(std::int64_t panel, const char* ahead);
+  void pass(std::int64_t first);
   void finish();
   void keep_partial(std::int64_t stretch) const;
 };
@@ -239,27 +245,67 @@ void Task::begin() {
   }
 }
 
-// Tile `at` of the queries over the chunk in hand, whose first panel is number `first` of the job's. Each tile fetches
-// its share of the next chunk while it multiplies.
-void Task::tile(std::int64_t at, std::int64_t first, const char* next_keys, const char* next_values) {
-  const auto how = static_cast<std::size_t>(job.product);
-  const KvLayout& l = job.layout;
-  const std::int64_t row = begin_of(at), rows = begin_of(at + 1) - row, units = l.key_units(), count = chunk->count;
-  const std::int64_t step = kKvPanel * l.unit_bytes() / tile_count;
-  job.kernels.scores[how]({q + row * kQueryPitchBytes, rows, chunk->keys, count, units, scores,
-                           next_keys + at * step * units * count, step});
-  const bool is_int8 = l.dtype == Dtype::int8;
-  if (first + count == job.panel_count && job.args.kv.last_weight != 1.0f) {
-    const std::int64_t at_last = (count - 1) * kPanelColumns, lane = 31 - __builtin_clz(job.masks[job.panel_count - 1]);
-    float more = std::log(job.args.kv.last_weight) / job.args.scale;
-    if (is_int8) more /= chunk->key_scales[at_last + lane];  // scores are still of integers
-    for (std::int64_t r = 0; r < rows; ++r) scores[at_last * rows + r * kPanelColumns + lane] += more;
+// All tiles over the keys of one panel of the chunk. Each fetches its share of what lies at `ahead`.
+void Task::score(std::int64_t panel, const char* ahead) {
+  const std::int64_t units = job.layout.key_units(), step = kKvPanel * 4 / tile_count;
+  for (std::int64_t tile = 0; tile < tile_count; ++tile)
+    job.kernels.scores[static_cast<std::size_t>(job.product)](
+        {q + begin_of(tile) * kQueryPitchBytes, rows_of(tile), chunk->keys[panel], units,
+         scores_of(tile) + panel * rows_of(tile) * kPanelColumns, ahead + tile * step * units, step});
+}
+
+// `first`: the chunk's first panel among the job's.
+void Task::weigh(std::int64_t first) {
+  const bool is_int8 = job.layout.dtype == Dtype::int8;
+  const std::int64_t count = chunk->count;
+  for (std::int64_t tile = 0; tile < tile_count; ++tile) {
+    const std::int64_t row = begin_of(tile), rows = rows_of(tile);
+    float* to_weigh = scores_of(tile);
+    if (first + count == job.panel_count && job.args.kv.last_weight != 1.0f) {
+      const std::int64_t last = (count - 1) * kPanelColumns, lane = 31 - __builtin_clz(job.masks[job.panel_count - 1]);
+      float more = std::log(job.args.kv.last_weight) / job.args.scale;
+      if (is_int8) more /= chunk->key_scales[last + lane];  // scores are still of integers
+      for (std::int64_t r = 0; r < rows; ++r) to_weigh[last * rows + r * kPanelColumns + lane] += more;
+    }
+    job.kernels.weigh[static_cast<std::size_t>(job.product)](
+        {to_weigh, rows, count, job.masks + first, is_int8 ? chunk->key_scales : nullptr,
+         is_int8 ? chunk->value_scales : nullptr, job.args.scale * kLog2e, top + row, sum + row, keep + row,
+         job.args.rounding == Rounding::bf16, weights + row * kWeightPitch});
   }
-  job.kernels.weigh[how]({scores, rows, count, job.masks + first, is_int8 ? chunk->key_scales : nullptr,
-                          is_int8 ? chunk->value_scales : nullptr, job.args.scale * kLog2e, top + row, sum + row, keep,
-                          job.args.rounding == Rounding::bf16, weights});
-  job.kernels.accumulate[how]({weights, rows, chunk->runs, chunk->run_count, l.head_dim, keep, out + row * pitch, pitch,
-                               next_values + at * step * kKvPanel / l.unit() * count, step});
+}
+
+// All tiles over the chunk's values of one panel along head_dim.
+void Task::accumulate(std::int64_t panel, const char* ahead) {
+  const KvLayout& l = job.layout;
+  const std::int64_t units = chunk->count * kKvPanel / l.unit(), step = kKvPanel * 4 / tile_count;
+  const std::int64_t columns = std::min(kKvPanel, l.head_dim - panel * kKvPanel);
+  for (std::int64_t tile = 0; tile < tile_count; ++tile) {
+    const std::int64_t row = begin_of(tile);
+    job.kernels.accumulate[static_cast<std::size_t>(job.product)](
+        {weights + row * kWeightPitch, rows_of(tile), chunk->runs, chunk->run_count, panel, columns, keep + row,
+         out + row * pitch + panel * kKvPanel, pitch, ahead + tile * step * units, step});
+  }
+}
+
+// The chunk in hand, whose first panel is number `first` of the job's. What comes next is fetched meanwhile: of an int8
+// cache the next chunk's integers, otherwise the next panel of keys or values.
+void Task::pass(std::int64_t first) {
+  const KvLayout& l = job.layout;
+  const std::int64_t count = chunk->count, next = first + count < job.panel_count ? job.panels[first + count] : 0;
+  const char* next_keys = keys() + next * l.key_units() * kKvPanel * l.unit_bytes();
+  const char* next_values = values() + next * kKvPanel * kKvPanel * bytes_of(l.dtype);
+  const std::int64_t next_stride = l.rows * kKvPanel * bytes_of(l.dtype);
+  const bool is_int8 = l.dtype == Dtype::int8;
+  for (std::int64_t panel = 0; panel < count; ++panel) {
+    const char* ahead = panel + 1 < count ? chunk->keys[panel + 1] : chunk->runs[0].values;
+    score(panel, is_int8 ? next_keys + panel * l.key_units() * kKvPanel * l.unit_bytes() : ahead);
+  }
+  weigh(first);
+  for (std::int64_t panel = 0; panel < l.value_panels(); ++panel) {
+    const bool is_last = panel + 1 == l.value_panels();
+    const char* ahead = is_last ? next_keys : chunk->runs[0].values + (panel + 1) * chunk->runs[0].stride;
+    accumulate(panel, is_int8 ? next_values + panel * next_stride : ahead);
+  }
 }
 
 void Task::finish() {
@@ -282,7 +328,6 @@ void Task::keep_partial(std::int64_t stretch) const {
 }
 
 void run_task(const Job& job, std::int64_t number, Chunk* chunk) {
-  const KvLayout& l = job.layout;
   const std::int64_t stretch = number % job.stretches, block = number / job.stretches % job.blocks;
   Task task(job, number / job.stretches / job.blocks, block);
   task.begin();
@@ -292,10 +337,7 @@ void run_task(const Job& job, std::int64_t number, Chunk* chunk) {
   for (std::int64_t number_of = begin; number_of < end; ++number_of) {
     const std::int64_t first = number_of * kChunkPanels, count = std::min(kChunkPanels, job.panel_count - first);
     chunk->take(job, task.head, first, count);
-    const std::int64_t next = first + count < job.panel_count ? job.panels[first + count] : 0;
-    const char* next_keys = task.keys() + next * l.key_units() * kKvPanel * l.unit_bytes();
-    const char* next_values = task.values() + next * kKvPanel * kKvPanel * bytes_of(l.dtype);
-    for (std::int64_t at = 0; at < task.tile_count; ++at) task.tile(at, first, next_keys, next_values);
+    task.pass(first);
   }
   if (job.stretches == 1)
     task.finish();
@@ -368,7 +410,10 @@ void cached_attention(ThreadPool& pool, const AttentionKernels& kernels, const O
   assert(job.panel_count >= 1);
   job.stretches = stretches_of(args, job.panel_count);
   job.partial = reinterpret_cast<float*>(static_cast<char*>(scratch) + list_bytes(args.kv));
-  pool.parallel_for(args.heads * job.blocks * job.stretches, 1, [&](std::int64_t begin, std::int64_t end) {
+  const std::int64_t tasks = args.heads * job.blocks * job.stretches;
+  const std::int64_t multiplies =
+      2 * args.heads * args.rows * job.panel_count * kKvPanel * args.head_dim / job.layout.unit();
+  pool.parallel_for(tasks, multiplies < kSerialMultiplies ? tasks : 1, [&](std::int64_t begin, std::int64_t end) {
     Chunk chunk;
     for (std::int64_t task = begin; task < end; ++task) run_task(job, task, &chunk);
   });

@@ -9,26 +9,24 @@
 #include <memory>
 #include <new>
 
+#include "base/big_memory.h"
 #include "ops/cpu/packed_kernels.h"
 
 namespace premotor::ops::ceilings {
 
 double now_s();
 
-// Memory on a cache line's boundary.
+// Memory as the engine allocates it.
 struct Buffer {
-  struct Delete {
-    void operator()(char* p) const { ::operator delete[](p, std::align_val_t{64}); }
-  };
-  explicit Buffer(std::int64_t count)
-      : bytes(count),
-        data(static_cast<char*>(::operator new[](static_cast<std::size_t>(count), std::align_val_t{64}))) {}
+  explicit Buffer(std::int64_t count) : bytes(count), data(allocate_big(count)) {
+    if (data == nullptr) throw std::bad_alloc();
+  }
   template <typename T>
   [[nodiscard]] T* as() const {
     return reinterpret_cast<T*>(data.get());
   }
   std::int64_t bytes;
-  std::unique_ptr<char[], Delete> data;
+  BigMemory data;
 };
 
 // Seconds until every thread has run body(thread), the best of `tries`.

@@ -13,9 +13,11 @@ namespace {
 template <typename T, typename Convert>
 void store_head(const KvLayout& l, std::int64_t head, std::int64_t row, const float* k, const float* v, T* k_plane,
                 T* v_plane, Convert convert) {
-  const std::int64_t unit = l.unit();
+  constexpr std::int64_t unit = sizeof(T) == 4 ? 1 : 2;
+  assert(unit == l.unit());
   T* k_to = k_plane + l.key_at(head, row, 0);
-  for (std::int64_t d = 0; d < l.head_dim; ++d) k_to[d / unit * kKvPanel * unit + d % unit] = convert(k[d], 0);
+  for (std::int64_t d = 0; d < l.head_dim; d += unit, k_to += kKvPanel * unit)
+    for (std::int64_t i = 0; i < std::min(unit, l.head_dim - d); ++i) k_to[i] = convert(k[d + i], 0);
   for (std::int64_t d = 0; d < l.head_dim; d += kKvPanel) {
     T* v_to = v_plane + l.value_at(head, row, d);
     const std::int64_t count = std::min(kKvPanel, l.head_dim - d);

@@ -205,7 +205,7 @@ inline float row_scale(const float* x, std::int64_t k) {
 // To the nearest integers, ties to even.
 inline I to_integers(F v) {
 #if defined(__AVX512F__)
-  return (I)_mm512_cvtps_epi32((__m512)v);
+  return (I)_mm512_maskz_cvtps_epi32(0xffff, (__m512)v);
 #elif defined(__AVX2__)
   return (I)_mm256_cvtps_epi32((__m256)v);
 #elif defined(__SSE2__)
@@ -219,7 +219,7 @@ inline I to_integers(F v) {
 inline void store_quantised(Byte* to, I q) {
   if constexpr (StepInt8::x_bytes == 4) {
 #if defined(__AVX512F__)
-    const __m128i bytes = _mm512_cvtepi32_epi8((__m512i)(kIsOffset ? q + 128 : q));
+    const __m128i bytes = _mm512_maskz_cvtepi32_epi8(0xffff, (__m512i)(kIsOffset ? q + 128 : q));
     __builtin_memcpy(to, &bytes, sizeof bytes);
 #else
     for (int i = 0; i < W; ++i) to[i] = static_cast<Byte>(q[i] + (kIsOffset ? 128 : 0));

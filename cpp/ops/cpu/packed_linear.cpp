@@ -215,7 +215,8 @@ void packed_multiply(ThreadPool& pool, const PackedKernels& kernels, const Packe
   assert(args.w.precision == packed_precision(args.product));
   const Job job(kernels, args);
   const std::int64_t panels = packed_panels(args.w.n), chunks = ceil_div(job.tiles.count, kTaskTiles);
-  const std::int64_t grain = args.m * args.w.n * args.w.k < kSerialMultiplies ? panels * chunks : 1;
+  const std::int64_t multiplies = args.m * args.w.n * job.units;
+  const std::int64_t grain = multiplies < kSerialMultiplies ? panels * chunks : 1;
   pool.parallel_for(panels * chunks, grain, [&](std::int64_t begin, std::int64_t end) {
     run_tasks(job.tiles, panels, begin, end, [&](auto... range) { job.run_panels(range...); });
   });

@@ -10,8 +10,9 @@ namespace premotor::ops {
 constexpr std::int64_t kTaskTiles = 20;
 constexpr std::int64_t kTileRowsMost = 16;  // of every table
 constexpr std::int64_t kActivationBytes = 800 * 1024;
-// Below this much work a thread takes longer to wake than to do its share.
-constexpr std::int64_t kSerialMultiplies = 1 << 19;
+// Below this much work a thread takes longer to join than to do its share: a few microseconds, in multiplications of
+// f32, of which bf16 pairs do two and int8 units four at a time.
+constexpr std::int64_t kSerialMultiplies = 1 << 20;
 constexpr std::int64_t kSerialValues = 1 << 15;
 
 [[nodiscard]] constexpr std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }

@@ -32,8 +32,8 @@ inline I int4_pair(I unit, F scale) {
   alignas(64) static constexpr std::uint16_t kTurns[32] = {0,  16, 1,  17, 2,  18, 3,  19, 4,  20, 5,
                                                            21, 6,  22, 7,  23, 8,  24, 9,  25, 10, 26,
                                                            11, 27, 12, 28, 13, 29, 14, 30, 15, 31};
-  const __m512 even = _mm512_permutexvar_ps((__m512i)(unit >> (4 * i)), values) * (__m512)scale;
-  const __m512 odd = _mm512_permutexvar_ps((__m512i)(unit >> (16 + 4 * i)), values) * (__m512)scale;
+  const __m512 even = _mm512_maskz_permutexvar_ps(0xffff, (__m512i)(unit >> (4 * i)), values) * (__m512)scale;
+  const __m512 odd = _mm512_maskz_permutexvar_ps(0xffff, (__m512i)(unit >> (16 + 4 * i)), values) * (__m512)scale;
   const __m512bh both = _mm512_cvtne2ps_pbh(odd, even);
   return (I)_mm512_permutexvar_epi16(_mm512_load_si512(kTurns), (__m512i)both);
 }
