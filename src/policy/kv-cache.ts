@@ -1,6 +1,5 @@
 /**
- * Which KV cache a precision may have. Asked wherever an engine or a plan is described; whether a checkpoint may be run with it is certificate.ts's to
- * say.
+ * Which KV cache a precision may have. Asked wherever an engine or a plan is described; whether a checkpoint may be run with it, certificate.ts says.
  */
 import { PremotorError } from '../errors.js';
 import { textMode } from '../text/prompt-cache.js';
