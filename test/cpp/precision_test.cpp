@@ -23,15 +23,15 @@ struct Row {
 
 // Worst relative root mean square that any tensor of any call may have. A golden model is random, a few dozen wide, and
 // runs free over several chunks, so it forgives less than a trained one. Measured worst: 1.9e-2, 3.4e-2, 0.22, 0.44 and
-// 0.44; a cache in int8 beside weights in f32 8.1e-3, beside quantised ones within their own spread. A scale that is
-// mistaken, or values in a wrong order, show as errors of order one.
+// 0.44; over a cache in int8 1.15e-2 beside f32, 3.4e-2 and 0.22. A scale that is mistaken, or values in a wrong order,
+// show as errors of order one.
 constexpr Row kRows[] = {{"f32", WeightPrecision::f32, 1e-4},
                          {"bf16", WeightPrecision::bf16, 3e-2},
                          {"int8", WeightPrecision::int8, 5e-2},
                          {"int4_32", WeightPrecision::int4_32, 0.33},
                          {"int4_64", WeightPrecision::int4_64, 0.66},
                          {"int4_128", WeightPrecision::int4_128, 0.66},
-                         {"f32+kv8", WeightPrecision::f32, 1.2e-2, ops::Dtype::int8},
+                         {"f32+kv8", WeightPrecision::f32, 1.7e-2, ops::Dtype::int8},
                          {"int8+kv8", WeightPrecision::int8, 5e-2, ops::Dtype::int8},
                          {"int4_32+kv8", WeightPrecision::int4_32, 0.33, ops::Dtype::int8}};
 constexpr const char* kKinds[] = {"video.out", "action.out", "kv.k", "kv.v", "latents", "action"};
