@@ -96,8 +96,21 @@ const processContext = (signal: AbortSignal): CliContext => ({
   signal,
 });
 
+/** A reader that has gone (`premotor ... | head`) ends no command, least of all one that moves a robot: what is written for it is dropped. */
+let outlives = false;
+function outliveReaders(): void {
+  if (outlives) return;
+  outlives = true;
+  for (const stream of [process.stdout, process.stderr]) {
+    stream.on('error', (error: NodeJS.ErrnoException) => {
+      if (error.code !== 'EPIPE') throw error;
+    });
+  }
+}
+
 /** Runs one command line (without node and script) and returns its exit code. `parts` replaces outside parts in tests. */
 export async function runCli(argv: readonly string[], parts: Partial<CliContext> = {}): Promise<number> {
+  outliveReaders();
   const interrupt = new AbortController();
   let interrupts = 0;
   const onInterrupt = (): void => {

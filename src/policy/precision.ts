@@ -16,8 +16,8 @@ export const isQuantised = (precision: string): precision is QuantisedPrecision 
 export const WEIGHT_FORMS: Readonly<Record<CpuPrecision, string>> = {
   f32: 'as stored',
   bf16: 'bfloat16',
-  int8: 'blocks in int8 per output, activations in int8 per row',
-  int4: 'blocks in int4 per 32 inputs with searched scales, activations in bfloat16',
+  int8: 'blocks in int8 per output, activations in int8 per row by the inverse of their scale',
+  int4: 'blocks in int4 per 32 inputs with searched scales, both as bfloat16 when multiplied',
 };
 
 /** The same for the cached keys and values (cpp/ops/kv_layout.h). */

@@ -154,3 +154,24 @@ t.test('the process itself: SIGINT reaches the policy through the signal', async
   t.match(out, /closed 1/);
   t.match(err, /error ABORTED/);
 });
+
+t.test('the process itself: a reader that has gone ends no command', async (t) => {
+  const source = new URL('../../src/cli/main.ts', import.meta.url).href;
+  const script = `
+    import { runCli } from ${JSON.stringify(source)};
+    process.stdin.once('data', async () => {
+      const code = await runCli(['--help']);
+      await new Promise((resolve) => setTimeout(resolve, 50));
+      process.stderr.write('code ' + code);
+      process.exit(code);
+    });`;
+  const file = join(t.testdir({ 'run.mts': script }), 'run.mts');
+  const child = spawn(process.execPath, ['--import', 'tsx', file], { stdio: ['pipe', 'pipe', 'pipe'] });
+  let err = '';
+  child.stderr.setEncoding('utf8').on('data', (text: string) => (err += text));
+  child.stdout.destroy();
+  child.stdout.once('close', () => child.stdin.write('go'));
+  const code = await new Promise((resolve) => child.on('close', resolve));
+  t.equal(err, 'code 0');
+  t.equal(code, 0);
+});

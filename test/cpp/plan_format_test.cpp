@@ -81,8 +81,8 @@ void test_directories(const std::string& good) {
   tap::equal(code("\"tool\":", "\"tool\" :"), std::string(), "the same directory, spelt otherwise");
   const std::pair<const char*, const char*> bad[] = {
       {"\"tool\":\"test\"", "\"tool\":3"},
-      {"\"layout\":1", "\"layout\":-1"},
-      {"\"layout\":1", "\"layout\":4294967296"},
+      {"\"layout\":2", "\"layout\":-1"},
+      {"\"layout\":2", "\"layout\":4294967296"},
       {"\"tensors\":[", "\"tensors\":[3,"},
       {"\"kind\":\"prepared\"", "\"kind\":\"else\""},
       {"\"dtype\":\"f32\"", "\"dtype\":\"f16\""},

@@ -128,7 +128,7 @@ void test_refusals() {
     return code_of(other);
   };
   tap::equal(changed("\"device\":\"cpu\"", "\"device\":\"cuda\""), std::string("PLAN_DEVICE"), "another device");
-  tap::equal(changed("\"layout\":1", "\"layout\":77"), std::string("PLAN_VERSION"), "another layout");
+  tap::equal(changed("\"layout\":2", "\"layout\":77"), std::string("PLAN_VERSION"), "another layout");
   tap::equal(changed("transformer/blocks.0.attn1.to_q.weight", "transformer/x"), std::string("PLAN_TENSOR"),
              "a matrix is missing");
   tap::equal(changed("transformer/blocks.0.attn1.to_q.bias", "transformer/x"), std::string("PLAN_TENSOR"),

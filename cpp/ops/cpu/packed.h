@@ -1,7 +1,7 @@
 // Matrix products over weights that were packed once: y = act(round(x w^T + bias)) as Ops::linear, with the weights in
 // panels that the register tiles of packed_kernels.cpp read front to back.
 //
-// Layout (kPackedLayout = 1; another number, too, whenever the same weights give other quantised values, because
+// Layout (kPackedLayout = 2; another number, too, whenever the same weights give other quantised values, because
 // certificates of precisions speak of these), the same for every instruction set, position independent, 64-byte
 // aligned, little endian:
 //   unit     4 bytes that hold consecutive values along k of one output: 1 f32, 2 bf16 or 4 int8, the first in the
@@ -27,7 +27,7 @@
 
 namespace premotor::ops {
 
-constexpr std::uint32_t kPackedLayout = 1;
+constexpr std::uint32_t kPackedLayout = 2;
 constexpr std::int64_t kPanelColumns = 32;
 constexpr std::int64_t kPackedBlock = 256;         // units of k summed in registers at a time
 constexpr std::int64_t kPackedDepthMax = 1 << 16;  // largest k of an int8 product: its sums stay within 32 bits
