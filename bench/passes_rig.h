@@ -209,17 +209,7 @@ class Rig {
         for (const auto& written : rows_)
           for (const std::int32_t at : written)
             for (std::int64_t head = 0; head < shape.heads; ++head)
-              for (std::int64_t d = 0; d < shape.head_dim; ++d) {
-                const ops::KvLayout layout = cache_->layout();
-                to->push_back(is_key ? value_at(cache_->keys(shape.layers - 1, row), layout.key_at(head, at, d))
-                                     : value_at(cache_->values(shape.layers - 1, row), layout.value_at(head, at, d)));
-              }
-  }
-  [[nodiscard]] float value_at(const void* plane, std::int64_t index) const {
-    if (precision_.cache == ops::Dtype::f32) return static_cast<const float*>(plane)[index];
-    if (precision_.cache == ops::Dtype::bf16)
-      return premotor::bf16_to_f32(static_cast<const std::uint16_t*>(plane)[index]);
-    return std::numeric_limits<float>::quiet_NaN();  // fails the verification: a further form is read here
+              cache_->read_entry(is_key, shape.layers - 1, row, head, at, to);
   }
 
   void move(float* value, float velocity, float size) const { *value = rounded(*value + rounded(velocity * size)); }

@@ -44,7 +44,7 @@ constexpr Size kSizes[] = {
 
 enum class Peak : std::uint8_t { f32, bf16, int8 };
 
-// A precision that the engine offers. A further one is a line in this table.
+// A precision that the engine offers, with the KV cache's. A further one is a line in this table.
 struct Precision {
   const char* name;
   WeightPrecision weights;
@@ -63,6 +63,10 @@ constexpr Precision kPrecisions[] = {
     // Groups of 32 with a scale of 16 bits; products in bf16.
     {"int4", WeightPrecision::int4_32, premotor::ops::Rounding::none, premotor::ops::Dtype::bf16, Peak::bf16, 0.5625,
      4e-1},
+    // The same over a cache in int8 with a scale per head and token.
+    {"int8+kv8", WeightPrecision::int8, premotor::ops::Rounding::none, premotor::ops::Dtype::int8, Peak::int8, 1, 1e-1},
+    {"int4+kv8", WeightPrecision::int4_32, premotor::ops::Rounding::none, premotor::ops::Dtype::int8, Peak::bf16,
+     0.5625, 4e-1},
 };
 
 // The least that a pass has to do. Modulation, norms and activations are not counted, nor is anything that is kept
@@ -92,7 +96,8 @@ struct Part {
 inline Work work_of(const TransformerConfig& config, const Precision& precision, std::span<const Part> parts,
                     std::int64_t rows, std::int64_t text, bool has_output) {
   const auto width = static_cast<double>(config.inner_dim());
-  const double entry_bytes = 2 * width * static_cast<double>(premotor::ops::bytes_of(precision.cache));
+  const double scales = precision.cache == premotor::ops::Dtype::int8 ? 4.0 * double(config.num_attention_heads) : 0;
+  const double entry_bytes = 2 * (width * static_cast<double>(premotor::ops::bytes_of(precision.cache)) + scales);
   // Parameters that every token meets: q, k, v, out; q and out of cross-attention; the feed-forward's two.
   const double block = 6 * width * width + 2 * width * static_cast<double>(config.ffn_dim);
   const double keys_values = 2 * width * width;

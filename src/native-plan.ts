@@ -11,6 +11,7 @@ export interface NativePlanBuild {
   readonly checkpoint: string;
   readonly job: NativeJob;
   readonly precision: 'f32' | 'bf16' | 'int8' | 'int4';
+  readonly kvCache: 'f32' | 'bf16' | 'int8'; // decides what the passes say about their cache
   readonly threads: number;
   readonly file: string;
   readonly tool: string; // the version of premotor

@@ -112,7 +112,7 @@ export interface NativePredictNext extends Omit<NativePredict, 'frames'> {
   readonly imagineSteps?: number;
 }
 
-/** An episode's past. `tag` names checkpoint and precision: an encoder state of another one is refused. */
+/** An episode's past. `tag` names checkpoint, precision and KV cache: an encoder state of another one is refused. */
 export interface NativeRestore {
   readonly positive: NativeEmbedding;
   readonly negative: NativeEmbedding | null;
@@ -196,6 +196,7 @@ export interface NativeEngineModule {
     checkpoint: string;
     job: NativeJob;
     precision: 'f32' | 'bf16' | 'int8' | 'int4';
+    kvCache: 'f32' | 'bf16' | 'int8';
     threads: number;
     plan?: string; // file
   }): Promise<NativeEngine>;

@@ -28,6 +28,7 @@ Napi::Value open_engine(const Napi::CallbackInfo& info) {
   request->checkpoint = text(options, "checkpoint");
   request->job = to_job(field(options, "job").As<Napi::Object>());
   request->precision = to_precision(text(options, "precision"));
+  request->cache = to_cache_dtype(text(options, "kvCache"));
   request->threads = static_cast<int>(integer(options, "threads"));
   if (options.Get("plan").IsString()) request->plan = text(options, "plan");
   const auto session = std::make_shared<std::unique_ptr<engine::Session>>();

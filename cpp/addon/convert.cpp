@@ -67,6 +67,11 @@ engine::WeightPrecision to_precision(const std::string& name) {
   return name == "int4" ? engine::WeightPrecision::int4_32 : engine::WeightPrecision::f32;
 }
 
+ops::Dtype to_cache_dtype(const std::string& name) {
+  if (name == "int8") return ops::Dtype::int8;
+  return name == "bf16" ? ops::Dtype::bf16 : ops::Dtype::f32;
+}
+
 engine::JobConfig to_job(const Napi::Object& o) {
   engine::JobConfig job;
   job.deployed_bf16 = boolean(o, "deployedBf16");

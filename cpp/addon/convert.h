@@ -27,6 +27,7 @@ std::vector<float> floats(const Napi::Object& object, const char* key);
 std::optional<std::vector<float>> float_array(const Napi::Object& object, const char* key);
 
 engine::WeightPrecision to_precision(const std::string& name);
+ops::Dtype to_cache_dtype(const std::string& name);
 engine::JobConfig to_job(const Napi::Object& object);
 
 // Pictures copied out of JavaScript memory, so that the caller may reuse its buffers while the engine runs.

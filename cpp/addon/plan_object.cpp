@@ -32,6 +32,7 @@ Napi::Value build_plan(const Napi::CallbackInfo& info) {
   options->session.checkpoint = text(given, "checkpoint");
   options->session.job = to_job(field(given, "job").As<Napi::Object>());
   options->session.precision = to_precision(text(given, "precision"));
+  options->session.cache = to_cache_dtype(text(given, "kvCache"));
   options->session.threads = static_cast<int>(integer(given, "threads"));
   options->file = text(given, "file");
   options->tool = text(given, "tool");

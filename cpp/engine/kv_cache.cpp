@@ -10,6 +10,15 @@
 
 namespace premotor::engine {
 
+namespace {
+
+// Scales of a plane of int8 entries, [head][row].
+float* scales_at(void* plane, std::int64_t offset) {
+  return reinterpret_cast<float*>(static_cast<std::byte*>(plane) + offset);
+}
+
+}  // namespace
+
 KvCache::KvCache(const KvCacheShape& shape) : shape_(shape) {
   key_bytes_ = static_cast<std::size_t>(layout().key_bytes());
   value_bytes_ = static_cast<std::size_t>(layout().value_bytes());
@@ -39,7 +48,7 @@ Status KvCache::open(const KvCacheShape& shape, std::unique_ptr<KvCache>* out) {
     return Status::error(
         "OUT_OF_MEMORY",
         "The KV cache needs " + std::to_string(cache->size_bytes()) +
-            " bytes, which this system does not give. Use precision bf16, a smaller attn_window or no guidance.");
+            " bytes, which this system does not give. Use a narrower kvCache, a smaller attn_window or no guidance.");
   }
   (void)::madvise(pool, size, MADV_HUGEPAGE);  // a wish
   cache->pool_ = {static_cast<std::byte*>(pool), Unmap{size}};
@@ -229,11 +238,15 @@ std::uint64_t KvCache::checksum(std::uint64_t frame_index) const {
 void KvCache::fill_written(std::uint64_t seed) {
   assert(writing_);
   std::uint64_t random = seed * 2 + 1;
+  constexpr float kScale = 0x1p-9f;  // of int8 entries
   const ops::KvLayout at = layout();
+  const bool is_int8 = shape_.dtype == ops::Dtype::int8;
   const auto put = [&](void* plane, std::int64_t element) {
     random = random * 6364136223846793005u + 1442695040888963407u;
     const float value = static_cast<float>(static_cast<std::int64_t>(random >> 40) - (1 << 23)) * 0x1p-25f;
-    if (shape_.dtype == ops::Dtype::bf16)
+    if (is_int8)
+      static_cast<std::int8_t*>(plane)[element] = static_cast<std::int8_t>(std::min(value / kScale, 127.0f));
+    else if (shape_.dtype == ops::Dtype::bf16)
       static_cast<std::uint16_t*>(plane)[element] = f32_to_bf16(value);
     else
       static_cast<float*>(plane)[element] = value;
@@ -241,11 +254,32 @@ void KvCache::fill_written(std::uint64_t seed) {
   for (std::int64_t layer = 0; layer < shape_.layers; ++layer)
     for (std::int64_t guidance_row = 0; guidance_row < shape_.guidance_rows; ++guidance_row)
       for (std::int64_t head = 0; head < shape_.heads; ++head)
-        for (const std::int32_t row : write_rows_)
+        for (const std::int32_t row : write_rows_) {
+          void *k = keys(layer, guidance_row), *v = values(layer, guidance_row);
           for (std::int64_t d = 0; d < shape_.head_dim; ++d) {
-            put(keys(layer, guidance_row), at.key_at(head, row, d));
-            put(values(layer, guidance_row), at.value_at(head, row, d));
+            put(k, at.key_at(head, row, d));
+            put(v, at.value_at(head, row, d));
           }
+          if (!is_int8) continue;
+          scales_at(k, at.key_scales())[head * at.rows + row] = kScale;
+          scales_at(v, at.value_scales())[head * at.rows + row] = kScale;
+        }
+}
+
+void KvCache::read_entry(bool is_key, std::int64_t layer, std::int64_t guidance_row, std::int64_t head,
+                         std::int64_t row, std::vector<float>* out) {
+  const ops::KvLayout at = layout();
+  void* plane = is_key ? keys(layer, guidance_row) : values(layer, guidance_row);
+  for (std::int64_t d = 0; d < shape_.head_dim; ++d) {
+    const std::int64_t element = is_key ? at.key_at(head, row, d) : at.value_at(head, row, d);
+    if (shape_.dtype == ops::Dtype::f32)
+      out->push_back(static_cast<const float*>(plane)[element]);
+    else if (shape_.dtype == ops::Dtype::bf16)
+      out->push_back(bf16_to_f32(static_cast<const std::uint16_t*>(plane)[element]));
+    else
+      out->push_back(static_cast<float>(static_cast<const std::int8_t*>(plane)[element]) *
+                     scales_at(plane, is_key ? at.key_scales() : at.value_scales())[head * at.rows + row]);
+  }
 }
 
 KvCounts KvCache::counts() const {

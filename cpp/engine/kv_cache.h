@@ -86,6 +86,9 @@ class KvCache {
   [[nodiscard]] void* keys(std::int64_t layer, std::int64_t guidance_row);
   [[nodiscard]] void* values(std::int64_t layer, std::int64_t guidance_row);
   [[nodiscard]] std::int64_t rows() const { return ops::kv_rows(shape_.capacity + shape_.headroom); }
+  // The key, or the value, of one row and head as it is stored, [head_dim], appended to `out`: for traces and benches.
+  void read_entry(bool is_key, std::int64_t layer, std::int64_t guidance_row, std::int64_t head, std::int64_t row,
+                  std::vector<float>* out);
   [[nodiscard]] ops::KvLayout layout() const { return {shape_.heads, rows(), shape_.head_dim, shape_.dtype}; }
 
   // Per slot, for traces and tests: id (-1 when free), predicted flag, row.

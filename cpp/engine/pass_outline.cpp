@@ -88,7 +88,7 @@ Status Outliner::add(const std::string& name, std::int64_t per_chunk, const std:
     ops_.take();
     PREMOTOR_TRY(transformer_.forward(passes));
   }
-  PassOutline outline{name, per_chunk, guidance_rows, 0, 0, entries_, folded(ops_.take())};
+  PassOutline outline{name, per_chunk, guidance_rows, 0, 0, entries_, cached_, folded(ops_.take())};
   for (const Pass& one : passes)
     (one.modality == Modality::video ? outline.video_tokens : outline.action_tokens) +=
         one.frames * one.tokens_per_frame;
@@ -165,7 +165,8 @@ std::string shown(const PassOutline& pass) {
          ",\"videoTokens\":" + std::to_string(pass.video_tokens) +
          ",\"actionTokens\":" + std::to_string(pass.action_tokens) + ",\"entries\":" + std::to_string(pass.entries) +
          ",\"pictures\":" + std::to_string(pass.pictures) + ",\"height\":" + std::to_string(pass.height) +
-         ",\"width\":" + std::to_string(pass.width) + ",\"groups\":" + list<StepGroup>(pass.groups, shown) + "}";
+         ",\"width\":" + std::to_string(pass.width) + ",\"kvCache\":" + quoted(name_of(pass.cache)) +
+         ",\"groups\":" + list<StepGroup>(pass.groups, shown) + "}";
 }
 
 }  // namespace
@@ -197,32 +198,31 @@ std::vector<StepGroup> folded(std::vector<PassStep> steps) {
   return groups;
 }
 
-Status outline_passes(const PlanFile& plan, const std::string& checkpoint, WeightPrecision precision,
-                      const JobConfig& job, std::vector<PassOutline>* out) {
+Status outline_passes(const PlanFile& plan, const SessionOptions& session, std::vector<PassOutline>* out) {
+  const JobConfig& job = session.job;
   CountingOps ops(plan.contents());
   const ops::Rounding rounding = job.deployed_bf16 ? ops::Rounding::bf16 : ops::Rounding::none;
   std::unique_ptr<Transformer> transformer;
-  PREMOTOR_TRY(
-      Transformer::open(checkpoint + "/transformer", precision, rounding, ops, &transformer, {&plan, nullptr}));
+  PREMOTOR_TRY(Transformer::open(session.checkpoint + "/transformer", session.precision, rounding, ops, &transformer,
+                                 {&plan, nullptr}));
   VaeConfig vae;
-  PREMOTOR_TRY(read_vae_config(checkpoint + "/vae", &vae));
+  PREMOTOR_TRY(read_vae_config(session.checkpoint + "/vae", &vae));
   const TransformerConfig& config = transformer->config();
   const JobGeometry geometry{config.action_dim, vae.scale_factor_spatial, config.patch_h, config.patch_w};
   PREMOTOR_TRY(check_job(job, geometry));
   const LatentSize latent = latent_size(job, geometry);
   const std::int64_t tokens_per_frame = (latent.height / config.patch_h) * (latent.width / config.patch_w);
-  const ops::Dtype cached = precision == WeightPrecision::f32 ? ops::Dtype::f32 : ops::Dtype::bf16;
-  return Outliner(*transformer, ops, job, tokens_per_frame, cached).run(out);
+  return Outliner(*transformer, ops, job, tokens_per_frame, session.cache_dtype()).run(out);
 }
 
-Status outline_encoding(const PlanFile& plan, const std::string& checkpoint, WeightPrecision precision,
-                        const JobConfig& job, std::vector<PassOutline>* out) {
+Status outline_encoding(const PlanFile& plan, const SessionOptions& session, std::vector<PassOutline>* out) {
+  const JobConfig& job = session.job;
   // There a prediction goes on from what it imagined.
   if (job.i2va) return Status::good();
   CountingOps ops(plan.contents());
   const ops::Rounding rounding = job.deployed_bf16 ? ops::Rounding::bf16 : ops::Rounding::none;
   std::unique_ptr<Vae> vae;
-  PREMOTOR_TRY(Vae::open(checkpoint + "/vae", precision, rounding, ops, &vae, {&plan, nullptr}));
+  PREMOTOR_TRY(Vae::open(session.checkpoint + "/vae", session.precision, rounding, ops, &vae, {&plan, nullptr}));
   for (const CameraGroup& group : camera_groups(job)) {
     PassOutline outline;
     outline.name = group.first == 0 ? "encode" : "encode (half size)";

@@ -8,9 +8,8 @@
 
 #include "base/status.h"
 #include "engine/counting_ops.h"
-#include "engine/job.h"
 #include "engine/plan_file.h"
-#include "engine/weights.h"
+#include "engine/session.h"
 
 namespace premotor::engine {
 
@@ -26,7 +25,8 @@ struct PassOutline {
   std::string name;            // "video", "video (cache)", "action", "action (cache)", "commit", ...
   std::int64_t per_chunk = 0;  // how often in a control cycle
   std::int64_t guidance_rows = 0, video_tokens = 0, action_tokens = 0;
-  std::int64_t entries = 0;  // of the KV cache that are attended to: it is full
+  std::int64_t entries = 0;            // of the KV cache that are attended to: it is full
+  ops::Dtype cache = ops::Dtype::f32;  // what the entries are held in
   std::vector<StepGroup> groups;
   std::int64_t pictures = 0, height = 0, width = 0;  // of one camera, where it encodes any
 };
@@ -34,16 +34,14 @@ struct PassOutline {
 // Steps in order -> groups: the longest stretch that repeats itself is folded.
 std::vector<StepGroup> folded(std::vector<PassStep> steps);
 
-// The passes of the job's control cycle over the weights of `plan`. `checkpoint` is the folder of its config.json
-// files. Errors: those of Transformer::open, JOB_INVALID.
-Status outline_passes(const PlanFile& plan, const std::string& checkpoint, WeightPrecision precision,
-                      const JobConfig& job, std::vector<PassOutline>* out);
+// The passes of the control cycle of a session's job over the weights of `plan`; the checkpoint is the folder of its
+// config.json files. Errors: those of Transformer::open, JOB_INVALID.
+Status outline_passes(const PlanFile& plan, const SessionOptions& session, std::vector<PassOutline>* out);
 
 // Encoding the pictures of a chunk, which its commit does: a pass of the autoencoder for each size of pictures, once
 // for every camera of that size. Loops that are no operation (averages of shortcuts) are not counted. Errors: those of
 // Vae::open and Vae::encode.
-Status outline_encoding(const PlanFile& plan, const std::string& checkpoint, WeightPrecision precision,
-                        const JobConfig& job, std::vector<PassOutline>* out);
+Status outline_encoding(const PlanFile& plan, const SessionOptions& session, std::vector<PassOutline>* out);
 
 // JSON: an array of passes.
 std::string outline_json(const std::vector<PassOutline>& passes);

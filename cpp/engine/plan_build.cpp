@@ -86,8 +86,8 @@ Status write_tables(const PlanBuildOptions& options, ops::CpuOps& ops, PlanWrite
   std::unique_ptr<PlanFile> plan;
   PREMOTOR_TRY(PlanFile::open(writer->partial_path(), &plan));
   std::vector<PassOutline> passes;
-  PREMOTOR_TRY(outline_passes(*plan, options.session.checkpoint, options.session.precision, job, &passes));
-  PREMOTOR_TRY(outline_encoding(*plan, options.session.checkpoint, options.session.precision, job, &passes));
+  PREMOTOR_TRY(outline_passes(*plan, options.session, &passes));
+  PREMOTOR_TRY(outline_encoding(*plan, options.session, &passes));
   writer->contents().passes = outline_json(passes);
   PREMOTOR_TRY(write_tuning(options, *plan, passes, ops, writer));
   std::unique_ptr<Transformer> transformer;

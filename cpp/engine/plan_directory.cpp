@@ -284,6 +284,7 @@ const char* name_of(PlanKind kind) {
 }
 const char* name_of(ops::Dtype dtype) {
   if (dtype == ops::Dtype::f32) return "f32";
+  if (dtype == ops::Dtype::int8) return "int8";
   return dtype == ops::Dtype::bf16 ? "bf16" : "f16";
 }
 const char* name_of(ops::Rounding rounding) { return rounding == ops::Rounding::bf16 ? "bf16" : "none"; }

@@ -70,8 +70,7 @@ Status Session::open_parts() {
   // predict_next keeps at most the executing and the next chunk beside the committed state, and one pass that is under
   // way.
   shape.headroom = 2 * (video_tokens + action_tokens) + std::max(video_tokens, action_tokens);
-  // Beside quantised weights the rounding of the cache to bfloat16 does not show (docs/PRECISION.md).
-  shape.dtype = options_.precision == WeightPrecision::f32 ? ops::Dtype::f32 : ops::Dtype::bf16;
+  shape.dtype = options_.cache_dtype();
   transformer_->reserve(shape.guidance_rows * (video_tokens + action_tokens));
   return KvCache::open(shape, &cache_);
 }

@@ -34,9 +34,13 @@ struct SessionOptions {
   std::string checkpoint;
   JobConfig job;
   WeightPrecision precision = WeightPrecision::f32;
+  // Of cached keys and values, the text's too; none: the precision's default.
+  std::optional<ops::Dtype> cache;
   int threads = 1;
   std::string plan;  // file, or empty: the checkpoint is made ready while it is opened
   std::uint64_t plan_checked_at_open_max = PlanFile::kCheckedAtOpenMax;
+
+  [[nodiscard]] ops::Dtype cache_dtype() const { return cache.value_or(default_cache(precision)); }
 };
 
 struct Timing {

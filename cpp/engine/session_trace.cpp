@@ -2,7 +2,6 @@
 #include <algorithm>
 #include <cstring>
 
-#include "base/half.h"
 #include "engine/session.h"
 
 namespace premotor::engine {
@@ -52,7 +51,6 @@ void Session::trace_cache(Trace* trace) {
       kept.emplace_back(slot, row);
   std::sort(kept.begin(), kept.end());
   const std::vector<std::int64_t> all{shape.capacity};
-  const ops::KvLayout layout = cache_->layout();
   for (const std::int64_t layer : {std::int64_t{0}, shape.layers - 1}) {
     const std::string prefix = "kv.L" + std::to_string(layer) + ".";
     if (layer == 0 || shape.layers > 1) {
@@ -67,19 +65,10 @@ void Session::trace_cache(Trace* trace) {
     }
     for (const bool key : {true, false}) {
       std::vector<float> values;  // [guidance row, kept, head, head_dim]
-      for (std::int64_t guidance_row = 0; guidance_row < shape.guidance_rows; ++guidance_row) {
-        const void* plane = key ? cache_->keys(layer, guidance_row) : cache_->values(layer, guidance_row);
-        for (const auto& [slot, row] : kept) {
-          for (std::int64_t head = 0; head < shape.heads; ++head) {
-            for (std::int64_t d = 0; d < shape.head_dim; ++d) {
-              const std::int64_t at = key ? layout.key_at(head, row, d) : layout.value_at(head, row, d);
-              values.push_back(shape.dtype == ops::Dtype::f32
-                                   ? static_cast<const float*>(plane)[at]
-                                   : bf16_to_f32(static_cast<const std::uint16_t*>(plane)[at]));
-            }
-          }
-        }
-      }
+      for (std::int64_t guidance_row = 0; guidance_row < shape.guidance_rows; ++guidance_row)
+        for (const auto& [slot, row] : kept)
+          for (std::int64_t head = 0; head < shape.heads; ++head)
+            cache_->read_entry(key, layer, guidance_row, head, row, &values);
       trace->add(prefix + (key ? "k" : "v"), {shape.guidance_rows, std::ssize(kept), shape.heads, shape.head_dim},
                  std::move(values));
     }

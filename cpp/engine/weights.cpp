@@ -141,6 +141,10 @@ const char* name_of(WeightPrecision precision) {
   return "";
 }
 
+ops::Dtype default_cache(WeightPrecision precision) {
+  return precision == WeightPrecision::f32 ? ops::Dtype::f32 : ops::Dtype::bf16;
+}
+
 void WeightReader::record_to(PlanWriter& writer, std::string part, ops::Ops& ops, ops::Rounding rounding) {
   recorder_ = &writer;
   part_ = std::move(part);

@@ -10,10 +10,10 @@ import { readPlan } from '../plan/directory.js';
 import { checkCertificate } from '../policy/certificate.js';
 import { readJob } from '../policy/job.js';
 import { defaultThreads } from '../policy/load.js';
-import type { CpuPrecision } from '../policy/precision.js';
+import { type CpuPrecision, type KvCache, precisionPair } from '../policy/precision.js';
 import { type CliContext, formatBytes, formatCount, printResult, UsageError } from './context.js';
 import { whole } from './numbers.js';
-import { precisionOption } from './precision-option.js';
+import { kvCacheOption, precisionOption } from './precision-option.js';
 import { ProgressBar } from './progress.js';
 import { version } from './version.js';
 
@@ -21,6 +21,7 @@ export interface BuildOptions {
   readonly output: string;
   readonly job?: string;
   readonly precision: CpuPrecision;
+  readonly kvCache?: KvCache;
   readonly device: 'cpu';
   readonly threads?: number;
   readonly tune: boolean;
@@ -37,7 +38,7 @@ function jobOf(checkpoint: string, given: string | undefined): string {
   throw new UsageError(`Expected a job, found none in ${checkpoint}: add --job FILE. Its sizes and schedules decide what the plan holds.`);
 }
 
-/** Runs the command. Errors: USAGE, JOB_*, CHECKPOINT_*, TACTICS_INVALID, FILE_WRITE, ABORTED. */
+/** Runs the command. Errors: USAGE, JOB_*, KV_CACHE_UNSUPPORTED, CHECKPOINT_*, TACTICS_INVALID, FILE_WRITE, ABORTED. */
 export async function runBuild(folder: string, options: BuildOptions, context: CliContext): Promise<void> {
   const checkpoint = resolve(folder);
   const { job, warnings } = await readJob(jobOf(checkpoint, options.job));
@@ -51,6 +52,7 @@ export async function runBuild(folder: string, options: BuildOptions, context: C
         checkpoint,
         job,
         precision: options.precision,
+        ...(options.kvCache === undefined ? {} : { kvCache: options.kvCache }),
         threads: options.threads ?? defaultThreads(),
         tune: options.tune,
         ...(options.tactics === undefined ? {} : { tactics: options.tactics }),
@@ -63,7 +65,7 @@ export async function runBuild(folder: string, options: BuildOptions, context: C
     );
     bar.clear();
     // Anyone may build; whether it may run is asked when it is opened.
-    const uncertified = await checkCertificate(checkpoint, options.precision, built.checkpointHash, true);
+    const uncertified = await checkCertificate(checkpoint, precisionPair(options.precision, built.kvCache), built.checkpointHash, true);
     if (uncertified !== undefined) bar.line(`warning: ${uncertified} Opening the plan will need one, or --allow-uncertified.`);
     const seconds = (performance.now() - started) / 1000;
     const { backend, rounding, tuning } = await readPlan(built.file, native);
@@ -104,6 +106,7 @@ export function registerBuild(program: Command, context: CliContext): void {
     .requiredOption('-o, --output <file>', 'the plan to write; one that is there is replaced')
     .option('--job <file>', "job whose schedules get tables (default: the checkpoint's job.json)")
     .addOption(precisionOption('how weights are held', 'f32'))
+    .addOption(kvCacheOption('the KV cache that premotor plan explain counts with (default: f32 with precision f32, else bf16); any can be run'))
     .addOption(new Option('--device <name>', 'what the plan is for').choices(['cpu']).default('cpu'))
     .option('--threads <n>', 'CPU threads, those that the policy will have (default: all cores but one)', whole(1, 1024))
     .option('--no-tune', 'do not measure how products are best cut')

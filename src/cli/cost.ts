@@ -5,7 +5,7 @@
 import type { NativeInspection } from '../native.js';
 import type { Job } from '../policy/contract.js';
 import { latentSizeOf } from '../policy/job.js';
-import { type CpuPrecision, isQuantised, PRECISIONS } from '../policy/precision.js';
+import { type CpuPrecision, defaultKvCache, isQuantised, type KvCache, PRECISIONS } from '../policy/precision.js';
 
 type Component = NativeInspection['components'][number];
 type StoredTensor = Component['tensors'][number];
@@ -63,11 +63,18 @@ export function geometryOf(job: Job, patch: readonly [number, number, number] = 
 /** Rows that the engine's cache has for so many entries: whole panels of 32 (cpp/ops/kv_layout.h). */
 export const cacheRows = (entries: number): number => 32 * Math.ceil(entries / 32);
 
-/** Bytes of keys and values of one guidance row. Values of a head are padded to panels of 32, keys to whole units of four bytes. */
-export function cacheBytes(dims: Dimensions, entries: number, precision: CpuPrecision): number {
-  const unit = precision === 'f32' ? 1 : 2;
-  const perHead = unit * Math.ceil(dims.headDim / unit) + 32 * Math.ceil(dims.headDim / 32);
-  return entries * dims.layers * dims.heads * perHead * (4 / unit);
+/** Of the values in a unit of the KV cache, of each of them, and of a head's scale. */
+const KV_UNITS: Readonly<Record<KvCache, { readonly values: number; readonly valueBytes: number; readonly scaleBytes: number }>> = {
+  f32: { values: 1, valueBytes: 4, scaleBytes: 0 },
+  bf16: { values: 2, valueBytes: 2, scaleBytes: 0 },
+  int8: { values: 2, valueBytes: 1, scaleBytes: 4 },
+};
+
+/** Bytes of keys and values of one guidance row. Values of a head are padded to panels of 32, keys to whole units (cpp/ops/kv_layout.h). */
+export function cacheBytes(dims: Dimensions, entries: number, kvCache: KvCache): number {
+  const { values, valueBytes, scaleBytes } = KV_UNITS[kvCache];
+  const perHead = values * Math.ceil(dims.headDim / values) + 32 * Math.ceil(dims.headDim / 32);
+  return entries * dims.layers * dims.heads * (perHead * valueBytes + 2 * scaleBytes);
 }
 
 /** As the engine holds it: matrices in the stored type or narrower, vectors in float32; unused tensors are never read. */
@@ -105,6 +112,7 @@ export function largestLayerBytes(tensors: readonly StoredTensor[]): number {
 
 export interface MemoryNeed {
   readonly precision: CpuPrecision;
+  readonly kvCache: KvCache;
   readonly transformer: number;
   readonly vae: number;
   /** All guidance rows; undefined without a job. */
@@ -114,18 +122,25 @@ export interface MemoryNeed {
   readonly textEncoderPeak: number;
 }
 
-/** Resident bytes at each precision, without activations. */
-export function memoryNeeds(inspection: NativeInspection, dims: Dimensions | undefined, geometry: JobGeometry | undefined): MemoryNeed[] {
+/** Bytes of keys and values of all guidance rows, the entries for asynchronous predictions among them. */
+export const wholeCacheBytes = (dims: Dimensions, { rows, capacity, headroom }: JobGeometry, kvCache: KvCache): number =>
+  rows * cacheBytes(dims, cacheRows(capacity + headroom), kvCache);
+
+/** Resident bytes at each precision, without activations; with the precision's own KV cache unless one is given. */
+export function memoryNeeds(
+  inspection: NativeInspection,
+  dims: Dimensions | undefined,
+  geometry: JobGeometry | undefined,
+  given?: KvCache,
+): MemoryNeed[] {
   const tensorsOf = (name: string): readonly StoredTensor[] => inspection.components.find((component) => component.name === name)?.tensors ?? [];
   return PRECISIONS.map((precision) => {
     const transformer = weightBytes(tensorsOf('transformer'), precision);
     const vae = weightBytes(tensorsOf('vae'), precision);
-    const cache =
-      dims === undefined || geometry === undefined
-        ? undefined
-        : geometry.rows * cacheBytes(dims, cacheRows(geometry.capacity + geometry.headroom), precision);
+    const kvCache = given ?? defaultKvCache(precision);
+    const cache = dims === undefined || geometry === undefined ? undefined : wholeCacheBytes(dims, geometry, kvCache);
     const textEncoderPeak = largestLayerBytes(tensorsOf('text_encoder'));
-    return { precision, transformer, vae, cache, total: transformer + vae + (cache ?? 0), textEncoderPeak };
+    return { precision, kvCache, transformer, vae, cache, total: transformer + vae + (cache ?? 0), textEncoderPeak };
   });
 }
 

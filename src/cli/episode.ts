@@ -3,6 +3,7 @@
  */
 import type { ChunkReport, CycleEvent } from '../control/events.js';
 import type { PremotorError } from '../errors.js';
+import { pairName } from '../policy/precision.js';
 import type { Recovery } from '../policy/recovering.js';
 import type { EpisodeObserver, EpisodeStart } from '../runtime/episode.js';
 import type { EpisodeSummary, Latency } from '../runtime/summary.js';
@@ -31,7 +32,7 @@ export class Narrator implements EpisodeObserver {
     for (const warning of info.warnings) this.#bar.line(`warning: ${warning}`);
     const where = this.#options.isolate ? 'own process' : 'in this process';
     const size = `${(info.parameters / 1e6).toFixed(2)} M parameters`;
-    this.#bar.line(`Checkpoint: ${size}, ${info.backend}, ${info.precision}, ${info.threads} threads, ${where}`);
+    this.#bar.line(`Checkpoint: ${size}, ${info.backend}, ${pairName(info)}, ${info.threads} threads, ${where}`);
     if (untrained) {
       this.#bar.line(
         'NOTE: this checkpoint is UNTRAINED. Its weights are random numbers, so the arm moves without aim, imagines noise and will not succeed.',

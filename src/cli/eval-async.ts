@@ -16,6 +16,7 @@ import { jobHash } from '../evaluation/evaluation.js';
 import { AssumedFilm } from '../evaluation/imagined.js';
 import { WorkerPool } from '../evaluation/workers.js';
 import { loadPolicy } from '../policy/load.js';
+import { pairName, precisionPair } from '../policy/precision.js';
 import { writePng } from '../recording/animation.js';
 import { ACTION_RATE_HZ } from '../sim/job.js';
 import { Simulation } from '../sim/simulation.js';
@@ -26,7 +27,7 @@ import { writeText } from './eval-kept.js';
 import { SHIPPED_CHECKPOINT, subjectOf, WORKERS_MAX, workersFor } from './eval-options.js';
 import { evaluateShown } from './eval-run.js';
 import { SEED_MAX, whole } from './numbers.js';
-import { precisionOption } from './precision-option.js';
+import { kvCacheOption, precisionOption } from './precision-option.js';
 import { ProgressBar } from './progress.js';
 
 export interface AsyncReportOptions extends Partial<AsyncGridOptions> {
@@ -105,14 +106,12 @@ async function drawImagined(options: AsyncReportOptions & AsyncGridOptions, subj
   const task = TASKS[SHOWN_TASK];
   const scene = task.scene(options.seed);
   const job = { ...subject.job, imagine_steps: options.imagineSteps };
-  const policy = await loadPolicy({ checkpoint: subject.checkpoint, job, precision: options.precision });
+  const { precision, kvCache } = options;
+  const policy = await loadPolicy({ checkpoint: subject.checkpoint, job, precision, ...(kvCache === undefined ? {} : { kvCache }) });
   const simulation = await Simulation.open({ kind: task.kind });
   try {
     simulation.reset(scene.layout, options.seed);
-    const thinkingMs = thinkingMsOf(
-      { precision: options.precision, memory: 'episode', disturbances: {}, pace: 'virtual', mode: 'async-grounded', delayChunks: 1 },
-      job,
-    );
+    const thinkingMs = thinkingMsOf({ precision, memory: 'episode', disturbances: {}, pace: 'virtual', mode: 'async-grounded', delayChunks: 1 }, job);
     const { robot, cameras } = simulation;
     const { videoSteps, actionSteps } = options;
     const cycle = new ControlCycle({
@@ -156,8 +155,9 @@ export async function runAsyncReport(
       imagineSteps: given.imagineSteps ?? job.imagine_steps ?? job.num_inference_steps,
     };
     const results = await runCells(options, subject, pool, bar, signal);
-    const { precision, videoSteps, actionSteps, imagineSteps } = options;
-    const steps = `${videoSteps} video, ${actionSteps} action and ${imagineSteps} imagining steps, ${precision}`;
+    const { precision, kvCache, videoSteps, actionSteps, imagineSteps } = options;
+    const held = pairName(precisionPair(precision, kvCache));
+    const steps = `${videoSteps} video, ${actionSteps} action and ${imagineSteps} imagining steps, ${held}`;
     const report = buildAsyncReport(results, options.seed, options.episodes, steps);
     const out = resolve(options.out);
     await writePng(join(out, CHART), await drawAsyncChart(report));
@@ -185,6 +185,7 @@ export function registerAsyncReport(command: Command, context: CliContext): void
     .option('--action-steps <n>', "action denoising steps (default: the job's)", whole(1, 1000))
     .option('--imagine-steps <n>', "denoising steps that imagine frames (default: the job's)", whole(1, 1000))
     .addOption(precisionOption('arithmetic', 'f32'))
+    .addOption(kvCacheOption())
     .option('--workers <n>', 'processes that run episodes (default: one per core)', whole(1, WORKERS_MAX))
     .option('--only <names...>', 'run only cells whose names begin so; the report has those and what was kept (default: all)')
     .option('--json', 'print the report as JSON', false)

@@ -13,7 +13,7 @@ import { certifyRungs, type RungResult, rungConfiguration } from '../evaluation/
 import type { Configuration, Subject } from '../evaluation/configuration.js';
 import { type Evaluation, formatEvaluation } from '../evaluation/evaluation.js';
 import { WorkerPool } from '../evaluation/workers.js';
-import type { LadderRung } from '../policy/contract.js';
+import type { KvCache, LadderRung } from '../policy/contract.js';
 import { TASK_NAMES, type TaskName } from '../sim/tasks/task.js';
 import { checkpointHash } from '../text/checkpoint-hash.js';
 import { type CliContext, formatTable, printResult, UsageError } from './context.js';
@@ -22,7 +22,7 @@ import { delay, points, SHIPPED_CHECKPOINT, subjectOf, WORKERS_MAX, workersFor }
 import { evaluateShown } from './eval-run.js';
 import { replaceMember } from './json-member.js';
 import { SEED_MAX, whole } from './numbers.js';
-import { precisionOption } from './precision-option.js';
+import { kvCacheOption, precisionOption } from './precision-option.js';
 import { ProgressBar } from './progress.js';
 
 export interface CertifyOptions {
@@ -36,6 +36,7 @@ export interface CertifyOptions {
   /** Robot time of every prediction, in chunks. Default: the mode's own (docs/EVAL.md). */
   readonly delay?: number;
   readonly precision: Configuration['precision'];
+  readonly kvCache?: KvCache;
   readonly workers?: number;
   /** Finished evaluations are kept here. */
   readonly out?: string;
@@ -66,7 +67,7 @@ async function runRungs(
   const evaluations: Evaluation[] = [];
   for (const [index, rung] of ladder.entries()) {
     const configuration: Configuration = {
-      ...rungConfiguration(rung, options.precision),
+      ...rungConfiguration(rung, options),
       ...(options.mode === 'sync' ? {} : { mode: options.mode }),
       ...(options.delay === undefined ? {} : { delayChunks: options.delay }),
     };
@@ -173,6 +174,7 @@ export function registerCertify(command: Command, context: CliContext): void {
     .addOption(new Option('--mode <mode>', 'how predicting and moving are interleaved').choices([...MODE_NAMES]).default('sync'))
     .option('--delay <percent>', "robot time of every prediction, in percent of a chunk's motion (default: 0% for sync, else 50%)", delay)
     .addOption(precisionOption('arithmetic', 'f32'))
+    .addOption(kvCacheOption())
     .option('--workers <n>', 'processes that run episodes (default: one per core)', whole(1, WORKERS_MAX))
     .option('--out <dir>', 'folder that keeps finished evaluations, so that an interrupted certification goes on where it stopped')
     .option('--write', 'store the certificates in the job file', false)

@@ -13,7 +13,7 @@ import { describeConfiguration } from '../evaluation/configuration.js';
 import { composeSheet, SHEET_ROWS_MAX, sheetRows } from '../evaluation/contact-sheet.js';
 import { type Evaluation, formatEvaluation, type TaskSummary } from '../evaluation/evaluation.js';
 import { WorkerPool } from '../evaluation/workers.js';
-import type { CpuPrecision } from '../policy/precision.js';
+import type { CpuPrecision, KvCache } from '../policy/precision.js';
 import { writePng } from '../recording/animation.js';
 import { type Disturbances, parseDisturbances } from '../sim/disturbances.js';
 import { TASK_NAMES, type TaskName } from '../sim/tasks/task.js';
@@ -25,7 +25,7 @@ import { delay, SHIPPED_CHECKPOINT, steps, subjectOf, WORKERS_MAX, workersFor } 
 import { registerReport } from './eval-report.js';
 import { evaluateShown } from './eval-run.js';
 import { SEED_MAX, whole } from './numbers.js';
-import { precisionOption } from './precision-option.js';
+import { kvCacheOption, precisionOption } from './precision-option.js';
 import { ProgressBar } from './progress.js';
 
 export interface EvalOptions {
@@ -37,6 +37,7 @@ export interface EvalOptions {
   readonly steps?: { readonly video: number; readonly action?: number };
   readonly videoExecStep?: number;
   readonly precision: CpuPrecision;
+  readonly kvCache?: KvCache;
   readonly memory: 'on' | 'off';
   readonly mode: ModeName;
   /** In chunks. */
@@ -67,6 +68,7 @@ export function configurationOf(options: EvalOptions): Configuration {
     throw new UsageError('--delay is for virtual time: with --real-time a prediction takes what it takes. Leave one of them out.');
   return {
     precision: options.precision,
+    ...(options.kvCache === undefined ? {} : { kvCache: options.kvCache }),
     ...(given === undefined ? {} : { videoSteps: given.video }),
     ...(given?.action === undefined ? {} : { actionSteps: given.action }),
     ...(videoExecStep === undefined ? {} : { videoExecStep }),
@@ -194,6 +196,7 @@ export function registerEval(program: Command, context: CliContext): void {
     .option('--steps <v/a>', "video and action denoising steps (default: the job's)", steps)
     .option('--video-exec-step <n>', "denoising passes of the video that run; -1: all (default: the job's)", whole(-1, 1001))
     .addOption(precisionOption('arithmetic', 'f32'))
+    .addOption(kvCacheOption())
     .option('--plan <file>', 'plan of the checkpoint (premotor build)')
     .addOption(new Option('--memory <which>', 'off: clear the memory before every chunk').choices(['on', 'off']).default('on'))
     .option('--seed <n>', 'seed of the first episode; the next ones count up', whole(0, SEED_MAX), 0)

@@ -8,12 +8,12 @@ import { type Command, InvalidArgumentError, Option } from 'commander';
 import { PremotorError } from '../errors.js';
 import type { Chunk, DecodedVideo, Job, LoadPolicyOptions, Policy, PredictOptions, ResetResult } from '../policy/contract.js';
 import { readJob } from '../policy/job.js';
-import type { CpuPrecision } from '../policy/precision.js';
+import { type CpuPrecision, type KvCache, pairName } from '../policy/precision.js';
 import { joinLatents } from '../policy/tensor.js';
 import { actionRows, actionsCsv, channelName } from './actions.js';
 import { type CliContext, formatMs, formatTable, printResult, UsageError } from './context.js';
 import { whole } from './numbers.js';
-import { precisionOption, uncertifiedOption } from './precision-option.js';
+import { kvCacheOption, precisionOption, uncertifiedOption } from './precision-option.js';
 import { ProgressBar } from './progress.js';
 
 export interface InferOptions {
@@ -24,6 +24,7 @@ export interface InferOptions {
   readonly chunks: number;
   readonly out: string;
   readonly precision: CpuPrecision;
+  readonly kvCache?: KvCache;
   readonly allowUncertified: boolean;
   readonly device: 'auto' | 'cpu' | 'cuda';
   readonly seed: bigint;
@@ -96,6 +97,7 @@ async function predictAll(options: InferOptions, context: CliContext, bar: Progr
     precision: options.precision,
     allowUncertified: options.allowUncertified,
     isolate: options.isolate,
+    ...(options.kvCache === undefined ? {} : { kvCache: options.kvCache }),
     ...(options.threads === undefined ? {} : { threads: options.threads }),
     ...(options.plan === undefined ? {} : { plan: options.plan }),
   };
@@ -233,6 +235,7 @@ function timingOf({ info, chunks, wallMs }: Result): Record<string, unknown> {
     unit: 'milliseconds',
     backend: info.backend,
     precision: info.precision,
+    kvCache: info.kvCache,
     threads: info.threads,
     wall: wallMs,
     chunks: chunks.map(({ timing }) => timing),
@@ -273,7 +276,7 @@ function summary(result: Result, out: string, files: Written, format: string): s
   ];
   const lines = [
     `instruction  ${JSON.stringify(reset.cleanedPrompt)} (${reset.tokens} tokens, embeddings from the ${reset.source}, ${formatMs(wallMs.reset)} ms)`,
-    `engine       ${info.backend}, ${info.precision}, ${info.threads} threads; loaded in ${formatMs(wallMs.load)} ms`,
+    `engine       ${info.backend}, ${pairName(info)}, ${info.threads} threads; loaded in ${formatMs(wallMs.load)} ms`,
     '',
     formatTable(header, chunks.map(row), ['right']),
     `decoding ${video.length} pictures: ${formatMs(wallMs.decode)} ms`,
@@ -324,6 +327,7 @@ export function registerInfer(program: Command, context: CliContext): void {
     .option('--out <dir>', 'folder for the results; must be empty or new', 'premotor-infer')
     .option('--force', 'replace the results of an earlier run in --out', false)
     .addOption(precisionOption('how weights are held', 'f32'))
+    .addOption(kvCacheOption())
     .addOption(uncertifiedOption())
     .addOption(new Option('--device <name>', 'where to compute').choices(['auto', 'cpu', 'cuda']).default('auto'))
     .addOption(new Option('--seed <n>', 'seed of the noise').argParser(parseSeed).default(0n, '0'))

@@ -8,12 +8,22 @@ import { type OddTensor, scanValues } from '../checkpoint/values.js';
 import { callNative, type NativeInspection } from '../native.js';
 import type { Job } from '../policy/contract.js';
 import { type ParsedJob, readJob } from '../policy/job.js';
-import type { CpuPrecision } from '../policy/precision.js';
+import { type CpuPrecision, KV_CACHES, type KvCache, pairName } from '../policy/precision.js';
 import { type CliContext, FoundProblems, formatBytes, formatCount, formatMs, formatTable, printResult, UsageError } from './context.js';
-import { type CycleCost, cycleCost, type Dimensions, dimensionsOf, geometryOf, type JobGeometry, type MemoryNeed, memoryNeeds } from './cost.js';
+import {
+  type CycleCost,
+  cycleCost,
+  type Dimensions,
+  dimensionsOf,
+  geometryOf,
+  type JobGeometry,
+  type MemoryNeed,
+  memoryNeeds,
+  wholeCacheBytes,
+} from './cost.js';
 import { type Measurement, measure } from './measure.js';
 import { whole } from './numbers.js';
-import { precisionOption, uncertifiedOption } from './precision-option.js';
+import { kvCacheOption, precisionOption, uncertifiedOption } from './precision-option.js';
 import { ProgressBar } from './progress.js';
 
 export interface InspectOptions {
@@ -22,6 +32,7 @@ export interface InspectOptions {
   readonly values: boolean;
   readonly measure: boolean;
   readonly precision: CpuPrecision;
+  readonly kvCache?: KvCache;
   readonly allowUncertified: boolean;
   readonly threads?: number;
   readonly json: boolean;
@@ -66,7 +77,7 @@ export async function runInspect(folder: string, options: InspectOptions, contex
     parsed,
     dims,
     geometry,
-    memory: memoryNeeds(inspection, dims, geometry),
+    memory: memoryNeeds(inspection, dims, geometry, options.kvCache),
     cost,
     measured,
     problems,
@@ -225,9 +236,13 @@ function componentText(component: Component, tensors: boolean): string {
   return lines.join('\n');
 }
 
-function memoryText({ memory, geometry, parsed }: Report): string {
+/** "f32 1.0 GiB, bf16 ...": the whole cache in each number type. */
+const cachesText = (dims: Dimensions, geometry: JobGeometry): string =>
+  KV_CACHES.map((name) => `${name} ${formatBytes(wholeCacheBytes(dims, geometry, name))}`).join(', ');
+
+function memoryText({ memory, dims, geometry, parsed }: Report): string {
   const rows = memory.map((need) => [
-    need.precision,
+    pairName(need),
     formatBytes(need.transformer),
     formatBytes(need.vae),
     need.cache === undefined ? '-' : formatBytes(need.cache),
@@ -242,6 +257,7 @@ function memoryText({ memory, geometry, parsed }: Report): string {
   else {
     const entries = `${geometry.capacity} + ${geometry.headroom} (for asynchronous predictions)`;
     lines.push(`KV cache: ${entries} entries a layer, ${geometry.rows} guidance ${geometry.rows === 1 ? 'row' : 'rows'}`);
+    if (dims !== undefined) lines.push(`          ${cachesText(dims, geometry)}`);
   }
   return lines.filter((line) => line !== '').join('\n');
 }
@@ -273,9 +289,9 @@ function costText(cost: CycleCost, geometry: JobGeometry): string {
 }
 
 function measuredText(measured: Measurement): string {
-  const { backend, precision, threads } = measured;
+  const { backend, threads } = measured;
   return [
-    `measured here (${backend}, ${precision}, ${threads} threads; one short prediction on grey pictures, cache nearly empty)`,
+    `measured here (${backend}, ${pairName(measured)}, ${threads} threads; one short prediction on grey pictures, cache nearly empty)`,
     `  video pass ${formatMs(measured.videoPassMs)} ms (${formatCount(measured.flopsPerSecond)}FLOP/s)`,
     `  action pass ${formatMs(measured.actionPassMs)} ms, pictures ${formatMs(measured.encodeMs)} ms`,
     `  scaled by FLOPs to a full cache and the job's steps: about ${formatMs(measured.cycleMs)} ms a cycle`,
@@ -310,6 +326,7 @@ export function registerInspect(program: Command, context: CliContext): void {
     .option('--values', 'read every weight and look for values that are no numbers', false)
     .option('--measure', 'run and time one short prediction', false)
     .addOption(precisionOption('for --measure', 'f32'))
+    .addOption(kvCacheOption("for --measure and the memory needed (default: each precision's own)"))
     .addOption(uncertifiedOption())
     .option('--threads <n>', 'for --measure: CPU threads (default: all cores but one)', whole(1, 1024))
     .option('--json', 'print the result as JSON', false)

@@ -3,7 +3,7 @@
  * cycle. Owned by inspect.ts; what it scales is labelled as such.
  */
 import type { Job, Policy } from '../policy/contract.js';
-import type { CpuPrecision } from '../policy/precision.js';
+import type { CpuPrecision, KvCache } from '../policy/precision.js';
 import type { CliContext } from './context.js';
 import { cycleCost, type Dimensions, geometryOf, passFlops } from './cost.js';
 import { ProgressBar } from './progress.js';
@@ -11,6 +11,7 @@ import { ProgressBar } from './progress.js';
 export interface Measurement {
   readonly backend: string;
   readonly precision: string;
+  readonly kvCache: KvCache;
   readonly threads: number;
   readonly videoPassMs: number;
   readonly actionPassMs: number;
@@ -28,15 +29,18 @@ export async function measure(
   checkpoint: string,
   job: Job,
   dims: Dimensions,
-  options: { readonly precision: CpuPrecision; readonly allowUncertified: boolean; readonly threads?: number },
+  options: { readonly precision: CpuPrecision; readonly kvCache?: KvCache; readonly allowUncertified: boolean; readonly threads?: number },
   context: CliContext,
 ): Promise<Measurement> {
   const bar = new ProgressBar(context.err);
-  const threads = options.threads === undefined ? {} : { threads: options.threads };
+  const optional = {
+    ...(options.kvCache === undefined ? {} : { kvCache: options.kvCache }),
+    ...(options.threads === undefined ? {} : { threads: options.threads }),
+  };
   // All steps of the shortened schedule must run, whatever the job's partial denoising says, and only passes that denoise actions are timed.
   const short: Job = { ...job, video_exec_step: -1, infer_mode: 'server' };
   const { precision, allowUncertified } = options;
-  const policy = await context.loadPolicy({ checkpoint, job: short, precision, allowUncertified, device: 'auto', ...threads });
+  const policy = await context.loadPolicy({ checkpoint, job: short, precision, allowUncertified, device: 'auto', ...optional });
   try {
     await policy.reset({ prompt: job.prompt ?? '', signal: context.signal });
     const obs = job.obs_cam_keys.map((camera) => {
@@ -67,7 +71,7 @@ export function scale(timing: Timing, info: Policy['info'], job: Job, dims: Dime
     (sum, pass) => sum + pass.count * pass.rows * pass.flopsPerRow * msPerFlop[pass.modality],
     0,
   );
-  const { backend, precision, threads } = info;
+  const { backend, precision, kvCache, threads } = info;
   const flopsPerSecond = videoFlops / (videoPassMs / 1000);
-  return { backend, precision, threads, videoPassMs, actionPassMs, encodeMs: timing.encodeMs, flopsPerSecond, cycleMs };
+  return { backend, precision, kvCache, threads, videoPassMs, actionPassMs, encodeMs: timing.encodeMs, flopsPerSecond, cycleMs };
 }

@@ -17,10 +17,10 @@ import { PremotorError } from '../errors.js';
 import type { Job, LoadPolicyOptions, Policy } from '../policy/contract.js';
 import { readJob } from '../policy/job.js';
 import { stepsText } from '../policy/ladder.js';
-import type { CpuPrecision } from '../policy/precision.js';
+import { type CpuPrecision, type KvCache, pairName } from '../policy/precision.js';
 import { type CliContext, CommandExit, EXIT_FAILURE, formatBytes, formatMs, formatTable, printResult, reportOf, UsageError } from './context.js';
 import { whole } from './numbers.js';
-import { precisionOption, uncertifiedOption } from './precision-option.js';
+import { kvCacheOption, precisionOption, uncertifiedOption } from './precision-option.js';
 import { ProgressBar } from './progress.js';
 
 const RATE_HZ = 50;
@@ -31,6 +31,7 @@ export interface PlanCycleOptions {
   readonly checkpoint?: string;
   readonly device: 'auto' | 'cpu' | 'cuda';
   readonly precision: CpuPrecision;
+  readonly kvCache?: KvCache;
   readonly allowUncertified: boolean;
   readonly threads?: number;
   readonly plan?: string;
@@ -119,6 +120,7 @@ export interface CycleDocument extends CyclePlan {
   readonly checkpoint: string;
   readonly backend: string;
   readonly precision: string;
+  readonly kvCache: KvCache;
   readonly threads: number;
   readonly rateHz: number;
   readonly mode: PlanCycleOptions['mode'];
@@ -165,11 +167,11 @@ async function measured(policy: Policy, job: Job, options: PlanCycleOptions, bar
   const whole = { commitFrames: job.frame_chunk_size, executingFrames: job.frame_chunk_size, imagines: true };
   const choice = budgetOf({ job, info }, { actionRateHz: rateHz, costs, force: true }).choose(whole, plan.motionMs);
   const chosen = choice.fits ? choice.index : null;
-  const { checkpointHash: checkpoint, backend, precision, threads, weightBytes, cacheBytes } = info;
+  const { checkpointHash: checkpoint, backend, precision, kvCache, threads, weightBytes, cacheBytes } = info;
   const [processBytes, processPeakBytes] = [process.memoryUsage.rss(), process.resourceUsage().maxRSS * 1024];
   const memory = { weightBytes, cacheBytes, processBytes, processPeakBytes, machineBytes: machineBytes() };
   const cacheEntries = { valid: cache.valid, capacity: cache.capacity };
-  return { checkpoint, backend, precision, threads, rateHz, mode, repeats, chosen, cacheEntries, costs, memory, ...plan };
+  return { checkpoint, backend, precision, kvCache, threads, rateHz, mode, repeats, chosen, cacheEntries, costs, memory, ...plan };
 }
 
 const percent = (share: number): string => `${Math.round(100 * share) + 0} %`;
@@ -191,7 +193,7 @@ export function cycleText(document: CycleDocument, job: Job): string {
       .join(', ');
   const uncertified = rungs.filter((rung) => rung.uncertified !== null);
   return [
-    `engine   ${document.backend}, ${document.precision}, ${document.threads} threads`,
+    `engine   ${document.backend}, ${pairName(document)}, ${document.threads} threads`,
     `motion   a chunk moves for ${formatMs(motionMs)} ms: ${job.frame_chunk_size} frames of ${job.action_per_frame} actions at ${document.rateHz} Hz`,
     `passes   video ${each('video')}; action ${each('action')};`,
     `         encode ${formatMs(costs.encodeMsPerMoment)} ms a moment, commit ${formatMs(costs.commitMsPerFrame)} ms a frame`,
@@ -245,6 +247,7 @@ export async function runPlanCycle(given: string, options: PlanCycleOptions, con
     device: options.device,
     precision: options.precision,
     allowUncertified: options.allowUncertified,
+    ...(options.kvCache === undefined ? {} : { kvCache: options.kvCache }),
     ...(options.threads === undefined ? {} : { threads: options.threads }),
     ...(options.plan === undefined ? {} : { plan: options.plan }),
   };
@@ -293,6 +296,7 @@ export function registerPlanCycle(program: Command, context: CliContext): void {
     .option('--checkpoint <dir>', "checkpoint folder (default: the job's own folder)")
     .addOption(new Option('--device <name>', 'where to compute').choices(['auto', 'cpu', 'cuda']).default('auto'))
     .addOption(precisionOption('arithmetic', 'f32'))
+    .addOption(kvCacheOption())
     .addOption(uncertifiedOption())
     .option('--threads <n>', 'CPU threads (default: all cores but one)', whole(1, 1024))
     .option('--plan <file>', 'plan of the checkpoint (premotor build)')

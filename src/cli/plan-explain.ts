@@ -106,10 +106,11 @@ function headerOf(ceilings: Ceilings | undefined): string[] {
 
 function passText(pass: PlanPass, ceilings: Ceilings | undefined): string {
   const rows = pass.groups.flatMap(({ times, steps }) => steps.map((step) => stepRow(step, times, ceilings)));
-  const { videoTokens, actionTokens, guidanceRows, entries, perChunk, pictures, height, width } = pass;
+  const { videoTokens, actionTokens, guidanceRows, entries, kvCache, perChunk, pictures, height, width } = pass;
   const tokens = [videoTokens > 0 ? `${videoTokens} video` : '', actionTokens > 0 ? `${actionTokens} action` : ''].filter((text) => text !== '');
+  const held = kvCache === undefined ? '' : ` in ${kvCache}`;
   const rowsText = guidanceRows > 1 ? `, ${guidanceRows} guidance rows` : '';
-  const attended = `${tokens.join(' and ')} tokens${rowsText}, over ${entries} cache entries`;
+  const attended = `${tokens.join(' and ')} tokens${rowsText}, over ${entries} cache entries${held}`;
   return [
     `${pass.name}: ${perChunk} a chunk, ${pictures > 0 ? `${pictures} pictures of ${width} x ${height}` : attended}`,
     formatTable(headerOf(ceilings), [...rows, totalRow('one pass', passTotal(pass, ceilings))], ['left', 'right', 'left', 'left']),

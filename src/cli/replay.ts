@@ -7,12 +7,12 @@ import { type Command, Option } from 'commander';
 import { PremotorError } from '../errors.js';
 import { jobHash } from '../journal/format.js';
 import type { LoadPolicyOptions, Policy } from '../policy/contract.js';
-import type { CpuPrecision } from '../policy/precision.js';
+import { type CpuPrecision, defaultKvCache, type KvCache } from '../policy/precision.js';
 import { type Difference, play, type ReplayOutcome } from '../replay/player.js';
 import { type RecordEnd, type RecordHeader, type ReplayRecord, readRecord } from '../replay/record.js';
 import { type CliContext, printResult } from './context.js';
 import { whole } from './numbers.js';
-import { precisionOption, uncertifiedOption } from './precision-option.js';
+import { kvCacheOption, precisionOption, uncertifiedOption } from './precision-option.js';
 import { ProgressBar } from './progress.js';
 
 const THREADS_MAX = 1024;
@@ -20,6 +20,8 @@ const THREADS_MAX = 1024;
 export interface ReplayOptions {
   readonly checkpoint?: string;
   readonly precision?: CpuPrecision;
+  /** Default: the recorded one; with another precision than the recorded one, that precision's. */
+  readonly kvCache?: KvCache;
   readonly allowUncertified?: boolean;
   readonly device?: 'auto' | 'cpu' | 'cuda';
   readonly threads?: number;
@@ -63,11 +65,17 @@ export async function runReplay(file: string, options: ReplayOptions, context: C
   }
 }
 
-function loadOptions(header: RecordHeader, { checkpoint, precision, allowUncertified = false, device, threads }: ReplayOptions): LoadPolicyOptions {
+/** Records of earlier versions do not name the KV cache: it was the precision's. */
+const recordedKvCache = ({ precision, kvCache }: RecordHeader): KvCache => kvCache ?? defaultKvCache(precision);
+
+function loadOptions(header: RecordHeader, options: ReplayOptions): LoadPolicyOptions {
+  const { checkpoint, precision = header.precision, allowUncertified = false, device, threads } = options;
+  const kvCache = options.kvCache ?? (precision === header.precision ? recordedKvCache(header) : defaultKvCache(precision));
   return {
     checkpoint: checkpoint === undefined ? header.checkpoint : resolve(checkpoint),
     job: header.job,
-    precision: precision ?? header.precision,
+    precision,
+    kvCache,
     allowUncertified,
     device: device ?? header.device,
     isolate: false,
@@ -81,6 +89,7 @@ function reportOf(file: string, { header, end }: ReplayRecord, policy: Policy, o
     { name: 'checkpoint', recorded: header.checkpointHash, replayed: info.checkpointHash },
     { name: 'job', recorded: jobHash(header.job as unknown as Policy['job']), replayed: jobHash(job) },
     { name: 'precision', recorded: header.precision, replayed: info.precision },
+    { name: 'KV cache', recorded: recordedKvCache(header), replayed: info.kvCache },
     { name: 'backend', recorded: header.backend, replayed: info.backend },
     { name: 'threads', recorded: String(header.threads), replayed: String(info.threads) },
   ];
@@ -146,6 +155,7 @@ export function registerReplay(program: Command, context: CliContext): void {
     .argument('<file>', 'replay record that premotor run wrote')
     .option('--checkpoint <dir>', 'where the checkpoint is now; default: where it was')
     .addOption(precisionOption('another precision than the recorded one'))
+    .addOption(kvCacheOption("another KV cache than the recorded one, or than that of another precision's default"))
     .addOption(uncertifiedOption())
     .addOption(new Option('--device <name>', 'another device than the recorded one').choices(['auto', 'cpu', 'cuda']))
     .option('--threads <n>', 'CPU threads; results do not depend on them', whole(1, THREADS_MAX))

@@ -6,7 +6,7 @@ import { resolve } from 'node:path';
 import { type Command, InvalidArgumentError, Option } from 'commander';
 import { readRobotConfig } from '../config/reader.js';
 import type { RobotConfig } from '../config/schema.js';
-import type { CpuPrecision } from '../policy/precision.js';
+import type { CpuPrecision, KvCache } from '../policy/precision.js';
 import { type EpisodeParts, runEpisode } from '../runtime/episode.js';
 import { VOCABULARY } from '../runtime/rig.js';
 import type { EpisodeSummary } from '../runtime/summary.js';
@@ -14,7 +14,7 @@ import { TASK_NAMES } from '../sim/tasks/task.js';
 import { type CliContext, CommandExit, EXIT_INTERRUPTED, EXIT_NOT_DONE, printResult } from './context.js';
 import { Narrator, summaryTable } from './episode.js';
 import { SEED_MAX, whole } from './numbers.js';
-import { precisionOption, uncertifiedOption } from './precision-option.js';
+import { kvCacheOption, precisionOption, uncertifiedOption } from './precision-option.js';
 import { ProgressBar } from './progress.js';
 
 export interface StepsOption {
@@ -28,6 +28,7 @@ export interface RunOptions {
   readonly chunks?: number;
   readonly steps?: StepsOption;
   readonly precision?: CpuPrecision;
+  readonly kvCache?: KvCache;
   readonly plan?: string;
   readonly allowUncertified?: boolean;
   readonly out?: string;
@@ -41,7 +42,7 @@ const STEPS_MAX = 1000;
 
 /** A configuration with what the command line says otherwise. */
 export function overridden(config: RobotConfig, options: RunOptions): RobotConfig {
-  const { task, seed, chunks, steps, precision, plan, allowUncertified = false, out } = options;
+  const { task, seed, chunks, steps, precision, kvCache, plan, allowUncertified = false, out } = options;
   // The file's instruction was written for the file's task.
   const { instruction, ...scene } = config.task;
   const kept = task === undefined || task === scene.name ? config.task : scene;
@@ -52,6 +53,7 @@ export function overridden(config: RobotConfig, options: RunOptions): RobotConfi
       ...config.policy,
       ...(steps === undefined ? {} : { video_steps: steps.video, action_steps: steps.action }),
       ...(precision === undefined ? {} : { precision }),
+      ...(kvCache === undefined ? {} : { kv_cache: kvCache }),
       ...(plan === undefined ? {} : { plan: resolve(plan) }),
       ...(allowUncertified ? { allow_uncertified: true } : {}),
     },
@@ -124,6 +126,7 @@ export function registerRun(program: Command, context: CliContext): void {
     .option('--chunks <n>', 'end after so many action chunks', whole(1, CHUNKS_MAX))
     .option('--steps <video/action>', 'denoising steps, such as 5/10', parseSteps)
     .addOption(precisionOption('how weights are held'))
+    .addOption(kvCacheOption('how cached keys and values are held'))
     .option('--plan <file>', 'plan of the checkpoint (premotor build)')
     .addOption(uncertifiedOption())
     .option('--out <dir>', 'folder for the animated picture')

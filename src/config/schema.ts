@@ -4,7 +4,7 @@
  */
 import { z } from 'zod';
 import { MODE_NAMES } from '../mode-names.js';
-import { PRECISIONS } from '../precision-names.js';
+import { KV_CACHES, PRECISIONS } from '../precision-names.js';
 
 /** What is known of a key beside its type. */
 export interface KeyNotes {
@@ -62,7 +62,17 @@ const policy = z.strictObject({
     'none: they are packed when the policy is loaded',
   ),
   precision: note(z.enum(PRECISIONS).default('f32'), among(PRECISIONS), 'how weights are held; int8 and int4 need a certificate (docs/PRECISION.md)'),
-  allow_uncertified: note(z.boolean().default(false), 'true or false', 'run int8 or int4 without a certificate for the checkpoint'),
+  kv_cache: note(
+    z.enum(KV_CACHES).optional(),
+    among(KV_CACHES),
+    'how cached keys and values are held; another than the default needs a certificate (docs/PRECISION.md)',
+    '`f32` with `precision` `f32`, else `bf16`',
+  ),
+  allow_uncertified: note(
+    z.boolean().default(false),
+    'true or false',
+    'run int8 or int4, or another KV cache than the default, without a certificate for the checkpoint',
+  ),
   device: note(z.enum(['auto', 'cpu', 'cuda']).default('auto'), among(['auto', 'cpu', 'cuda']), 'where to compute'),
   threads: note(whole(1, 1024).optional(), wholeWords(1, 1024), 'CPU threads', 'all cores but one'),
   isolate: note(z.boolean().default(true), 'true or false', 'run the engine in a process of its own, so that its crash ends no supervisor'),

@@ -4,6 +4,7 @@
  */
 import { MODE_NAMES, type ModeName } from '../control/modes/mode.js';
 import { COMMITS } from '../control/run.js';
+import type { KvCache } from '../policy/contract.js';
 import { TASK_NAMES, type TaskName } from '../sim/tasks/task.js';
 import type { Configuration } from './configuration.js';
 
@@ -45,13 +46,14 @@ const LAG_MS = 60;
 
 export interface AsyncGridOptions {
   readonly precision: Configuration['precision'];
+  readonly kvCache?: KvCache;
   readonly videoSteps: number;
   readonly actionSteps: number;
   readonly imagineSteps: number;
 }
 
 /** What every cell has in common. */
-type Plain = Pick<Configuration, 'precision' | 'videoSteps' | 'actionSteps' | 'imagineSteps' | 'memory' | 'disturbances' | 'pace'>;
+type Plain = Pick<Configuration, 'precision' | 'kvCache' | 'videoSteps' | 'actionSteps' | 'imagineSteps' | 'memory' | 'disturbances' | 'pace'>;
 
 const modeOf = (mode: ModeName): Pick<Configuration, 'mode'> => (mode === 'sync' ? {} : { mode });
 
@@ -133,8 +135,9 @@ function realCells(plain: Plain): AsyncEntry[] {
   }));
 }
 
-export function asyncGrid({ precision, videoSteps, actionSteps, imagineSteps }: AsyncGridOptions): AsyncEntry[] {
-  const plain: Plain = { precision, videoSteps, actionSteps, imagineSteps, memory: 'episode', disturbances: {}, pace: 'virtual' };
+export function asyncGrid({ precision, kvCache, videoSteps, actionSteps, imagineSteps }: AsyncGridOptions): AsyncEntry[] {
+  const held = { precision, ...(kvCache === undefined ? {} : { kvCache }) };
+  const plain: Plain = { ...held, videoSteps, actionSteps, imagineSteps, memory: 'episode', disturbances: {}, pace: 'virtual' };
   return [delayCells, slowCells, movedCells, commitCells, realCells].flatMap((cells) => cells(plain));
 }
 

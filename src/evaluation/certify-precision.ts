@@ -1,28 +1,29 @@
 /**
- * The certificate of a precision: what the paired comparison of a checkpoint at that precision with itself in float32 says. Pure;
+ * The certificate of a precision and its KV cache: what the paired comparison of a checkpoint run so with itself in float32 says. Pure;
  * src/cli/eval-certify-precision.ts runs the episodes and writes the file.
  */
 import type { PrecisionCertificate } from '../policy/certificate.js';
-import { type CpuPrecision, WEIGHT_FORMS } from '../policy/precision.js';
+import { formOf, hasDefaultKvCache, type PrecisionPair } from '../policy/precision.js';
 import { outcomes, points, shareOf } from './certify.js';
 import type { Evaluation } from './evaluation.js';
 import { comparePaired, pairedInterval } from './statistics.js';
 
 export interface PrecisionParts {
-  readonly precision: CpuPrecision;
+  readonly pair: PrecisionPair;
   readonly marginPoints: number;
-  /** The same scenes and steps, in float32 and at the precision. */
+  /** The same scenes and steps, in float32 and as the pair says. */
   readonly base: Evaluation;
   readonly evaluation: Evaluation;
 }
 
-export function certifyPrecision({ precision, marginPoints, base, evaluation }: PrecisionParts): PrecisionCertificate {
+export function certifyPrecision({ pair, marginPoints, base, evaluation }: PrecisionParts): PrecisionCertificate {
   const paired = comparePaired(outcomes(base), outcomes(evaluation));
   const { low, high } = pairedInterval(paired.onlyFirst, paired.onlySecond, paired.pairs);
   return {
     format: 1,
-    precision,
-    weights: WEIGHT_FORMS[precision],
+    precision: pair.precision,
+    ...(hasDefaultKvCache(pair) ? {} : { kv_cache: pair.kvCache }),
+    weights: formOf(pair),
     base_precision: 'f32',
     checkpoint: evaluation.checkpoint.hash,
     date: evaluation.date,

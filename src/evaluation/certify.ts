@@ -10,9 +10,10 @@ import type { Evaluation } from './evaluation.js';
 import { comparePaired, type Paired, pairedInterval } from './statistics.js';
 
 /** A rung's steps, undisturbed and in virtual time; how predicting and moving are interleaved is added by the caller. */
-export function rungConfiguration(rung: LadderRung, precision: Configuration['precision']): Configuration {
+export function rungConfiguration(rung: LadderRung, { precision, kvCache }: Pick<Configuration, 'precision' | 'kvCache'>): Configuration {
   return {
     precision,
+    ...(kvCache === undefined ? {} : { kvCache }),
     videoSteps: rung.video_steps,
     actionSteps: rung.action_steps,
     videoExecStep: rung.video_exec_step,

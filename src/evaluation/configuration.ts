@@ -5,7 +5,7 @@
 import type { ModeName } from '../control/modes/mode.js';
 import type { Commits } from '../control/run.js';
 import type { Job } from '../policy/contract.js';
-import type { CpuPrecision } from '../policy/precision.js';
+import { type CpuPrecision, type KvCache, pairName, precisionPair } from '../policy/precision.js';
 import { type Disturbances, formatDisturbances } from '../sim/disturbances.js';
 import { ACTION_RATE_HZ } from '../sim/job.js';
 import type { ButtonColour } from '../sim/scene.js';
@@ -14,6 +14,8 @@ import type { Task, TaskName } from '../sim/tasks/task.js';
 /** How a checkpoint is run. Two configurations are compared on the same seeds. */
 export interface Configuration {
   readonly precision: CpuPrecision;
+  /** Default: the precision's. */
+  readonly kvCache?: KvCache;
   /** Default: the job's. */
   readonly videoSteps?: number;
   readonly actionSteps?: number;
@@ -126,7 +128,7 @@ export function chunksOf(task: Task, job: Job, memory: Configuration['memory']):
 
 /** The configuration in few words, the same for the same configuration: a name for files and tables. */
 export function describeConfiguration(configuration: Configuration): string {
-  const { precision, videoSteps, actionSteps, videoExecStep, guidance, imagineSteps, memory, disturbances, pace } = configuration;
+  const { precision, kvCache, videoSteps, actionSteps, videoExecStep, guidance, imagineSteps, memory, disturbances, pace } = configuration;
   const { mode = 'sync', delayChunks, commits = 'executed', speedShare = 1 } = configuration;
   const steps = videoSteps === undefined ? 'job steps' : `${videoSteps} video steps`;
   const delay = delayChunks ?? (mode === 'sync' || pace === 'real' ? 0 : DELAY_CHUNKS);
@@ -138,7 +140,7 @@ export function describeConfiguration(configuration: Configuration): string {
     ...(videoExecStep === undefined || videoExecStep === -1 ? [] : [`first ${videoExecStep} passes`]),
     ...(guidance === false ? ['unguided'] : []),
     ...(imagineSteps === undefined ? [] : [`${imagineSteps} imagine steps`]),
-    precision,
+    pairName(precisionPair(precision, kvCache)),
     ...(memory === 'chunk' ? ['memory off'] : []),
     ...(formatDisturbances(disturbances) === '' ? [] : [formatDisturbances(disturbances)]),
     ...(commits === 'executed' ? [] : [`commits what was ${commits}`]),

@@ -30,8 +30,10 @@ export class EvaluationSession {
   static async open(subject: Subject, configuration: Configuration, loadPolicy: LoadPolicy): Promise<EvaluationSession> {
     const job = configuredJob(subject.job, configuration);
     const { checkpoint, plan } = subject;
+    const { precision, kvCache } = configuration;
+    const optional = { ...(kvCache === undefined ? {} : { kvCache }), ...(plan === undefined ? {} : { plan }) };
     // An evaluation is what certificates are made of.
-    const options = { checkpoint, job, precision: configuration.precision, allowUncertified: true, ...(plan === undefined ? {} : { plan }) };
+    const options = { checkpoint, job, precision, allowUncertified: true, ...optional };
     const policy = await loadPolicy({ ...options, threads: 1, isolate: false });
     return new EvaluationSession(policy, configuration);
   }

@@ -6,6 +6,7 @@ import { createHash } from 'node:crypto';
 import { z } from 'zod';
 import { PremotorError } from '../errors.js';
 import type { Job, PastCommit, PolicyInfo } from '../policy/contract.js';
+import { pairName } from '../precision-names.js';
 import { type Break, frame, readFrames } from './framing.js';
 import { pack, unpack } from './pack.js';
 
@@ -20,6 +21,7 @@ const headerSchema = z.object({
   /** SHA-256 of the job, see jobHash. */
   job: z.string(),
   checkpoint: z.string(),
+  /** With its KV cache: pairName. */
   precision: z.string(),
   /** What else has to be the same for a resume: whoever runs the episode decides. */
   configuration: z.string(),
@@ -77,9 +79,9 @@ export function jobHash(job: Job): string {
 /** The header's part that names a policy. */
 export function policyIdentity(
   job: Job,
-  info: Pick<PolicyInfo, 'checkpointHash' | 'precision'>,
+  info: Pick<PolicyInfo, 'checkpointHash' | 'precision' | 'kvCache'>,
 ): Pick<JournalHeader, 'job' | 'checkpoint' | 'precision'> {
-  return { job: jobHash(job), checkpoint: info.checkpointHash, precision: info.precision };
+  return { job: jobHash(job), checkpoint: info.checkpointHash, precision: pairName(info) };
 }
 
 export const headerRecord = (header: JournalHeader): Uint8Array => frame(KINDS.header, 0, pack(header));

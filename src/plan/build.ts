@@ -7,8 +7,9 @@ import { PremotorError } from '../errors.js';
 import { callNative, loadNative, type NativeProgress } from '../native.js';
 import type { NativePlanModule, NativeStoppable } from '../native-plan.js';
 import type { Job } from '../policy/contract.js';
+import { kvCacheFor } from '../policy/kv-cache.js';
 import { nativeJobOf } from '../policy/load.js';
-import type { CpuPrecision } from '../policy/precision.js';
+import type { CpuPrecision, KvCache } from '../policy/precision.js';
 import { checkpointHash } from '../text/checkpoint-hash.js';
 import { readPlan } from './directory.js';
 import { extendTactics, readTactics } from './tactics.js';
@@ -17,6 +18,8 @@ export interface BuildPlanOptions {
   readonly checkpoint: string;
   readonly job: Job;
   readonly precision: CpuPrecision;
+  /** As in loadPolicy. The plan serves every KV cache; what it says about its passes is said of this one. */
+  readonly kvCache?: KvCache;
   /** That pack, and that tactics are tuned for. */
   readonly threads: number;
   /** Measure how products are best cut; what is in `tactics` is not measured again. Default: true. */
@@ -33,6 +36,7 @@ export interface BuildPlanOptions {
 
 export interface BuiltPlan {
   readonly file: string;
+  readonly kvCache: KvCache;
   readonly checkpointHash: string;
   readonly bytes: number;
   readonly tensors: number;
@@ -53,12 +57,13 @@ async function stoppable<T>(start: () => NativeStoppable<T>, signal: AbortSignal
 
 const distinct = (values: readonly number[]): number[] => [...new Set(values)].sort((a, b) => a - b);
 
-/** Errors: CHECKPOINT_*, JOB_INVALID, TACTICS_INVALID, FILE_WRITE, OUT_OF_MEMORY, ABORTED. */
+/** Errors: CHECKPOINT_*, JOB_INVALID, KV_CACHE_UNSUPPORTED, TACTICS_INVALID, FILE_WRITE, OUT_OF_MEMORY, ABORTED. */
 export async function buildPlan(
   options: BuildPlanOptions,
   native: Pick<NativePlanModule, 'buildPlan' | 'planDirectory'> = loadNative(),
 ): Promise<BuiltPlan> {
   const { job, precision, threads, tool, signal, onProgress, tune = true } = options;
+  const kvCache = kvCacheFor(precision, job, options.kvCache);
   const checkpoint = resolve(options.checkpoint);
   const file = resolve(options.file);
   const hash = await checkpointHash(checkpoint);
@@ -71,6 +76,7 @@ export async function buildPlan(
         checkpoint,
         job: nativeJobOf(job, precision),
         precision,
+        kvCache,
         threads,
         file,
         tool,
@@ -85,7 +91,7 @@ export async function buildPlan(
     signal,
   );
   if (tacticsFile !== '') await extendTactics(tacticsFile, tactics, (await readPlan(file, native)).tuning);
-  return { file, checkpointHash: hash, ...built };
+  return { file, kvCache, checkpointHash: hash, ...built };
 }
 
 /** Reads and checks every byte. Errors: PLAN_*, ABORTED. */

@@ -33,6 +33,8 @@ const pass = z.object({
   pictures: count,
   height: count,
   width: count,
+  /** What they are held in; plans of earlier versions do not say. */
+  kvCache: z.string().optional(),
   groups: z.array(z.object({ times: count, steps: z.array(step) })),
 });
 

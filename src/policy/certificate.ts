@@ -1,13 +1,13 @@
 /**
  * Certificates of precisions: `certificates/PRECISION.json` in a checkpoint's folder says that the checkpoint, run at that precision, did its tasks
- * as well as in float32, within a margin. Read here and judged; `premotor eval certify-precision` writes them. A quantised precision is refused
- * without.
+ * as well as in float32, within a margin; `PRECISION-kv-KVCACHE.json` says it of a precision with another KV cache than its own. Read here and
+ * judged; `premotor eval certify-precision` writes them. A quantised precision, or another KV cache, is refused without.
  */
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { z } from 'zod';
 import { PremotorError } from '../errors.js';
-import { type CpuPrecision, isQuantised, PRECISIONS, WEIGHT_FORMS } from './precision.js';
+import { defaultKvCache, formOf, hasDefaultKvCache, KV_CACHES, needsCertificate, PRECISIONS, type PrecisionPair, pairName } from './precision.js';
 
 /** Fewer pairs, or a larger margin, prove too little. */
 export const CERTIFICATE_PAIRS_MIN = 200;
@@ -21,7 +21,9 @@ const hash = z.string().regex(/^[0-9a-f]{64}$/);
 const certificateSchema = z.strictObject({
   format: z.literal(1),
   precision: z.enum(PRECISIONS),
-  /** WEIGHT_FORMS of the precision when it was made. */
+  /** Absent: the precision's default. */
+  kv_cache: z.enum(KV_CACHES).optional(),
+  /** formOf the pair when it was made. */
   weights: z.string().min(1),
   base_precision: z.literal('f32'),
   /** Of the checkpoint (checkpointHash). */
@@ -55,7 +57,7 @@ const certificateSchema = z.strictObject({
 
 export type PrecisionCertificate = z.infer<typeof certificateSchema>;
 
-export const certificateFile = (checkpoint: string, precision: CpuPrecision): string => join(checkpoint, 'certificates', `${precision}.json`);
+export const certificateFile = (checkpoint: string, pair: PrecisionPair): string => join(checkpoint, 'certificates', `${pairName(pair)}.json`);
 
 /** What is known about a checkpoint at a precision. `problem` completes "expected a certificate, found ...". */
 export type CertificateState =
@@ -63,10 +65,10 @@ export type CertificateState =
   | { readonly kind: 'invalid'; readonly problem: string };
 
 /** Reads and judges the certificate of a checkpoint with this hash. Never throws: whatever is wrong with the file makes it no certificate. */
-export async function findCertificate(checkpoint: string, precision: CpuPrecision, checkpointHash: string): Promise<CertificateState> {
+export async function findCertificate(checkpoint: string, pair: PrecisionPair, checkpointHash: string): Promise<CertificateState> {
   let text: string;
   try {
-    text = await readFile(certificateFile(checkpoint, precision), 'utf8');
+    text = await readFile(certificateFile(checkpoint, pair), 'utf8');
   } catch (cause) {
     const code = (cause as NodeJS.ErrnoException).code;
     return { kind: 'invalid', problem: code === 'ENOENT' || code === 'ENOTDIR' ? 'none' : `one that cannot be read (${(cause as Error).message})` };
@@ -79,16 +81,17 @@ export async function findCertificate(checkpoint: string, precision: CpuPrecisio
   }
   const parsed = certificateSchema.safeParse(raw);
   if (!parsed.success) return { kind: 'invalid', problem: `one whose ${parsed.error.issues[0]?.path.join('.') || 'form'} is wrong` };
-  const problem = problemOf(parsed.data, precision, checkpointHash);
+  const problem = problemOf(parsed.data, pair, checkpointHash);
   return problem === undefined ? { kind: 'valid', certificate: parsed.data } : { kind: 'invalid', problem };
 }
 
-/** Why a certificate does not cover this checkpoint at this precision; undefined when it does. */
-export function problemOf(certificate: PrecisionCertificate, precision: CpuPrecision, checkpointHash: string): string | undefined {
-  const { interval_points, margin_points, pairs } = certificate;
-  if (certificate.precision !== precision) return `one of ${certificate.precision}`;
+/** Why a certificate does not cover this checkpoint at this precision and KV cache; undefined when it does. */
+export function problemOf(certificate: PrecisionCertificate, pair: PrecisionPair, checkpointHash: string): string | undefined {
+  const { precision, kv_cache = defaultKvCache(precision), interval_points, margin_points, pairs } = certificate;
+  if (precision !== pair.precision) return `one of ${precision}`;
+  if (kv_cache !== pair.kvCache) return `one of a KV cache in ${kv_cache}`;
   if (certificate.checkpoint !== checkpointHash) return `one of another checkpoint (${certificate.checkpoint.slice(0, 12)}...)`;
-  if (certificate.weights !== WEIGHT_FORMS[precision]) return `one of weights held otherwise ("${certificate.weights}")`;
+  if (certificate.weights !== formOf(pair)) return `one of weights held otherwise ("${certificate.weights}")`;
   if (pairs < CERTIFICATE_PAIRS_MIN) return `one of ${pairs} paired episodes, fewer than ${CERTIFICATE_PAIRS_MIN}`;
   if (margin_points > CERTIFICATE_MARGIN_POINTS_MAX) return `one with a margin of ${margin_points} points, above ${CERTIFICATE_MARGIN_POINTS_MAX}`;
   if (interval_points[0] < -margin_points) {
@@ -98,23 +101,33 @@ export function problemOf(certificate: PrecisionCertificate, precision: CpuPreci
 }
 
 /**
- * Refuses a quantised precision without a valid certificate, unless the caller goes on knowingly: then the warning to give comes back. float32 is
- * what certificates compare with; bfloat16 is what released checkpoints are deployed in: neither needs one. Errors: PRECISION_NOT_CERTIFIED.
+ * Refuses what needs a certificate and has no valid one, unless the caller goes on knowingly: then the warning to give comes back. float32 is what
+ * certificates compare with; bfloat16 is what released checkpoints are deployed in: with their own KV caches neither needs one. Errors:
+ * PRECISION_NOT_CERTIFIED.
  */
 export async function checkCertificate(
   checkpoint: string,
-  precision: CpuPrecision,
+  pair: PrecisionPair,
   checkpointHash: string,
   allowUncertified: boolean,
 ): Promise<string | undefined> {
-  if (!isQuantised(precision)) return undefined;
-  const state = await findCertificate(checkpoint, precision, checkpointHash);
+  if (!needsCertificate(pair)) return undefined;
+  const state = await findCertificate(checkpoint, pair, checkpointHash);
   if (state.kind === 'valid') return undefined;
-  const file = certificateFile(checkpoint, precision);
-  if (allowUncertified) return `Precision ${precision} is not certified for this checkpoint: ${file}: found ${state.problem}.`;
+  const file = certificateFile(checkpoint, pair);
+  if (allowUncertified) return `Precision ${pairName(pair)} is not certified for this checkpoint: ${file}: found ${state.problem}.`;
+  const { name, field, options, otherwise } = wordsOf(pair);
   const message =
-    `Precision "${precision}" is not certified for this checkpoint: expected a certificate in ${file}, found ${state.problem}. ` +
-    `Make one with "premotor eval certify-precision --precision ${precision} --checkpoint ${checkpoint} --write", use "f32" or "bf16", ` +
+    `Precision ${name} is not certified for this checkpoint: expected a certificate in ${file}, found ${state.problem}. ` +
+    `Make one with "premotor eval certify-precision ${options} --checkpoint ${checkpoint} --write", ${otherwise}, ` +
     'or go on knowingly with allowUncertified (--allow-uncertified).';
-  throw new PremotorError('PRECISION_NOT_CERTIFIED', message, { field: 'precision', file, expected: 'a valid certificate', found: state.problem });
+  throw new PremotorError('PRECISION_NOT_CERTIFIED', message, { field, file, expected: 'a valid certificate', found: state.problem });
+}
+
+function wordsOf(pair: PrecisionPair): Readonly<Record<'name' | 'field' | 'options' | 'otherwise', string>> {
+  const { precision, kvCache } = pair;
+  const [name, options] = [`"${precision}"`, `--precision ${precision}`];
+  if (hasDefaultKvCache(pair)) return { name, field: 'precision', options, otherwise: 'use "f32" or "bf16"' };
+  const otherwise = `leave kvCache at the precision's own "${defaultKvCache(precision)}"`;
+  return { name: `${name} with kvCache "${kvCache}"`, field: 'kvCache', options: `${options} --kv-cache ${kvCache}`, otherwise };
 }

@@ -25,6 +25,8 @@ export type Trace = Map<string, TraceTensor>;
 export type Tensor = Float32Array & { readonly shape: readonly number[]; readonly dtype: 'float32'; readonly data: Float32Array };
 
 export type Precision = 'f32' | 'bf16' | 'int8' | 'int4' | 'fp8';
+/** What cached keys and values are held in; int8 with a scale per head and token. */
+export type KvCache = 'f32' | 'bf16' | 'int8';
 export type Device = 'cpu' | 'cuda' | 'auto';
 
 /** Quantile normalisation of the 30 action channels. */
@@ -115,11 +117,13 @@ export interface LoadPolicyOptions {
   readonly job: Partial<Job> | Record<string, unknown> | string;
   readonly device?: Device;
   readonly precision?: Precision;
+  /** Number type of the KV cache. Default: 'f32' with precision 'f32', else 'bf16'. Another needs a certificate (docs/PRECISION.md). */
+  readonly kvCache?: KvCache;
   /** CPU threads; default: all cores but one, at least one. */
   readonly threads?: number;
   /** Run the engine in a child process behind the same interface. */
   readonly isolate?: boolean;
-  /** Go on with a quantised precision (int8, int4) that has no certificate for this checkpoint (docs/PRECISION.md). Default: false. */
+  /** Go on with a quantised precision (int8, int4) or KV cache that has no certificate for this checkpoint (docs/PRECISION.md). Default: false. */
   readonly allowUncertified?: boolean;
   /** A plan file of this checkpoint, precision and device, written by `premotor build` (docs/PLAN.md). */
   readonly plan?: string;
@@ -269,7 +273,7 @@ export interface CacheState {
   readonly checksum: string;
 }
 
-/** The video encoder's state after a commit: what the causal convolutions remember. Opaque; belongs to one checkpoint, job and precision. */
+/** The video encoder's state after a commit: what the causal convolutions remember. Opaque; of one checkpoint, job, precision and KV cache. */
 export interface EncoderState {
   readonly data: Uint8Array;
 }
@@ -305,6 +309,7 @@ export interface PolicyInfo {
   readonly device: 'cpu' | 'cuda';
   readonly backend: string;
   readonly precision: Precision;
+  readonly kvCache: KvCache;
   readonly threads: number;
   readonly weightBytes: number;
   readonly cacheBytes: number;

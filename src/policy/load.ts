@@ -16,16 +16,16 @@ import { checkCertificate } from './certificate.js';
 import type { Job, LoadPolicyOptions, Policy, PolicyInfo } from './contract.js';
 import { IsolatedPolicy } from './isolated.js';
 import { type ParsedJob, readJob } from './job.js';
+import { kvCacheFor } from './kv-cache.js';
 import { LocalPolicy, type TextProvider } from './local.js';
-import { type CpuPrecision, PRECISIONS } from './precision.js';
+import { type CpuPrecision, KV_CACHES, type KvCache, PRECISIONS, type PrecisionPair } from './precision.js';
 
 const THREADS_MAX = 1024;
 
 /** The options of loadPolicy, checked, with their defaults. */
-export interface Settings {
+export interface Settings extends PrecisionPair {
   readonly checkpoint: string;
   readonly parsed: ParsedJob;
-  readonly precision: CpuPrecision;
   readonly allowUncertified: boolean;
   readonly threads: number;
   readonly isolate: boolean;
@@ -44,9 +44,9 @@ export interface Parts {
 export async function loadPolicy(options: LoadPolicyOptions): Promise<Policy> {
   const settings = await checkLoadOptions(options);
   if (!settings.isolate) return openWith(settings);
-  const { checkpoint, precision, threads, promptCache, parsed, allowUncertified, plan } = settings;
+  const { checkpoint, precision, kvCache, threads, promptCache, parsed, allowUncertified, plan } = settings;
   const optional = { ...(promptCache === undefined ? {} : { promptCache }), ...(plan === undefined ? {} : { plan }) };
-  const inner: LoadPolicyOptions = { checkpoint, precision, threads, job: parsed.job, allowUncertified, ...optional };
+  const inner: LoadPolicyOptions = { checkpoint, precision, kvCache, threads, job: parsed.job, allowUncertified, ...optional };
   return IsolatedPolicy.open(inner, { warnings: parsed.warnings });
 }
 
@@ -56,7 +56,7 @@ export async function openLocal(options: LoadPolicyOptions, parts: Parts = {}): 
 }
 
 async function openWith(settings: Settings, parts: Parts = {}): Promise<LocalPolicy> {
-  const { parsed, precision, threads } = settings;
+  const { parsed, precision, kvCache, threads } = settings;
   const native = parts.native ?? loadNative();
   const { engine, hash, uncertified } = await openCertified(settings, native);
   const { backend, weightBytes, cacheBytes, unusedTensors, latentShape, actionShape, parameters } = engine.info;
@@ -65,6 +65,7 @@ async function openWith(settings: Settings, parts: Parts = {}): Promise<LocalPol
     device: 'cpu',
     backend,
     precision,
+    kvCache,
     threads,
     weightBytes,
     cacheBytes,
@@ -87,18 +88,18 @@ interface Opened {
 
 /** Opens the engine, and asks for the precision's certificate of the very checkpoint whose weights run. */
 async function openCertified(settings: Settings, native: NativeEngineModule): Promise<Opened> {
-  const { checkpoint, parsed, precision, threads, plan, allowUncertified } = settings;
-  const open = { checkpoint, job: nativeJobOf(parsed.job, precision), precision, threads };
+  const { checkpoint, parsed, precision, kvCache, threads, plan, allowUncertified } = settings;
+  const open = { checkpoint, job: nativeJobOf(parsed.job, precision), precision, kvCache, threads };
   if (plan === undefined) {
     const hash = await checkpointHash(checkpoint);
-    const uncertified = await checkCertificate(checkpoint, precision, hash, allowUncertified);
+    const uncertified = await checkCertificate(checkpoint, settings, hash, allowUncertified);
     return { engine: await callNative(() => native.openEngine(open)), hash, uncertified };
   }
   // A plan knows the hash of its checkpoint, and the engine refuses another checkpoint: its tensors need not be touched.
   const engine = await callNative(() => native.openEngine({ ...open, plan }));
   const hash = engine.info.planCheckpoint ?? '';
   try {
-    return { engine, hash, uncertified: await checkCertificate(checkpoint, precision, hash, allowUncertified) };
+    return { engine, hash, uncertified: await checkCertificate(checkpoint, settings, hash, allowUncertified) };
   } catch (error) {
     await engine.close();
     throw error;
@@ -129,14 +130,16 @@ export async function checkLoadOptions(options: LoadPolicyOptions): Promise<Sett
   if (!Number.isInteger(threads) || threads < 1 || threads > THREADS_MAX)
     throw badOption('threads', `a whole number of 1 .. ${THREADS_MAX}`, threads);
   const precision = checkPrecision(options.precision);
+  const given = checkKvCache(options.kvCache);
   checkDevice(options.device);
   const { plan } = options;
   if (plan !== undefined && (typeof plan !== 'string' || plan === '')) throw badOption('plan', 'the path of a plan file', plan);
   const parsed = await readJob(options.job);
+  const kvCache = kvCacheFor(precision, parsed.job, given);
   const folder = resolve(checkpoint);
   checkFolder(folder);
   const found = plan === undefined ? undefined : resolve(plan);
-  return { checkpoint: folder, parsed, precision, allowUncertified, threads, isolate, promptCache, plan: found };
+  return { checkpoint: folder, parsed, precision, kvCache, allowUncertified, threads, isolate, promptCache, plan: found };
 }
 
 function checkPrecision(precision: unknown = 'f32'): CpuPrecision {
@@ -146,6 +149,13 @@ function checkPrecision(precision: unknown = 'f32'): CpuPrecision {
   const expected = PRECISIONS.join(', ');
   const message = `precision: expected one of ${expected}, found "${precision}", which no backend of this version computes. Use "int8".`;
   throw new PremotorError('PRECISION_UNSUPPORTED', message, { field: 'precision', expected, found: precision });
+}
+
+function checkKvCache(kvCache: unknown): KvCache | undefined {
+  if (kvCache === undefined) return undefined;
+  const known = KV_CACHES.find((name) => name === kvCache);
+  if (known === undefined) throw badOption('kvCache', '"f32", "bf16" or "int8"', kvCache);
+  return known;
 }
 
 function checkDevice(device: unknown = 'auto'): void {

@@ -28,6 +28,7 @@ import type {
   Trace,
 } from './contract.js';
 import { aborted, Gate } from './gate.js';
+import { pairName } from './precision.js';
 import { toTensor, toVideo } from './tensor.js';
 import * as check from './validate.js';
 
@@ -81,7 +82,7 @@ export class LocalPolicy implements Policy {
 
   /** What an encoder state belongs to. */
   get #tag(): string {
-    return `${this.info.checkpointHash} ${this.info.precision} ${this.job.param_dtype}`;
+    return `${this.info.checkpointHash} ${pairName(this.info)} ${this.job.param_dtype}`;
   }
 
   /** The cache as the last finished call left it. */

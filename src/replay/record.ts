@@ -12,6 +12,7 @@ import { PremotorError } from '../errors.js';
 import { DurableLog } from '../journal/durable.js';
 import { type Break, frame, readFrames } from '../journal/framing.js';
 import { pack, unpack } from '../journal/pack.js';
+import { KV_CACHES } from '../precision-names.js';
 
 const deflated = promisify<Uint8Array, { level: number }, Buffer>(deflate);
 
@@ -32,6 +33,8 @@ const headerSchema = z.object({
   checkpointHash: z.string(),
   job: z.record(z.string(), z.unknown()),
   precision: z.enum(['f32', 'bf16', 'int8', 'int4', 'fp8']),
+  /** Absent in records of earlier versions: the precision's default. */
+  kvCache: z.enum(KV_CACHES).optional(),
   device: z.enum(['cpu', 'cuda']),
   backend: z.string(),
   threads: z.int(),

@@ -58,7 +58,7 @@ export async function openEpisodePolicy(config: RobotConfig, parts: PolicyParts)
 }
 
 function openRecord(config: RobotConfig, { rig, onWarning }: PolicyParts, { info, job }: Policy, seed: number): Promise<RecordWriter> {
-  const { checkpointHash, precision, device, backend, threads } = info;
+  const { checkpointHash, precision, kvCache, device, backend, threads } = info;
   const about = {
     prompt: rig.instruction,
     seed,
@@ -66,6 +66,7 @@ function openRecord(config: RobotConfig, { rig, onWarning }: PolicyParts, { info
     checkpointHash,
     job: { ...job },
     precision,
+    kvCache,
     device,
     backend,
     threads,

@@ -104,6 +104,7 @@ export async function runEpisode(config: RobotConfig, parts: EpisodeParts): Prom
       parameters: info.parameters,
       backend: info.backend,
       precision: info.precision,
+      kvCache: info.kvCache,
       threads: info.threads,
       ...summaryOfReport(report),
       motion: rig.motion(),

@@ -122,7 +122,11 @@ export async function openRig(config: RobotConfig): Promise<Rig> {
 /** What loadPolicy is given for a configuration. */
 export function policyOptions({ policy }: RobotConfig): LoadPolicyOptions {
   const { checkpoint_dir: checkpoint, device, precision, allow_uncertified: allowUncertified, isolate, threads, plan } = policy;
-  const optional = { ...(threads === undefined ? {} : { threads }), ...(plan === undefined ? {} : { plan }) };
+  const optional = {
+    ...(policy.kv_cache === undefined ? {} : { kvCache: policy.kv_cache }),
+    ...(threads === undefined ? {} : { threads }),
+    ...(plan === undefined ? {} : { plan }),
+  };
   return { checkpoint, job: jobOf(policy), device, precision, allowUncertified, isolate, ...optional };
 }
 

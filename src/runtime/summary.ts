@@ -23,6 +23,7 @@ export interface EpisodeSummary {
   readonly parameters: number;
   readonly backend: string;
   readonly precision: string;
+  readonly kvCache: string;
   readonly threads: number;
   readonly outcome: CycleReport['outcome'];
   readonly verdict: Verdict;

@@ -38,7 +38,7 @@ function evaluationOf(rung: LadderRung, done: (seed: number) => boolean): Evalua
   const episodes = Array.from({ length: 100 }, (_, seed) => ({ task: 'touch', seed: 7 + seed, verdict: done(seed) ? 'succeeded' : 'timeout' }));
   const results = episodes.map((one) => ({ ...one, predictMs: [], commitMs: [] })) as unknown as EpisodeResult[];
   return {
-    configuration: rungConfiguration(rung, 'f32'),
+    configuration: rungConfiguration(rung, { precision: 'f32' }),
     mode: 'sync',
     checkpoint: { name: 'sample', hash: HASH, parameters: 1, backend: 'cpu' },
     job: { videoSteps: 5, actionSteps: 10, videoExecStep: -1, hash: jobHash(job) },
@@ -86,13 +86,13 @@ t.test('non-inferior or not: the lower bound decides, and what is written is wha
 });
 
 t.test('a rung as a configuration, and as the job that the policy gets', async (t) => {
-  const configuration = rungConfiguration(ladder[1] ?? base, 'f32');
+  const configuration = rungConfiguration(ladder[1] ?? base, { precision: 'f32' });
   t.match(configuration, { videoSteps: 2, videoExecStep: 2, guidance: false, imagineSteps: 1, memory: 'episode', pace: 'virtual' });
   t.match(describeConfiguration(configuration), 'first 2 passes, unguided, 1 imagine steps, f32');
   const guided = { ...job, guidance_scale: 5, action_guidance_scale: 1 };
   t.match(configuredJob(guided, configuration), { guidance_scale: 1, action_guidance_scale: 1, imagine_steps: 1, video_exec_step: 2 });
   t.match(configuredJob({ ...guided, guidance_scale: 0.5 }, configuration), { guidance_scale: 0.5 });
-  t.match(configuredJob(guided, rungConfiguration(base, 'f32')), { guidance_scale: 5 });
+  t.match(configuredJob(guided, rungConfiguration(base, { precision: 'f32' })), { guidance_scale: 5 });
   t.notOk('ladder' in configuredJob(job, configuration));
   t.equal(jobHash(job), jobHash(SIM_JOB), 'a ladder does not make it another job');
 });

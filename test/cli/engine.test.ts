@@ -4,11 +4,11 @@ import { join } from 'node:path';
 import sharp from 'sharp';
 import t, { type Test } from 'tap';
 import { type UntrainedOptions, writeUntrainedCheckpoint } from '../../src/checkpoint/untrained.js';
-import { cacheBytes, cacheRows, dimensionsOf, geometryOf, weightBytes } from '../../src/cli/cost.js';
+import { dimensionsOf, geometryOf, weightBytes, wholeCacheBytes } from '../../src/cli/cost.js';
 import { runCli } from '../../src/cli/main.js';
 import { loadNative } from '../../src/native.js';
 import { loadPolicy } from '../../src/policy/load.js';
-import { PRECISIONS } from '../../src/policy/precision.js';
+import { defaultKvCache, KV_CACHES, PRECISIONS } from '../../src/policy/precision.js';
 import { fakeContext, smallJob } from './fakes.js';
 
 const rms = (values: Float32Array): number => Math.sqrt(values.reduce((sum, value) => sum + value * value, 0) / values.length);
@@ -55,9 +55,10 @@ for (const [name, options] of Object.entries(sizes)) {
       t.ok(clamped < 0.5, `${(clamped * 100).toFixed(0)} % of the decoded values are clamped`);
       const dims = dimensionsOf(JSON.parse(readFileSync(join(dir, 'transformer', 'config.json'), 'utf8')) as Record<string, unknown>);
       if (dims === undefined) throw new Error('no dimensions');
-      const { capacity, headroom, rows } = geometryOf(policy.job);
-      t.equal(policy.cache.capacity, capacity);
-      t.equal(policy.info.cacheBytes, rows * cacheBytes(dims, cacheRows(capacity + headroom), precision));
+      const geometry = geometryOf(policy.job);
+      t.equal(policy.cache.capacity, geometry.capacity);
+      t.equal(policy.info.kvCache, defaultKvCache(precision));
+      t.equal(policy.info.cacheBytes, wholeCacheBytes(dims, geometry, policy.info.kvCache));
       const { components } = await loadNative().inspect(dir);
       t.same(
         components.flatMap(({ problems }) => problems),
@@ -68,6 +69,31 @@ for (const [name, options] of Object.entries(sizes)) {
       t.ok(Math.abs(policy.info.weightBytes / counted - 1) < 0.02, `counted ${counted}, engine ${policy.info.weightBytes}`);
     });
   }
+}
+
+for (const [name, options] of Object.entries(sizes)) {
+  t.test(`${name}: another KV cache takes the memory that is counted, and gives nearly the same`, async (t) => {
+    const dir = t.testdir();
+    await writeUntrainedCheckpoint(dir, options);
+    const dims = dimensionsOf(JSON.parse(readFileSync(join(dir, 'transformer', 'config.json'), 'utf8')) as Record<string, unknown>);
+    if (dims === undefined) throw new Error('no dimensions');
+    const chunks: Float32Array[] = [];
+    for (const kvCache of KV_CACHES) {
+      const common = { checkpoint: dir, job: smallJob(), allowUncertified: true, threads: 1, promptCache: false } as const;
+      const policy = await loadPolicy({ ...common, precision: 'int8', kvCache });
+      t.equal(policy.info.kvCache, kvCache);
+      t.equal(policy.info.cacheBytes, wholeCacheBytes(dims, geometryOf(policy.job), kvCache), kvCache);
+      await policy.reset({ prompt: 'Press the red button.' });
+      const { latents } = await policy.predict({ obs: policy.job.obs_cam_keys.map(noisePicture), seed: 9 });
+      chunks.push(latents.slice());
+      await policy.close();
+    }
+    const [f32, ...others] = chunks as [Float32Array, ...Float32Array[]];
+    for (const [index, found] of others.entries()) {
+      const error = rms(found.map((value, at) => value - (f32[at] ?? 0))) / rms(f32);
+      t.ok(error > 0 && error < 0.05, `${KV_CACHES[index + 1]}: ${error}`);
+    }
+  });
 }
 
 t.test('infer and inspect end to end', async (t) => {

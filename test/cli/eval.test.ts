@@ -66,6 +66,7 @@ t.test('the command line becomes a configuration', async (t) => {
   t.same(configurationOf(options()), { precision: 'f32', memory: 'episode', disturbances: {}, pace: 'virtual' });
   const given = { steps: { video: 3, action: 4 }, videoExecStep: 2, memory: 'off', realTime: true, disturb: { actuatorLagMs: 5 } } as const;
   t.match(configurationOf(options(given)), { videoSteps: 3, actionSteps: 4, videoExecStep: 2, memory: 'chunk', pace: 'real' });
+  t.match(configurationOf(options({ precision: 'int8', kvCache: 'int8' })), { precision: 'int8', kvCache: 'int8' });
   t.match(configurationOf(options({ steps: { video: 3 } })), { videoSteps: 3, actionSteps: undefined });
   t.equal(workersFor(undefined, true), 1);
   t.equal(workersFor(5, true), 5);

@@ -4,6 +4,7 @@ import { PremotorError } from '../../src/errors.js';
 import type { NativeEngineModule, NativeInspection } from '../../src/native.js';
 import type { Chunk, DecodedVideo, Frame, Job, LoadPolicyOptions, Policy, PredictOptions } from '../../src/policy/contract.js';
 import { readJob } from '../../src/policy/job.js';
+import { defaultKvCache } from '../../src/policy/precision.js';
 import { toTensor } from '../../src/policy/tensor.js';
 
 export class TextSink implements Sink {
@@ -33,12 +34,13 @@ export function fakePolicy(calls: FakeCalls, options: { readonly hang?: boolean 
   return async (load) => {
     calls.load.push(load);
     const { job } = await readJob(load.job);
+    const { precision = 'f32', kvCache = defaultKvCache(precision), threads = 1 } = load;
     let frameIndex = 0;
     const [channels, frames, steps] = [job.used_action_channel_ids.length, job.frame_chunk_size, job.action_per_frame];
     const timing = { encodeMs: 1, videoMs: 60, actionMs: 20, commitMs: 0, imagineMs: 0, totalMs: 81, videoPasses: 6, actionPasses: 10 };
     const policy = {
       job,
-      info: { backend: 'fake', precision: load.precision, threads: load.threads ?? 1, warnings: ['a warning'], checkpointHash: 'h', parameters: 5 },
+      info: { backend: 'fake', precision, kvCache, threads, warnings: ['a warning'], checkpointHash: 'h', parameters: 5 },
       reset: async ({ prompt }: { prompt: string }) => {
         calls.prompts.push(prompt);
         return { source: 'encoder', cleanedPrompt: prompt.trim(), tokens: 4, warnings: [] };

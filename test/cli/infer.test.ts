@@ -30,12 +30,13 @@ async function run(argv: string[], calls: FakeCalls): Promise<{ code: number; ou
 t.test('one chunk: every option reaches the policy and every file is written', async (t) => {
   const { argv, out, dir } = await prepare(t);
   const calls = newCalls();
-  const options = ['--precision', 'bf16', '--device', 'cpu', '--seed', '18446744073709551615', '--threads', '3', '--isolate'];
+  const options = ['--precision', 'bf16', '--kv-cache', 'int8', '--device', 'cpu', '--seed', '18446744073709551615', '--threads', '3', '--isolate'];
   const { code, out: text, err } = await run([...argv, ...options, '--video-steps', '2', '--action-steps', '4'], calls);
   t.equal(code, 0, err);
   t.match(calls.load[0], {
     checkpoint: join(dir, 'ckpt'),
     precision: 'bf16',
+    kvCache: 'int8',
     device: 'cpu',
     threads: 3,
     isolate: true,

@@ -9,6 +9,7 @@ import {
   dimensionsOf,
   geometryOf,
   largestLayerBytes,
+  type MemoryNeed,
   memoryNeeds,
   passFlops,
 } from '../../src/cli/cost.js';
@@ -48,6 +49,7 @@ t.test('memory and arithmetic of the released size are the published ones', asyn
   near(t, cacheBytes(dims, 9792, 'bf16') / 2 ** 30, 3.36, 0.002, 'RoboTwin cache GiB');
   near(t, cacheBytes(dims, 13800, 'bf16') / 2 ** 30, 4.74, 0.002, 'Franka cache GiB');
   t.equal(cacheBytes(dims, 9792, 'f32'), 2 * cacheBytes(dims, 9792, 'bf16'));
+  t.equal(cacheBytes(dims, 9792, 'int8') / cacheBytes(dims, 9792, 'bf16'), (128 + 4) / 256, 'a scale for each head of 128');
   near(t, activeWeights(dims), 4.34e9, 0.002, 'active weights');
   near(t, passFlops(dims, 'video', 240, 9792), 3.02e12, 0.01, 'video pass');
   near(t, passFlops(dims, 'action', 32, 9792), 0.4e12, 0.01, 'action pass');
@@ -109,7 +111,8 @@ t.test('the text names components, unused tensors, memory and cost', async (t) =
   t.match(plain.out, /no problems found/);
   t.notMatch(plain.out, /a\.bias/);
   const full = await run(['--job', `${dir}/job.json`, '--tensors']);
-  t.match(full.out, /KV cache: 20 \+ 26 \(for asynchronous predictions\) entries a layer, 2 guidance rows/);
+  t.match(full.out, /KV cache: 20 \+ 26 \(for asynchronous predictions\) entries a layer, 2 guidance rows$/m);
+  t.match(full.out, /^ +f32 \S+ \S+, bf16 \S+ \S+, int8 \S+ \S+$/m);
   t.match(full.out, /calculated from assumed achievable rates, not measured/);
   t.match(full.out, /Jetson Thor/);
   t.match(full.out, /a\.bias +F32/);
@@ -126,12 +129,23 @@ t.test('JSON holds everything', async (t) => {
       { name: 'text_encoder' },
     ],
     geometry: { capacity: 20 },
-    memoryBytes: [{ precision: 'f32' }, { precision: 'bf16' }, { precision: 'int8' }, { precision: 'int4' }],
+    memoryBytes: [
+      { precision: 'f32', kvCache: 'f32' },
+      { precision: 'bf16', kvCache: 'bf16' },
+      { precision: 'int8', kvCache: 'bf16' },
+      { precision: 'int4', kvCache: 'bf16' },
+    ],
     cost: { passes: [{ name: 'denoise video' }] },
     measured: null,
     problems: [],
   });
   t.notHas(document, { components: [{ tensors: [] }] });
+  const narrow = JSON.parse((await run(['--json', '--job', `${dir}/job.json`, '--kv-cache', 'int8'])).out) as typeof document;
+  const cachesOf = ({ memoryBytes }: typeof document) => (memoryBytes as MemoryNeed[]).map(({ cache }) => cache ?? 0);
+  const [wide, half] = cachesOf(document) as [number, number];
+  // Heads of 24: keys and values are padded to 24 + 32 values, and each has a scale.
+  t.same(cachesOf(document), [wide, half, half, half]);
+  t.same(cachesOf(narrow), Array(4).fill((half * (24 + 32 + 8)) / (2 * (24 + 32))));
 });
 
 t.test('a checkpoint that does not fit itself or the job is a problem', async (t) => {
@@ -160,11 +174,14 @@ t.test('--measure times one short prediction and scales it', async (t) => {
   const calls = newCalls();
   const { code, out } = await run(['--job', `${dir}/job.json`, '--measure', '--json'], inspection(), { loadPolicy: fakePolicy(calls) });
   t.equal(code, 0);
-  t.match(calls.load[0], { job: { video_exec_step: -1, infer_mode: 'server' }, precision: 'f32' });
+  t.match(calls.load[0], { job: { video_exec_step: -1, infer_mode: 'server' }, precision: 'f32', kvCache: undefined });
+  const options = ['--measure', '--precision', 'int8', '--kv-cache', 'int8', '--allow-uncertified'];
+  const narrow = await run(['--job', `${dir}/job.json`, ...options], inspection(), { loadPolicy: fakePolicy(newCalls()) });
+  t.match(narrow.out, /measured here \(fake, int8-kv-int8, 1 threads/);
   t.match(calls.predictions[0], { videoSteps: 1, actionSteps: 1 });
   t.equal(calls.predictions[0]?.obs?.length, 2);
   t.equal(calls.closed, 1);
-  t.match(JSON.parse(out), { measured: { backend: 'fake', videoPassMs: 10, actionPassMs: 2 } });
+  t.match(JSON.parse(out), { measured: { backend: 'fake', kvCache: 'f32', videoPassMs: 10, actionPassMs: 2 } });
   const dims = dimensionsOf(transformerConfig);
   if (dims === undefined) throw new Error('no dimensions');
   const job = await releasedJob({ guidance_scale: 1 });

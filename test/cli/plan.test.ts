@@ -256,6 +256,33 @@ t.test('quantised: whoever opens it needs the certificate', async (t) => {
   }
 });
 
+t.test('another KV cache: counted as it was built for, and run through any plan', async (t) => {
+  const dir = t.testdir();
+  const checkpoint = join(dir, 'tiny');
+  await writeUntrainedCheckpoint(checkpoint, { size: 'tiny' });
+  copyFileSync(join(tabletop, 'job.json'), join(checkpoint, 'job.json'));
+  const plans = { bf16: join(dir, 'a.plan'), int8: join(dir, 'b.plan') } as const;
+  const cacheBytes: Record<string, number> = {};
+  for (const [kvCache, plan] of Object.entries(plans)) {
+    const built = await run('build', checkpoint, '-o', plan, '--precision', 'int8', '--kv-cache', kvCache, '--json');
+    t.equal(built.code, 0, built.err);
+    t.match(JSON.parse(built.out), { precision: 'int8', kvCache });
+    t.match(built.err, kvCache === 'int8' ? /Precision int8-kv-int8 is not certified/ : /Precision int8 is not certified/);
+    t.match((await run('plan', 'explain', plan)).out, new RegExp(`^video: .* over \\d+ cache entries in ${kvCache}$`, 'm'));
+    const { chunk } = JSON.parse((await run('plan', 'explain', plan, '--json')).out) as { chunk: { cacheBytes: number } };
+    cacheBytes[kvCache] = chunk.cacheBytes;
+  }
+  const { attention_head_dim: width } = JSON.parse(readFileSync(join(checkpoint, 'transformer', 'config.json'), 'utf8')) as Record<string, number>;
+  t.equal((cacheBytes['int8'] ?? 0) / (cacheBytes['bf16'] ?? 0), ((width ?? 0) + 4) / (2 * (width ?? 0)), 'a byte a value and a scale a head');
+  const job = join(checkpoint, 'job.json');
+  const options = { checkpoint, job, precision: 'int8', kvCache: 'int8', allowUncertified: true, threads: 2, promptCache: false } as const;
+  const expected = await episode(await loadPolicy(options));
+  for (const plan of Object.values(plans)) t.same(await episode(await loadPolicy({ ...options, plan, isolate: true })), expected, 'bit by bit');
+  t.notSame(await episode(await loadPolicy({ ...options, kvCache: 'bf16' })), expected, 'another cache, other bits');
+  const refused = await run('build', checkpoint, '-o', join(dir, 'c.plan'), '--precision', 'bf16', '--kv-cache', 'int4');
+  t.equal(refused.code, 2);
+});
+
 t.test('wrong command lines', async (t) => {
   const dir = t.testdir();
   const bare = join(dir, 'bare');

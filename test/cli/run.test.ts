@@ -61,7 +61,7 @@ t.test('a task that is done: exit code 0, states, chunks, verdict, summary, film
 
 t.test('a task that is not done: exit code 3; --json prints one document', async (t) => {
   const { file } = prepare(t);
-  const argv = [file, '--task', 'push', '--seed', '5', '--chunks', '2', '--steps', '2/3', '--precision', 'bf16', '--json'];
+  const argv = [file, '--task', 'push', '--seed', '5', '--chunks', '2', '--steps', '2/3', '--precision', 'bf16', '--kv-cache', 'int8', '--json'];
   const policy = new FakePolicy(hasty);
   const { code, out, err, loads } = await run(argv, policy);
   t.equal(code, 3, err);
@@ -83,7 +83,7 @@ t.test('a task that is not done: exit code 3; --json prints one document', async
   t.ok(summary.latencyMs.predict && summary.latencyMs.predict.p50 <= summary.latencyMs.predict.p99);
   t.equal(summary.transitions.length, 4);
   t.match(policy.predictions[0], { videoSteps: 2, actionSteps: 3, seed: 5 });
-  t.match(loads, [{ precision: 'bf16' }]);
+  t.match(loads, [{ precision: 'bf16', kvCache: 'int8' }]);
 });
 
 t.test('a task that cannot be done any more ends at once', async (t) => {

@@ -58,6 +58,7 @@ policy:
   job: {frame_chunk_size: 2}
   plan: ../plans/a.plan
   precision: int8
+  kv_cache: int8
   allow_uncertified: true
   device: cpu
   threads: 2
@@ -141,6 +142,7 @@ policy:
   checkpoint_dir: 7
   threads: two
   precision: fp8
+  kv_cache: int4
 cameras:
   frame_rate_hz: 0
 control:
@@ -153,9 +155,10 @@ control:
     '6:3 policy.checkpoint_dir: the path of a folder | 7',
     '7:3 policy.threads: a whole number of 1 .. 1024 | "two"',
     '8:3 policy.precision: "f32" or "bf16" or "int8" or "int4" | "fp8"',
-    '10:3 cameras.frame_rate_hz: a number above 0 and up to 1000 | 0',
-    '12:3 control.chunks_max: a whole number of 1 .. 10000 | 1.5',
-    '13:3 control.hold_ms: a number of 0 .. 60000 | Infinity',
+    '9:3 policy.kv_cache: "f32" or "bf16" or "int8" | "int4"',
+    '11:3 cameras.frame_rate_hz: a number above 0 and up to 1000 | 0',
+    '13:3 control.chunks_max: a whole number of 1 .. 10000 | 1.5',
+    '14:3 control.hold_ms: a number of 0 .. 60000 | Infinity',
   ]);
   const [problem] = problemsOf(text);
   t.equal(

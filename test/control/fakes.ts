@@ -68,6 +68,7 @@ export class FakePolicy implements Policy {
       device: 'cpu',
       backend: 'fake',
       precision: 'f32',
+      kvCache: 'f32',
       threads: 1,
       weightBytes: 0,
       cacheBytes: 0,

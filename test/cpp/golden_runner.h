@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -24,6 +25,7 @@ struct Case {
   WeightPrecision precision = WeightPrecision::f32;
   bool is_told = true;  // prints the worst error of every kind
   double limit = 1e-4;  // relative RMS; the noise floor is near 1e-6, deliberate mistakes start at 7e-3
+  std::optional<ops::Dtype> cache = std::nullopt;  // none: the precision's default
 };
 
 class Runner {
@@ -37,6 +39,7 @@ class Runner {
     options.job = golden::read_job(job_json_);
     options.job.input_cast = info.input_cast;
     options.precision = info.precision;
+    options.cache = info.cache;
     options.threads = 2;
     golden::need(Session::open(options, &session_));
     guided_ = options.job.guided();

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -18,13 +19,14 @@ namespace {
 // A session over a golden case's checkpoint and pictures of its own.
 class Rig {
  public:
-  explicit Rig(const std::string& name) {
+  explicit Rig(const std::string& name, std::optional<ops::Dtype> cache = std::nullopt) {
     const std::string root = golden::folder() + "/" + name;
     SessionOptions options;
     options.checkpoint = root + "/checkpoint";
     options.job = golden::read_job(golden::read_json(root + "/job.json"));
     options.job.imagine_steps = 2;
     options.threads = 2;
+    options.cache = cache;
     job = options.job;
     golden::need(Session::open(options, &session));
     info = session->info();
@@ -138,8 +140,8 @@ void test_inpainting() {
   tap::ok(firm_worst < free_worst / 10, "weights of 1 give nearly the actions themselves");
 }
 
-void test_restore() {
-  Rig rig("robotwin_tiny"), other("robotwin_tiny");
+void test_restore(ops::Dtype cache) {
+  Rig rig("robotwin_tiny", cache), other("robotwin_tiny", cache);
   std::vector<CommitResult> written{rig.begin()};
   RestoreArgs args;
   const std::vector<float> one = rig.actions(1), two = rig.actions(2);
@@ -161,6 +163,33 @@ void test_restore() {
   golden::need(rig.session->occupy());
   const KvCounts counts = rig.session->cache_counts();
   tap::ok(counts.valid == counts.capacity && counts.committed == counts.capacity, "an occupied cache is full");
+  const std::vector<float> actions = rig.next({}).actions;
+  tap::ok(std::all_of(actions.begin(), actions.end(), [](float value) { return std::isfinite(value); }), "of numbers");
+}
+
+// What a session says that its cache takes, and what is read back from one: int8 with its scales.
+void test_cache_dtypes() {
+  std::int64_t bytes[3] = {};
+  std::vector<float> entries[3];
+  const ops::Dtype dtypes[] = {ops::Dtype::f32, ops::Dtype::bf16, ops::Dtype::int8};
+  for (int i = 0; i < 3; ++i) {
+    Rig rig("robotwin_tiny", dtypes[i]);
+    rig.begin();
+    rig.commit(8, 2);
+    KvCache& cache = rig.session->cache();
+    bytes[i] = rig.info.cache_bytes;
+    const ops::KvLayout layout = cache.layout();
+    const std::int64_t planes = cache.shape().layers * cache.shape().guidance_rows;
+    tap::equal(bytes[i], planes * (layout.key_bytes() + layout.value_bytes()), "bytes of all planes");
+    for (std::int64_t head = 0; head < cache.shape().heads; ++head)
+      for (const bool is_key : {true, false}) cache.read_entry(is_key, 0, 0, head, 0, &entries[i]);
+    tap::note("cache of " + std::to_string(bytes[i]) + " bytes, error of an entry of layer 0 " +
+              std::to_string(golden::relative_rms(entries[i], entries[0])));
+  }
+  tap::equal(bytes[0], 2 * bytes[1], "f32 takes twice the bytes of bf16");
+  tap::ok(2 * bytes[2] > bytes[1] && bytes[2] < bytes[1], "int8 takes more than half of them, for its scales");
+  tap::ok(golden::relative_rms(entries[1], entries[0]) < 4e-3, "bf16 rounds to 8 bits");
+  tap::ok(entries[2] != entries[0] && golden::relative_rms(entries[2], entries[0]) < 1e-2, "int8 to 127 steps");
 }
 
 }  // namespace
@@ -168,6 +197,7 @@ void test_restore() {
 int main() {
   for (const char* name : {"nocfg_partial", "robotwin_tiny"}) test_steps(name);
   test_inpainting();
-  test_restore();
+  for (const ops::Dtype cache : {ops::Dtype::f32, ops::Dtype::int8}) test_restore(cache);
+  test_cache_dtypes();
   return tap::finish();
 }

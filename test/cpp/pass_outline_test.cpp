@@ -62,7 +62,7 @@ void test_counts(const std::string& name) {
   std::unique_ptr<PlanFile> plan;
   golden::need(PlanFile::open(folder / "a.plan", &plan));
   std::vector<PassOutline> passes;
-  golden::need(outline_passes(*plan, options.checkpoint, options.precision, options.job, &passes));
+  golden::need(outline_passes(*plan, options, &passes));
   TransformerConfig config;
   golden::need(read_transformer_config(options.checkpoint + "/transformer", &config));
   const auto layers = static_cast<double>(config.num_layers), inner = static_cast<double>(config.inner_dim());
@@ -145,7 +145,7 @@ void test_encoding(const std::string& name) {
   std::unique_ptr<PlanFile> plan;
   golden::need(PlanFile::open(folder / "a.plan", &plan));
   std::vector<PassOutline> passes;
-  golden::need(outline_encoding(*plan, options.checkpoint, options.precision, job, &passes));
+  golden::need(outline_encoding(*plan, options, &passes));
   const std::string what = name + ", encoding: ";
   if (job.i2va) {
     tap::ok(passes.empty(), what + "none in a chunk that goes on from what it imagined");
@@ -169,10 +169,52 @@ void test_encoding(const std::string& name) {
   tap::ok(passes.size() == (job.tshape ? 2u : 1u), what + "each size of picture");
 }
 
+double cache_bytes_of(const PassOutline& pass, const std::string& op) {
+  double sum = 0;
+  for (const StepGroup& group : pass.groups)
+    for (const PassStep& step : group.steps)
+      if (step.op == op) sum += static_cast<double>(group.times) * step.cache_bytes;
+  return sum;
+}
+
+// What a plan says about its cache is what its build was asked for; weights and arena are the same.
+void test_cache(const std::string& name) {
+  checkpoint_files::TempFolder folder;
+  SessionOptions options = plan_files::options_of(name);
+  TransformerConfig config;
+  golden::need(read_transformer_config(options.checkpoint + "/transformer", &config));
+  const auto values = static_cast<double>(config.inner_dim()), heads = static_cast<double>(config.num_attention_heads);
+  const std::pair<ops::Dtype, double> vectors[] = {
+      {ops::Dtype::f32, 4 * values}, {ops::Dtype::bf16, 2 * values}, {ops::Dtype::int8, values + 4 * heads}};
+  std::int64_t arena = 0;
+  for (const auto& [dtype, vector_bytes] : vectors) {
+    options.cache = dtype;
+    const std::string file = folder / "a.plan", what = name + ", cache in " + name_of(dtype) + ": ";
+    const PlanBuildResult built = plan_files::build(options, file);
+    tap::ok(arena == 0 || arena == built.arena.bytes, what + "the same arena");
+    arena = built.arena.bytes;
+    std::unique_ptr<PlanFile> plan;
+    golden::need(PlanFile::open(file, &plan));
+    const std::string told = "\"kvCache\":\"" + std::string(name_of(dtype)) + "\"";
+    tap::ok(plan->contents().directory.find(told) != std::string_view::npos, what + "the plan says so");
+    std::vector<PassOutline> passes;
+    golden::need(outline_passes(*plan, options, &passes));
+    const PassOutline& pass = passes[0];
+    tap::equal(pass.name, std::string("video"), what + "the first pass");
+    const auto rows = static_cast<double>(pass.guidance_rows * config.num_layers);
+    const auto attended = static_cast<double>(pass.entries + kOutlineTextRows);
+    tap::is_near(cache_bytes_of(pass, "attention") / (2 * vector_bytes * rows * attended), 1, 1e-9,
+                 what + "bytes of keys and values that are attended to, scales with them");
+    tap::is_near(cache_bytes_of(pass, "cache_heads") / (2 * vector_bytes * rows * double(pass.video_tokens)), 1, 1e-9,
+                 what + "bytes that are written");
+  }
+}
+
 }  // namespace
 
 int main() {
   test_folding();
+  for (const char* name : {"franka_tiny", "robotwin_tiny"}) test_cache(name);
   for (const char* name : {"franka_tiny", "robotwin_tiny", "nocfg_partial", "i2va_tiny", "bf16"}) test_counts(name);
   for (const char* name : {"franka_tiny", "robotwin_tiny", "i2va_tiny", "bf16"}) test_encoding(name);
   return tap::finish();

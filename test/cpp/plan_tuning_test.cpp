@@ -170,8 +170,8 @@ void test_tuning() {
   ops::CpuOps ops(threads);
   tap::ok(tuning.processor == ops.processor() && tuning.threads == threads, "it says what it was tuned for");
   std::vector<PassOutline> passes;
-  golden::need(outline_passes(*plan, options.checkpoint, options.precision, options.job, &passes));
-  golden::need(outline_encoding(*plan, options.checkpoint, options.precision, options.job, &passes));
+  golden::need(outline_passes(*plan, options, &passes));
+  golden::need(outline_encoding(*plan, options, &passes));
   tap::ok(tuned_of(tuning) == wanted_of(passes, plan->contents()) && tuned_of(tuning).size() > 20,
           "every product of the passes, for every number of rows: " + std::to_string(tuned_of(tuning).size()));
   plan_files::build(options, folder / "b.plan", true, {tuning});
@@ -196,7 +196,7 @@ void test_no_time() {
   golden::need(PlanFile::open(folder / "a.plan", &plan));
   tap::ok(plan->contents().tuning.products.empty(), "not asked to tune: no tactics");
   std::vector<PassOutline> passes;
-  golden::need(outline_passes(*plan, options.checkpoint, options.precision, options.job, &passes));
+  golden::need(outline_passes(*plan, options, &passes));
   ops::CpuOps ops(2);
   PlanTuningOptions tuning;
   tuning.seconds = 0;

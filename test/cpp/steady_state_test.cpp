@@ -63,12 +63,14 @@ namespace {
 // would have it.
 class Episode {
  public:
-  Episode(const std::string& checkpoint, const JobConfig& job, WeightPrecision precision, const std::string& plan)
+  Episode(const std::string& checkpoint, const JobConfig& job, WeightPrecision precision, ops::Dtype cache,
+          const std::string& plan)
       : job_(job) {
     SessionOptions options;
     options.checkpoint = checkpoint;
     options.job = job;
     options.precision = precision;
+    options.cache = cache;
     options.threads = 2;
     options.plan = plan;
     golden::need(Session::open(options, &session_));
@@ -141,8 +143,8 @@ std::int64_t allocations_of(Call call) {
 }
 
 void test_case(const std::string& name, const std::string& checkpoint, const std::string& job_file,
-               WeightPrecision precision, const std::string& plan = {}) {
-  Episode episode(checkpoint, golden::read_job(golden::read_json(job_file)), precision, plan);
+               WeightPrecision precision, ops::Dtype cache, const std::string& plan = {}) {
+  Episode episode(checkpoint, golden::read_job(golden::read_json(job_file)), precision, cache, plan);
   for (int round = 0; round < 2; ++round) {
     if (round == 1) episode.fill_cache();
     episode.predict();
@@ -167,7 +169,7 @@ void test_plan() {
   golden::need(PlanFile::open(folder / "a.plan", &plan));
   tap::ok(!plan->contents().tuning.products.empty(), "a tuned plan");
   test_case("a tuned plan", options.checkpoint, golden::folder() + "/robotwin_tiny/job.json", options.precision,
-            folder / "a.plan");
+            ops::Dtype::f32, folder / "a.plan");
 }
 
 }  // namespace
@@ -180,13 +182,16 @@ int main() {
   const std::int64_t counted = allocations_of([] { std::thread([] { const std::vector<int> some(100); }).join(); });
   tap::ok(counted >= 2, "allocations of other threads are counted");
   const std::string shipped = golden::folder() + "/../../models/tabletop";
-  test_case("shipped model, f32", shipped, shipped + "/job.json", WeightPrecision::f32);
+  const std::string job = shipped + "/job.json";
+  test_case("shipped model, f32", shipped, job, WeightPrecision::f32, ops::Dtype::f32);
+  test_case("shipped model, int8 and so its cache", shipped, job, WeightPrecision::int8, ops::Dtype::int8);
   for (const char* name : {"robotwin_tiny", "franka_tiny"}) {
     const std::string folder = golden::folder() + "/" + name;
-    test_case(std::string(name) + ", f32", folder + "/checkpoint", folder + "/job.json", WeightPrecision::f32);
+    test_case(std::string(name) + ", f32", folder + "/checkpoint", folder + "/job.json", WeightPrecision::f32,
+              ops::Dtype::f32);
   }
   test_plan();
   const std::string rounded = golden::folder() + "/bf16";
-  test_case("bf16", rounded + "/checkpoint", rounded + "/job.json", WeightPrecision::bf16);
+  test_case("bf16", rounded + "/checkpoint", rounded + "/job.json", WeightPrecision::bf16, ops::Dtype::bf16);
   return tap::finish();
 }

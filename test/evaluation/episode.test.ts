@@ -146,6 +146,8 @@ t.test('configurations in words and as a job', async (t) => {
     '3 video steps, 10 action steps, first 2 passes, f32, memory off, actuator-lag=60ms, real time',
   );
   t.equal(describeConfiguration(PLAIN), 'job steps, f32');
+  t.equal(describeConfiguration({ ...PLAIN, precision: 'int8', kvCache: 'int8' }), 'job steps, int8-kv-int8');
+  t.equal(describeConfiguration({ ...PLAIN, precision: 'int8', kvCache: 'bf16' }), 'job steps, int8', "the precision's own");
   t.equal(configuredJob(SIM_JOB, full).video_exec_step, 2);
   t.same(configuredJob(SIM_JOB, PLAIN), SIM_JOB);
   const later = { ...PLAIN, mode: 'async-grounded', delayChunks: 1, speedShare: 0.4, imagineSteps: 3 } as const;

@@ -3,7 +3,7 @@ import { existsSync, readdirSync, readFileSync, rmSync, truncateSync, writeFileS
 import { join } from 'node:path';
 import t, { type Test } from 'tap';
 import type { PremotorError } from '../../src/errors.js';
-import { commitRecord, headerRecord, JOURNAL_VERSION, jobHash, readLog } from '../../src/journal/format.js';
+import { commitRecord, headerRecord, JOURNAL_VERSION, jobHash, policyIdentity, readLog } from '../../src/journal/format.js';
 import { frame } from '../../src/journal/framing.js';
 import { checkOwner, Journal, journalsIn, newestJournal, type Past } from '../../src/journal/journal.js';
 import { pack } from '../../src/journal/pack.js';
@@ -179,6 +179,13 @@ t.test('nothing to resume, a finished episode, another owner', async (t) => {
       { code: 'JOURNAL_FOREIGN', field, expected: 'x' },
     );
   }
+});
+
+t.test('a journal belongs to a precision with its KV cache', async (t) => {
+  const precisionOf = (precision: 'f32' | 'int8', kvCache: 'f32' | 'bf16' | 'int8') =>
+    policyIdentity(SIM_JOB, { checkpointHash: 'c', precision, kvCache }).precision;
+  t.same([precisionOf('f32', 'f32'), precisionOf('int8', 'bf16')], ['f32', 'int8'], 'as in journals of earlier versions');
+  t.same([precisionOf('int8', 'int8'), precisionOf('f32', 'int8')], ['int8-kv-int8', 'f32-kv-int8']);
 });
 
 t.test('only the newest journals stay', async (t) => {

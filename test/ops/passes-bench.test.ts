@@ -77,6 +77,11 @@ t.test('work counted by hand', (t) => {
   const rest = (layers - 1) * block + 2 * width ** 2;
   near(both?.linear_GFLOP, (2 * (2 * (video + action) * rest + (video * 32 + action * 30) * width)) / 1e9, 'linear layers of a commit');
   near(both?.weight_MB, (4 * (rest + (32 + 30) * width)) / 1e6, 'weights of a commit');
+  // 2 heads, each with a scale of four bytes beside its values, for keys and for values.
+  const held = new Map(rowsOf('--precision', 'int8,int8+kv8', '--only', 'video, 1 row').map((row) => [row.precision, row.cache_MB]));
+  const entries = layers * (history + video + text);
+  near(held.get('int8'), (2 * 2 * width * entries) / 1e6, 'entries in bf16');
+  near(held.get('int8+kv8'), (2 * (width + 2 * 4) * entries) / 1e6, 'entries in int8');
   const seen = video * (history + video + text) + action * (history + video + action + text);
   near(both?.attention_GFLOP, (4 * width * 2 * (layers - 1) * seen) / 1e9, 'attention of a commit');
   t.end();

@@ -12,8 +12,10 @@ const good = { checkpoint, job: smallJob() };
 
 t.test('defaults', async (t) => {
   const settings = await checkLoadOptions(good);
-  t.match(settings, { checkpoint, precision: 'f32', isolate: false, promptCache: undefined });
+  t.match(settings, { checkpoint, precision: 'f32', kvCache: 'f32', isolate: false, promptCache: undefined });
   t.ok(settings.threads >= 1);
+  for (const precision of ['bf16', 'int8', 'int4'] as const) t.equal((await checkLoadOptions({ ...good, precision })).kvCache, 'bf16');
+  t.equal((await checkLoadOptions({ ...good, precision: 'int8', kvCache: 'int8' })).kvCache, 'int8');
   t.equal((await checkLoadOptions({ ...good, threads: 3, precision: 'bf16', device: 'auto' })).threads, 3);
   t.equal((await checkLoadOptions({ ...good, job: join(goldens, 'franka_tiny', 'job.json') })).parsed.job.attn_window, 30);
 });
@@ -32,6 +34,11 @@ t.test('options that are refused', async (t) => {
     [{ allowUncertified: 1 }, 'ARGUMENT_INVALID', 'allowUncertified'],
     [{ precision: 'fp8' }, 'PRECISION_UNSUPPORTED', 'precision'],
     [{ precision: 'f64' }, 'ARGUMENT_INVALID', 'precision'],
+    [{ kvCache: 'int8' }, 'PRECISION_NOT_CERTIFIED', 'kvCache'],
+    [{ precision: 'int8', kvCache: 'int8' }, 'PRECISION_NOT_CERTIFIED', 'kvCache'],
+    [{ kvCache: 'int4' }, 'ARGUMENT_INVALID', 'kvCache'],
+    [{ kvCache: 8 }, 'ARGUMENT_INVALID', 'kvCache'],
+    [{ precision: 'bf16', kvCache: 'f32', job: smallJob({ param_dtype: 'bfloat16' }), allowUncertified: true }, 'KV_CACHE_UNSUPPORTED', 'kvCache'],
     [{ threads: 0 }, 'ARGUMENT_INVALID', 'threads'],
     [{ threads: 1.5 }, 'ARGUMENT_INVALID', 'threads'],
     [{ threads: 1025 }, 'ARGUMENT_INVALID', 'threads'],
@@ -52,6 +59,17 @@ t.test('options that are refused', async (t) => {
     }
   }
   t.equal((await errorOf(loadPolicy(undefined as never))).field, 'options');
+});
+
+t.test('a KV cache is refused only where it is wider than what is computed', async (t) => {
+  const rounded = { ...good, job: smallJob({ param_dtype: 'bfloat16' }), precision: 'bf16' } as const;
+  const error = await errorOf(checkLoadOptions({ ...rounded, kvCache: 'f32' }));
+  t.match(error, { code: 'KV_CACHE_UNSUPPORTED', field: 'kvCache', expected: 'bf16 or int8', found: 'f32' });
+  t.match(error.message, /Leave kvCache out, or use precision "f32"\.$/);
+  t.equal((await checkLoadOptions(rounded)).kvCache, 'bf16');
+  t.equal((await checkLoadOptions({ ...rounded, kvCache: 'int8' })).kvCache, 'int8');
+  t.equal((await checkLoadOptions({ ...rounded, precision: 'int8', kvCache: 'f32' })).kvCache, 'f32', 'quantised weights, activations in float32');
+  t.equal((await checkLoadOptions({ ...good, precision: 'bf16', kvCache: 'f32' })).kvCache, 'f32', 'weights in bfloat16, activations in float32');
 });
 
 t.test('a folder with a part missing names the file', async (t) => {
@@ -91,7 +109,8 @@ t.test('the job in native form', async (t) => {
   });
   t.equal(native.opened[0]?.job.q01.length, 30);
   t.same(native.opened[0]?.job.usedActionChannelIds.slice(6, 9), [6, 28, 7]);
-  t.match(policy.info, { device: 'cpu', backend: 'fake', precision: 'f32', threads: 2, weightBytes: 10, parameters: 30, warnings: [] });
+  t.match(policy.info, { device: 'cpu', backend: 'fake', precision: 'f32', kvCache: 'f32', threads: 2 });
+  t.match(policy.info, { weightBytes: 10, parameters: 30, warnings: [] });
   t.match(policy.info.checkpointHash, /^[0-9a-f]{64}$/);
   await policy.close();
 

@@ -4,16 +4,23 @@
  */
 import { join } from 'node:path';
 import t, { type Test } from 'tap';
-import { type Chunk, type EncoderState, loadPolicy, type PastCommit, type Policy, type Progress } from '../../src/index.js';
+import { type Chunk, type EncoderState, type LoadPolicyOptions, loadPolicy, type PastCommit, type Policy, type Progress } from '../../src/index.js';
 import { errorOf, goldens, jobOf } from '../support/fixtures.js';
 import { type Past, pastOf, SEED, same } from '../support/scene.js';
 
 const PROMPT = 'push the cube';
 const COMMITS = 9;
 
-async function open(t: Test, name: string, precision: 'f32' | 'bf16' = 'f32', changes: Record<string, unknown> = {}): Promise<Policy> {
+async function open(
+  t: Test,
+  name: string,
+  precision: 'f32' | 'bf16' | 'int8' = 'f32',
+  changes: Record<string, unknown> = {},
+  held: Pick<LoadPolicyOptions, 'kvCache'> = {},
+): Promise<Policy> {
   const checkpoint = join(goldens, name, 'checkpoint');
-  const policy = await loadPolicy({ checkpoint, job: jobOf(name, { imagine_steps: 1, ...changes }), precision, promptCache: false, threads: 2 });
+  const job = jobOf(name, { imagine_steps: 1, ...changes });
+  const policy = await loadPolicy({ checkpoint, job, precision, ...held, allowUncertified: true, promptCache: false, threads: 2 });
   t.teardown(() => policy.close());
   return policy;
 }
@@ -49,15 +56,16 @@ async function goOn(policy: Policy, past: Past, count: number): Promise<Chunk[]>
   ];
 }
 
-for (const [name, precision, changes] of [
-  ['franka_tiny', 'f32', {}],
-  ['nocfg_partial', 'f32', {}],
-  ['robotwin_tiny', 'f32', { attn_window: 16 }],
-  ['bf16', 'bf16', {}],
+for (const [name, precision, changes, held] of [
+  ['franka_tiny', 'f32', {}, {}],
+  ['nocfg_partial', 'f32', {}, {}],
+  ['robotwin_tiny', 'f32', { attn_window: 16 }, {}],
+  ['bf16', 'bf16', {}, {}],
+  ['robotwin_tiny', 'int8', { attn_window: 16 }, { kvCache: 'int8' }],
 ] as const) {
-  t.test(name, async (t) => {
-    const policy = await open(t, name, precision, changes);
-    const other = await open(t, name, precision, changes);
+  t.test(`${name} at ${precision}, ${held.kvCache ?? 'its own'} KV cache`, async (t) => {
+    const policy = await open(t, name, precision, changes, held);
+    const other = await open(t, name, precision, changes, held);
     const past = pastOf(policy, COMMITS + 1);
     for (const count of [1, 2, COMMITS]) {
       const { commits, encoder, checksum } = await run(policy, past, count);
@@ -92,6 +100,7 @@ t.test('what does not belong is refused, and no episode runs', async (t) => {
     await run(await open(t, 'franka_tiny'), pastOf(await open(t, 'franka_tiny'), 2), 1),
     await run(wider, pastOf(wider, 2), 1),
     await run(await open(t, 'bf16', 'bf16'), past, 2),
+    await run(await open(t, 'nocfg_partial', 'f32', {}, { kvCache: 'int8' }), past, 2),
   ].map(({ encoder }) => encoder);
   const states = [{ data: new Uint8Array(0) }, { data: encoder.data.slice(0, -1) }, bent(0), bent(9), bent(30), bent(encoder.data.length - 20)];
   for (const state of [...states, ...foreign]) {

@@ -20,6 +20,7 @@ const about = (model: FakeModel) => ({
   checkpointHash: model.info.checkpointHash,
   job: model.job as unknown as Record<string, unknown>,
   precision: model.info.precision,
+  kvCache: model.info.kvCache,
   device: model.info.device,
   backend: model.info.backend,
   threads: model.info.threads,
@@ -160,8 +161,8 @@ t.test('premotor replay: 0 when it is the same, 1 with the first difference', as
   const same = await run([file], new FakeModel());
   t.equal(same.code, 0, same.err);
   t.match(same.out, /answers +the same in every bit/);
-  t.match(same.loads, [{ checkpoint: '/models/fake', precision: 'f32', device: 'cpu', isolate: false }]);
-  const other = new FakeModel({ precision: 'bf16', checkpointHash: 'b'.repeat(64) });
+  t.match(same.loads, [{ checkpoint: '/models/fake', precision: 'f32', kvCache: 'f32', device: 'cpu', isolate: false }]);
+  const other = new FakeModel({ precision: 'bf16', kvCache: 'bf16', checkpointHash: 'b'.repeat(64) });
   const predict = other.predict.bind(other);
   other.predict = async (options) => predict({ ...options, seed: 6 });
   const differs = await run([file, '--json', '--precision', 'bf16', '--threads', '3', '--checkpoint', 'elsewhere'], other);
@@ -173,8 +174,26 @@ t.test('premotor replay: 0 when it is the same, 1 with the first difference', as
     report.settings.find(({ name }) => name === 'precision'),
     { name: 'precision', recorded: 'f32', replayed: 'bf16' },
   );
-  t.match(differs.loads, [{ checkpoint: /elsewhere$/, precision: 'bf16', threads: 3 }]);
+  t.match(differs.loads, [{ checkpoint: /elsewhere$/, precision: 'bf16', kvCache: 'bf16', threads: 3 }]);
   t.ok(other.isClosed);
+});
+
+t.test('premotor replay: the KV cache is the recorded one, the one asked for, or that of the precision asked for', async (t) => {
+  const record = async (info: { precision: 'int8' | 'f32'; kvCache?: 'int8' }): Promise<string> => {
+    const file = join(t.testdir(), 'episode.replay');
+    const { kvCache: _, ...older } = about(new FakeModel(info));
+    const writer = await RecordWriter.create(file, info.kvCache === undefined ? older : { ...older, kvCache: info.kvCache });
+    await writer.close();
+    return file;
+  };
+  const cacheOf = async (file: string, ...argv: string[]) => (await run([file, ...argv], new FakeModel())).loads[0]?.kvCache;
+  const narrow = await record({ precision: 'int8', kvCache: 'int8' });
+  t.equal(await cacheOf(narrow), 'int8');
+  t.equal(await cacheOf(narrow, '--precision', 'int8'), 'int8');
+  t.equal(await cacheOf(narrow, '--precision', 'f32'), 'f32');
+  t.equal(await cacheOf(narrow, '--kv-cache', 'bf16'), 'bf16');
+  t.match((await run([narrow], new FakeModel())).out, /KV cache +recorded int8, NOW f32/);
+  t.equal(await cacheOf(await record({ precision: 'int8' })), 'bf16', 'records of earlier versions have that of their precision');
 });
 
 t.test('premotor replay: what cannot be read', async (t) => {

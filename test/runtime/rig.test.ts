@@ -65,4 +65,5 @@ t.test('the job: that of the configuration, of the checkpoint, of the robot type
     device: 'cpu',
   };
   t.same(options, expected);
+  t.equal(policyOptions(configOf({ policy: { checkpoint_dir: dir, kv_cache: 'int8' } })).kvCache, 'int8');
 });

@@ -66,7 +66,7 @@ export class FakeModel implements Policy {
     const { frame_chunk_size: K, action_per_frame: H, used_action_channel_ids: used } = job;
     const shapes = { latentShape: [48, K, 2, 2], actionShape: [used.length, K, H] } as const;
     const sizes = { threads: 1, weightBytes: 0, cacheBytes: 0, parameters: 0, unusedTensors: [], warnings: [] };
-    this.info = { checkpointHash: 'fake', device: 'cpu', backend: 'fake', precision: 'f32', ...sizes, ...shapes, ...changes };
+    this.info = { checkpointHash: 'fake', device: 'cpu', backend: 'fake', precision: 'f32', kvCache: 'f32', ...sizes, ...shapes, ...changes };
   }
 
   get cache(): CacheState {

@@ -63,13 +63,15 @@ export function rungOf(job: Job): Rung {
 /** Passes that the rung's video runs, the one at noise level 0 among them. */
 export const videoPassesOf = ({ videoSteps, videoExecStep }: Rung): number => (videoExecStep === -1 ? videoSteps + 1 : videoExecStep);
 
+const VALUE_BYTES: Readonly<Record<PolicyInfo['kvCache'], number>> = { f32: 4, bf16: 2, int8: 1 };
+
 /**
  * Arithmetic of a token at a full cache over that at an empty one: a token meets every weight once and every cached key and value once. `parameters`
- * counts some weights that a pass does not meet, so this is a floor.
+ * counts some weights that a pass does not meet, so this is a floor; the scales of an int8 cache count as values, a few in a hundred.
  */
-export function saturationOf(info: Pick<PolicyInfo, 'cacheBytes' | 'parameters' | 'precision'>, job: Job): number {
+export function saturationOf(info: Pick<PolicyInfo, 'cacheBytes' | 'parameters' | 'kvCache'>, job: Job): number {
   const rows = job.guidance_scale > 1 || job.action_guidance_scale > 1 ? GUIDED_ROWS : 1;
-  const cachedValues = info.cacheBytes / rows / (info.precision === 'f32' ? 4 : 2);
+  const cachedValues = info.cacheBytes / rows / VALUE_BYTES[info.kvCache];
   return info.parameters > 0 ? 1 + cachedValues / info.parameters : 1;
 }
 

@@ -175,7 +175,7 @@ t.test('a job without a ladder', async (t) => {
 });
 
 t.test('the budget of a loaded policy', async (t) => {
-  const info = { checkpointHash: 'ab', cacheBytes: 400, parameters: 100, precision: 'f32' } as PolicyInfo;
+  const info = { checkpointHash: 'ab', cacheBytes: 400, parameters: 100, precision: 'f32', kvCache: 'f32' } as PolicyInfo;
   const options = { actionRateHz: 20, costs: COSTS };
   t.type(budgetOf({ job, info }, options), FixedBudget);
   const base = { video_steps: 5, video_exec_step: -1, action_steps: 10, guidance: true, imagine_steps: 5 };

@@ -110,8 +110,9 @@ t.test('the steps of a job, and what a full cache adds', async (t) => {
   t.equal(rungOf(jobWith({ imagine_steps: 2 })).imagineSteps, 2);
   t.equal(videoPassesOf(rung(5)), 6);
   t.equal(videoPassesOf(rung(5, { videoExecStep: 3 })), 3);
-  const info = { cacheBytes: 800, parameters: 100, precision: 'f32' } as const;
+  const info = { cacheBytes: 800, parameters: 100, kvCache: 'f32' } as const;
   t.equal(saturationOf(info, job), 3);
-  t.equal(saturationOf({ ...info, precision: 'bf16' }, jobWith({ guidance_scale: 5 })), 3);
+  t.equal(saturationOf({ ...info, kvCache: 'bf16' }, jobWith({ guidance_scale: 5 })), 3);
+  t.equal(saturationOf({ ...info, kvCache: 'int8' }, job), 9);
   t.equal(saturationOf({ ...info, parameters: 0 }, job), 1);
 });
