@@ -29,6 +29,9 @@ class AttentionCase {
         y_(q_.size()),
         k_plane_(premotor::allocate_big(layout_.key_bytes())),
         v_plane_(premotor::allocate_big(layout_.value_bytes())) {
+    // Rows behind the last entry have finite values, as a view without bits of its own wants them.
+    std::memset(k_plane_.get(), 0, static_cast<std::size_t>(layout_.key_bytes()));
+    std::memset(v_plane_.get(), 0, static_cast<std::size_t>(layout_.value_bytes()));
     std::vector<std::int32_t> slots(static_cast<std::size_t>(entries));
     for (std::size_t i = 0; i < slots.size(); ++i) slots[i] = static_cast<std::int32_t>(i);
     ops.store_kv({keys_.data(), values_.data(), entries, heads, kAttentionHeadDim, inner_, k_plane_.get(),
