@@ -14,6 +14,7 @@ interface Row {
   readonly n: number;
   readonly k: number;
   readonly p50_ms: number;
+  readonly peak_GFLOPs: number;
   readonly roofline_share: number;
   readonly hash: string;
 }
@@ -30,11 +31,12 @@ t.test('the bench of the matrix products, as JSON', (t) => {
   t.equal(found.weights, 'warm');
   t.ok((found.ceilings['read_GBps'] ?? 0) > 0, 'bandwidth is measured');
   t.ok((found.ceilings['f32_GFLOPs'] ?? 0) > 0, 'arithmetic is measured');
-  const kernels = ['row-major f32', 'row-major bf16', 'packed f32', 'packed bf16', 'packed bf16_dot', 'packed int8', 'packed int4'];
-  t.same([...new Set(found.rows.map(({ kernel }) => kernel))], kernels);
-  t.equal(found.rows.length, kernels.length * 4, 'two shapes, one and nine rows');
+  const products = ['row-major f32', 'row-major bf16', 'packed f32', 'packed bf16', 'packed bf16_dot', 'packed int8', 'packed int4'];
+  const attentions = ['attention f32', 'attention bf16', 'attention int8'];
+  t.same([...new Set(found.rows.map(({ kernel }) => kernel))], [...products, ...attentions]);
+  t.equal(found.rows.length, products.length * 4 + attentions.length * 2, 'products of two shapes, one and nine rows; attention of 32 and 240 queries');
   t.ok(
-    found.rows.every((row) => row.p50_ms > 0 && row.roofline_share > 0 && /^[0-9a-f]{8}$/.test(row.hash)),
+    found.rows.every((row) => row.p50_ms > 0 && row.peak_GFLOPs > 0 && row.roofline_share > 0 && /^[0-9a-f]{8}$/.test(row.hash)),
     'every row is whole',
   );
   t.end();
