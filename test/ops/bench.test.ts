@@ -34,7 +34,11 @@ t.test('the bench of the matrix products, as JSON', (t) => {
   const products = ['row-major f32', 'row-major bf16', 'packed f32', 'packed bf16', 'packed bf16_dot', 'packed int8', 'packed int4'];
   const attentions = ['attention f32', 'attention bf16', 'attention int8'];
   t.same([...new Set(found.rows.map(({ kernel }) => kernel))], [...products, ...attentions]);
-  t.equal(found.rows.length, products.length * 4 + attentions.length * 2, 'products of two shapes, one and nine rows; attention of 32 and 240 queries');
+  t.equal(
+    found.rows.length,
+    products.length * 4 + attentions.length * 2,
+    'products of two shapes, one and nine rows; attention of 32 and 240 queries',
+  );
   t.ok(
     found.rows.every((row) => row.p50_ms > 0 && row.peak_GFLOPs > 0 && row.roofline_share > 0 && /^[0-9a-f]{8}$/.test(row.hash)),
     'every row is whole',
