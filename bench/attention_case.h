@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "base/big_memory.h"
+#include "bench/bench_values.h"
 #include "ops/cpu/cpu_ops.h"
 #include "ops/kv_layout.h"
 
@@ -65,15 +66,7 @@ class AttentionCase {
     return std::sqrt(wrong / size);
   }
 
-  [[nodiscard]] std::uint32_t hash() const {
-    std::uint32_t value = 2166136261u;
-    for (const float each : y_) {
-      std::uint32_t bits = 0;
-      std::memcpy(&bits, &each, 4);
-      value = (value ^ bits) * 16777619u;
-    }
-    return value;
-  }
+  [[nodiscard]] std::uint32_t hash() const { return hash_of(y_); }
 
  private:
   static constexpr float kScale = 0.25f;  // scores of deviation 2.8: some entries count, and no single one does

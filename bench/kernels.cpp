@@ -8,7 +8,6 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
-#include <fstream>
 #include <random>
 #include <string>
 #include <thread>
@@ -16,9 +15,11 @@
 
 #include "base/half.h"
 #include "bench/attention_case.h"
+#include "bench/bench_values.h"
 #include "ops/cpu/ceilings.h"
 #include "ops/cpu/cpu_ops.h"
 #include "ops/cpu/packed_linear.h"
+#include "ops/cpu/processor.h"
 
 using namespace premotor;
 using namespace premotor::ops;
@@ -58,19 +59,23 @@ Product product_of(Kind kind) { return static_cast<Product>(static_cast<int>(kin
 struct Ceilings {
   ceilings::Bandwidth one, all;
   ceilings::Peaks peak;
-
-  [[nodiscard]] double of(Kind kind) const {
-    if (kind == Kind::packed_bf16_dot || kind == Kind::packed_int4) return of_pairs();
-    return kind == Kind::packed_int8 && peak.int8_dot > 0 ? peak.int8_dot : peak.f32;
-  }
-  [[nodiscard]] double of_pairs() const { return peak.bf16_dot > 0 ? peak.bf16_dot : peak.f32; }
 };
+
+double peak_of_pairs(const ceilings::Peaks& peaks) { return peaks.bf16_dot > 0 ? peaks.bf16_dot : peaks.f32; }
+double peak_of(Kind kind, const ceilings::Peaks& peaks) {
+  if (kind == Kind::packed_bf16_dot || kind == Kind::packed_int4) return peak_of_pairs(peaks);
+  return kind == Kind::packed_int8 && peaks.int8_dot > 0 ? peaks.int8_dot : peaks.f32;
+}
 
 struct Row {
   std::string kernel;
   std::int64_t m, n, k, copies, repeats;
-  double min_ms, p50_ms, p99_ms, max_ms, gflops, gbytes, peak, share, error;
+  double min_ms, p50_ms, p99_ms, max_ms, gflops, gbytes, peak, error;
   std::uint32_t hash;
+
+  [[nodiscard]] double share(const Ceilings& ceiling) const {
+    return std::max(gflops / peak, gbytes / ceiling.all.best());
+  }
 };
 
 std::vector<float> random_values(std::int64_t count, unsigned seed) {
@@ -165,24 +170,12 @@ struct Case {
     return std::sqrt(wrong / size);
   }
 
-  [[nodiscard]] std::uint32_t hash() const {
-    std::uint32_t value = 2166136261u;
-    for (std::int64_t i = 0; i < m * shape.n; ++i) {
-      std::uint32_t bits = 0;
-      std::memcpy(&bits, y.as<float>() + i, 4);
-      value = (value ^ bits) * 16777619u;
-    }
-    return value;
-  }
+  [[nodiscard]] std::uint32_t hash() const { return hash_of({y.as<float>(), static_cast<std::size_t>(m * shape.n)}); }
 };
 
 std::string name_of(Kind kind, std::int64_t m, const Shape& shape) {
   return std::string(kKindNames[static_cast<int>(kind)]) + " m " + std::to_string(m) + " n " + std::to_string(shape.n) +
          " k " + std::to_string(shape.k);
-}
-
-ceilings::Peaks find_peaks(const Options& options) {
-  return ceilings::peaks(cpu_packed_kernels(), options.threads, options.is_tiny ? 1 : 3, options.is_tiny ? 1e-3 : 0.02);
 }
 
 Ceilings find_ceilings(const Options& options) {
@@ -191,18 +184,15 @@ Ceilings find_ceilings(const Options& options) {
   Ceilings found;
   found.one = ceilings::bandwidth(1, bytes, tries);
   found.all = options.threads == 1 ? found.one : ceilings::bandwidth(options.threads, bytes, tries);
-  found.peak = find_peaks(options);
+  found.peak = find_peaks(options.threads, options.is_tiny);
   return found;
 }
 
 // Times `one`. Its peak is the larger of those measured before and after it: a processor's clock moves in the minutes
 // that all cases take.
 template <typename Timed, typename Peak>
-Row measure(Timed* one, const Options& options, double operations, double bytes, const Ceilings& ceiling,
-            const Peak& peak_of) {
-  Ceilings around = ceiling;
-  around.peak = find_peaks(options);
-  const double before = peak_of(around);
+Row measure(Timed* one, const Options& options, double operations, double bytes, const Peak& peak_of) {
+  const ceilings::Peaks before = find_peaks(options.threads, options.is_tiny);
   for (int i = 0; i < 2; ++i) one->run();
   std::vector<double> times_s;
   const double began = ceilings::now_s();
@@ -214,9 +204,7 @@ Row measure(Timed* one, const Options& options, double operations, double bytes,
   }
   std::sort(times_s.begin(), times_s.end());
   const auto at = [&](double part) { return times_s[static_cast<std::size_t>(part * double(times_s.size() - 1))]; };
-  around.peak = find_peaks(options);
-  const double peak = std::max(before, peak_of(around));
-  const double least_s = std::max(operations / (peak * 1e9), bytes / (ceiling.all.best() * 1e9));
+  const double peak = peak_of(larger(before, find_peaks(options.threads, options.is_tiny)));
   Row row{};
   row.repeats = std::ssize(times_s);
   row.min_ms = at(0) * 1e3;
@@ -226,15 +214,15 @@ Row measure(Timed* one, const Options& options, double operations, double bytes,
   row.gflops = operations / at(0.5) / 1e9;
   row.gbytes = bytes / at(0.5) / 1e9;
   row.peak = peak;
-  row.share = least_s / at(0.5);
   row.hash = one->hash();
   return row;
 }
 
-Row measure_product(Case* one, const Options& options, const Ceilings& ceiling, double error) {
+Row measure_product(Case* one, const Options& options, double error) {
   const double m = double(one->m), n = double(one->shape.n), k = double(one->shape.k);
   const double bytes = double(one->weights.each) + 4.0 * m * (n + k);
-  Row row = measure(one, options, 2 * m * n * k, bytes, ceiling, [&](const Ceilings& c) { return c.of(one->kind); });
+  Row row = measure(one, options, 2 * m * n * k, bytes,
+                    [&](const ceilings::Peaks& peaks) { return peak_of(one->kind, peaks); });
   row.kernel = kKindNames[static_cast<int>(one->kind)];
   row.m = one->m;
   row.n = one->shape.n;
@@ -247,7 +235,7 @@ Row measure_product(Case* one, const Options& options, const Ceilings& ceiling, 
 
 // Every kind and every m of one shape; false when a product is wrong.
 bool bench_shape(CpuOps* ops, const Shape& shape, const std::vector<std::int64_t>& ms, const Options& options,
-                 const Ceilings& ceiling, std::vector<Row>* rows) {
+                 std::vector<Row>* rows) {
   const auto wanted = [&](Kind kind, std::int64_t m) {
     return name_of(kind, m, shape).find(options.only) != std::string::npos;
   };
@@ -268,15 +256,14 @@ bool bench_shape(CpuOps* ops, const Shape& shape, const std::vector<std::int64_t
                      kErrorMax[i]);
         return false;
       }
-      rows->push_back(measure_product(&one, options, ceiling, error));
+      rows->push_back(measure_product(&one, options, error));
     }
   }
   return true;
 }
 
 // Attention of m queries over n cached entries, k = heads x 128; false when it is wrong.
-bool bench_attention(CpuOps* ops, Dtype dtype, std::int64_t m, const Options& options, const Ceilings& ceiling,
-                     std::vector<Row>* rows) {
+bool bench_attention(CpuOps* ops, Dtype dtype, std::int64_t m, const Options& options, std::vector<Row>* rows) {
   const std::int64_t heads = options.is_tiny ? 2 : 24, entries = options.is_tiny ? 100 : 9792;
   const std::string kernel = std::string("attention ") + kDtypeNames[static_cast<int>(dtype)];
   if ((kernel + " m " + std::to_string(m)).find(options.only) == std::string::npos) return true;
@@ -291,8 +278,9 @@ bool bench_attention(CpuOps* ops, Dtype dtype, std::int64_t m, const Options& op
     return false;
   }
   const double k = double(heads * kAttentionHeadDim);
-  Row row = measure(&one, options, 4 * double(m) * double(entries) * k, one.bytes(), ceiling,
-                    [&](const Ceilings& c) { return dtype == Dtype::f32 ? c.peak.f32 : c.of_pairs(); });
+  Row row = measure(&one, options, 4 * double(m) * double(entries) * k, one.bytes(), [&](const ceilings::Peaks& peaks) {
+    return dtype == Dtype::f32 ? peaks.f32 : peak_of_pairs(peaks);
+  });
   row.kernel = kernel;
   row.m = m;
   row.n = entries;
@@ -304,17 +292,10 @@ bool bench_attention(CpuOps* ops, Dtype dtype, std::int64_t m, const Options& op
   return true;
 }
 
-std::string processor() {
-  std::ifstream file("/proc/cpuinfo");
-  for (std::string line; std::getline(file, line);)
-    if (line.rfind("model name", 0) == 0) return line.substr(line.find(':') + 2);
-  return "unknown";
-}
-
 void print_json(const Options& options, const Ceilings& c, const std::vector<Row>& rows) {
   std::printf(
       "{\"processor\": \"%s\", \"kernels\": \"%s\", \"packed\": \"%s\", \"threads\": %d, \"weights\": \"%s\",\n",
-      processor().c_str(), cpu_kernels().name, cpu_packed_kernels().name, options.threads,
+      processor_name().c_str(), cpu_kernels().name, cpu_packed_kernels().name, options.threads,
       options.is_warm ? "warm" : "cold");
   std::printf(
       " \"ceilings\": {\"triad_1_GBps\": %.2f, \"read_1_GBps\": %.2f, \"triad_GBps\": %.2f, \"read_GBps\": %.2f, ",
@@ -331,13 +312,13 @@ void print_json(const Options& options, const Ceilings& c, const std::vector<Row
         "\"min_ms\": %.6f, \"p50_ms\": %.6f, \"p99_ms\": %.6f, \"max_ms\": %.6f, \"GFLOPs\": %.3f, \"GBps\": %.3f, ",
         r.min_ms, r.p50_ms, r.p99_ms, r.max_ms, r.gflops, r.gbytes);
     std::printf("\"peak_GFLOPs\": %.1f, \"roofline_share\": %.4f, \"error\": %.3g, \"hash\": \"%08x\"}", r.peak,
-                r.share, r.error, r.hash);
+                r.share(c), r.error, r.hash);
   }
   std::printf("\n ]}\n");
 }
 
 void print_markdown(const Options& options, const Ceilings& c, const std::vector<Row>& rows) {
-  std::printf("%s; %s and %s, %d threads; %s weights\n\n", processor().c_str(), cpu_kernels().name,
+  std::printf("%s; %s and %s, %d threads; %s weights\n\n", processor_name().c_str(), cpu_kernels().name,
               cpu_packed_kernels().name, options.threads, options.is_warm ? "warm" : "cold");
   std::printf("| ceiling | 1 thread | %d threads |\n|---|---|---|\n", options.threads);
   std::printf("| triad, GB/s | %.1f | %.1f |\n", c.one.triad, c.all.triad);
@@ -352,7 +333,7 @@ void print_markdown(const Options& options, const Ceilings& c, const std::vector
   for (const Row& r : rows)
     std::printf("| %s | %lld | %lld | %lld | %.4f | %.4f | %.4f | %.1f | %.1f | %.0f | %.0f %% | %08x |\n",
                 r.kernel.c_str(), static_cast<long long>(r.m), static_cast<long long>(r.n), static_cast<long long>(r.k),
-                r.p50_ms, r.p99_ms, r.max_ms, r.gflops, r.gbytes, r.peak, 100 * r.share, r.hash);
+                r.p50_ms, r.p99_ms, r.max_ms, r.gflops, r.gbytes, r.peak, 100 * r.share(c), r.hash);
 }
 
 bool parse(int argc, char** argv, Options* options) {
@@ -393,14 +374,16 @@ int main(int argc, char** argv) {
     shapes = {{70, 48}, {40, 300}};
     ms = {1, 9};
   }
-  const Ceilings ceiling = find_ceilings(options);
+  Ceilings ceiling = find_ceilings(options);
   CpuOps ops(options.threads);
   std::vector<Row> rows;
   for (const Shape& shape : shapes)
-    if (!bench_shape(&ops, shape, ms, options, ceiling, &rows)) return 1;
+    if (!bench_shape(&ops, shape, ms, options, &rows)) return 1;
   for (const Dtype dtype : {Dtype::f32, Dtype::bf16, Dtype::int8})
     for (const std::int64_t m : {32, 240})
-      if (!bench_attention(&ops, dtype, m, options, ceiling, &rows)) return 1;
+      if (!bench_attention(&ops, dtype, m, options, &rows)) return 1;
+  const Ceilings after = find_ceilings(options);
+  ceiling = {larger(ceiling.one, after.one), larger(ceiling.all, after.all), larger(ceiling.peak, after.peak)};
   (options.is_json ? print_json : print_markdown)(options, ceiling, rows);
   return 0;
 }

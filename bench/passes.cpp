@@ -13,8 +13,9 @@
 #include <thread>
 #include <vector>
 
+#include "bench/bench_values.h"
 #include "bench/passes_rig.h"
-#include "ops/cpu/ceilings.h"
+#include "ops/cpu/processor.h"
 
 using namespace passes;
 
@@ -91,16 +92,6 @@ struct Row {
   std::uint32_t hash;
 };
 
-std::uint32_t hash_of(const std::vector<float>& values) {
-  std::uint32_t hash = 2166136261u;
-  for (const float value : values) {
-    std::uint32_t bits = 0;
-    std::memcpy(&bits, &value, 4);
-    hash = (hash ^ bits) * 16777619u;
-  }
-  return hash;
-}
-
 bool contains(const std::string& list, const std::string& name) {
   return ("," + list + ",").find("," + name + ",") != std::string::npos;
 }
@@ -119,18 +110,13 @@ std::vector<std::vector<float>> oracle(const Options& options, const Size& size)
   return results;
 }
 
-ops::ceilings::Peaks find_peaks(const Options& options) {
-  return ops::ceilings::peaks(ops::cpu_packed_kernels(), options.threads, options.is_tiny ? 1 : 3,
-                              options.is_tiny ? 1e-3 : 0.02);
-}
-
 // The first run of a pass warms up and gives the result; a chunk is long enough to be timed at once. The peaks are the
 // larger of those before and after: a processor's clock moves in the minutes that all cases take.
 Row measure(Rig* rig, const Size& size, const Case& one, const Options& options, const Ceilings& ceiling) {
   std::vector<double> times_s;
   std::vector<float> result;
   const std::size_t least = options.is_tiny || one.kind == Case::chunk ? 2 : 3;
-  Ceilings around{ceiling.bandwidth, find_peaks(options)};
+  Ceilings around{ceiling.bandwidth, find_peaks(options.threads, options.is_tiny)};
   const double began = ops::ceilings::now_s();
   while (times_s.size() < least || (ops::ceilings::now_s() - began < options.seconds && times_s.size() < 2000)) {
     const bool is_first = result.empty();
@@ -148,9 +134,7 @@ Row measure(Rig* rig, const Size& size, const Case& one, const Options& options,
   Row row{size.name, rig->precision().name, one.name(), std::ssize(times_s), at(0), at(0.5), at(0.99), at(1), 0, {},
           0,         hash_of(result)};
   row.work = rig->take_work();
-  const ops::ceilings::Peaks after = find_peaks(options);
-  around.peak = {std::max(around.peak.f32, after.f32), std::max(around.peak.bf16_dot, after.bf16_dot),
-                 std::max(around.peak.int8_dot, after.int8_dot)};
+  around.peak = larger(around.peak, find_peaks(options.threads, options.is_tiny));
   row.roofline_ms = 1e3 * around.least_s(row.work, rig->precision());
   return row;
 }
@@ -180,19 +164,13 @@ bool bench(const Options& options, const Size& size, const Precision& precision,
 
 Ceilings find_ceilings(const Options& options) {
   const int tries = options.is_tiny ? 1 : 5;
-  return {ops::ceilings::bandwidth(options.threads, options.is_tiny ? 1 << 20 : 256 << 20, tries), find_peaks(options)};
-}
-
-std::string processor() {
-  std::ifstream file("/proc/cpuinfo");
-  for (std::string line; std::getline(file, line);)
-    if (line.rfind("model name", 0) == 0) return line.substr(line.find(':') + 2);
-  return "unknown";
+  return {ops::ceilings::bandwidth(options.threads, options.is_tiny ? 1 << 20 : 256 << 20, tries),
+          find_peaks(options.threads, options.is_tiny)};
 }
 
 void print_json(const Options& options, const Ceilings& c, const std::vector<Row>& rows) {
   std::printf("{\"processor\": \"%s\", \"kernels\": \"%s\", \"packed\": \"%s\", \"threads\": %d,\n",
-              processor().c_str(), ops::cpu_kernels().name, ops::cpu_packed_kernels().name, options.threads);
+              ops::processor_name().c_str(), ops::cpu_kernels().name, ops::cpu_packed_kernels().name, options.threads);
   std::printf(" \"ceilings\": {\"triad_GBps\": %.2f, \"read_GBps\": %.2f, \"f32_GFLOPs\": %.1f, ", c.bandwidth.triad,
               c.bandwidth.read, c.peak.f32);
   std::printf("\"bf16_dot_GFLOPs\": %.1f, \"int8_dot_GOPs\": %.1f},\n \"rows\": [", c.peak.bf16_dot, c.peak.int8_dot);
@@ -213,7 +191,7 @@ void print_json(const Options& options, const Ceilings& c, const std::vector<Row
 }
 
 void print_markdown(const Options& options, const Ceilings& c, const std::vector<Row>& rows) {
-  std::printf("%s; %s and %s, %d threads\n\n", processor().c_str(), ops::cpu_kernels().name,
+  std::printf("%s; %s and %s, %d threads\n\n", ops::processor_name().c_str(), ops::cpu_kernels().name,
               ops::cpu_packed_kernels().name, options.threads);
   std::printf("| ceiling | |\n|---|---|\n| triad, GB/s | %.1f |\n| read, GB/s | %.1f |\n| f32, GFLOP/s | %.0f |\n",
               c.bandwidth.triad, c.bandwidth.read, c.peak.f32);

@@ -186,8 +186,7 @@ void test_products(ThreadPool& pool, const PackedKernels& kernels) {
     }
 }
 
-// 300 rows are more than one task's and go through widened blocks, few rows through the units; 1100 values of k are
-// several blocks with a short last group.
+// 300 rows are more than one task's; 1100 values of k are several blocks with a short last group.
 void test_cutting(const PackedKernels& kernels, std::int64_t group) {
   const std::string name = std::string(kernels.name) + " int4 group " + std::to_string(group);
   const std::int64_t m = 300, n = 70, k = 1100;

@@ -45,6 +45,14 @@ struct Peaks {
   double f32 = 0, bf16_dot = 0, int8_dot = 0;  // 0 where the instruction set has none
 };
 
+// Of each the larger one.
+[[nodiscard]] inline Peaks larger(const Peaks& a, const Peaks& b) {
+  return {std::max(a.f32, b.f32), std::max(a.bf16_dot, b.bf16_dot), std::max(a.int8_dot, b.int8_dot)};
+}
+[[nodiscard]] inline Bandwidth larger(const Bandwidth& a, const Bandwidth& b) {
+  return {std::max(a.triad, b.triad), std::max(a.read, b.read)};
+}
+
 // `seconds`: how long a try takes.
 Peaks peaks(const PackedKernels& kernels, int threads, int tries, double seconds);
 

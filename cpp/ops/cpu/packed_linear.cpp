@@ -108,7 +108,22 @@ void Job::copy_sums(std::int64_t tile, std::int64_t panel, float* sum, bool is_t
 
 void Job::finish(std::int64_t tile, std::int64_t panel, const float* sum) const {
   const std::int64_t row = tiles.begin(tile), column = panel * kPanelColumns;
-  PackedFinish what = packed_finish(args, row, tiles.rows(tile), column, sum);
+  PackedFinish what = {};
+  what.sum = sum;
+  what.rows = tiles.rows(tile);
+  what.columns = std::min(kPanelColumns, args.w.n - column);
+  what.bias = args.bias == nullptr ? nullptr : args.bias + column;
+  what.act = args.act;
+  what.rounding = args.rounding;
+  what.y = args.y + row * args.ldy + column;
+  what.ldy = args.ldy;
+  if (args.residual != nullptr) {
+    what.residual = args.residual + row * args.residual_stride + column;
+    what.residual_stride = args.residual_stride;
+    what.gate = args.gate == nullptr ? nullptr : args.gate + column;
+    what.gate_stride = args.gate_stride;
+    what.row_map = args.row_map == nullptr ? nullptr : args.row_map + row;
+  }
   if (args.product != Product::int8) return kernels.finish(what);
   what.x_scale = x_scales() + row;
   what.w_scale = packed_scales(args.w) + column;
@@ -156,35 +171,21 @@ void Job::run_panels(std::int64_t tile_begin, std::int64_t tile_end, std::int64_
   }
 }
 
-}  // namespace
+// Rows to convert, normed first when asked.
+struct Rows {
+  const float* x;
+  std::int64_t ldx;
+};
 
-PackedFinish packed_finish(const PackedProduct& args, std::int64_t row, std::int64_t rows, std::int64_t column,
-                           const void* sum) {
-  PackedFinish finish = {};
-  finish.sum = sum;
-  finish.rows = rows;
-  finish.columns = std::min(kPanelColumns, args.w.n - column);
-  finish.bias = args.bias == nullptr ? nullptr : args.bias + column;
-  finish.act = args.act;
-  finish.rounding = args.rounding;
-  finish.y = args.y + row * args.ldy + column;
-  finish.ldy = args.ldy;
-  if (args.residual == nullptr) return finish;
-  finish.residual = args.residual + row * args.residual_stride + column;
-  finish.residual_stride = args.residual_stride;
-  finish.gate = args.gate == nullptr ? nullptr : args.gate + column;
-  finish.gate_stride = args.gate_stride;
-  finish.row_map = args.row_map == nullptr ? nullptr : args.row_map + row;
-  return finish;
-}
-
-PackedRows packed_rows(const float* x, std::int64_t ldx, std::int64_t row, std::int64_t rows, std::int64_t k,
-                       const PackedNorm* norm) {
+Rows rows_of(const float* x, std::int64_t ldx, std::int64_t row, std::int64_t rows, std::int64_t k,
+             const PackedNorm* norm) {
   if (norm == nullptr) return {x + row * ldx, ldx};
   for (std::int64_t r = row; r < row + rows; ++r)
     norm->kernels.layer_norm(x + r * ldx, row_norm(norm->norm, k, r, norm->rounding), norm->normed + r * k);
   return {norm->normed + row * k, k};
 }
+
+}  // namespace
 
 std::int64_t packed_scratch_bytes(const PackedKernels& kernels, Product product, std::int64_t m, std::int64_t k) {
   const std::int64_t scales = product == Product::int8 ? ceil_div(m * 4, 64) * 64 : 0;
@@ -204,7 +205,7 @@ void packed_convert(ThreadPool& pool, const PackedKernels& kernels, Product prod
   pool.parallel_for(tiles.count, grain, [&](std::int64_t begin, std::int64_t end) {
     for (std::int64_t tile = begin; tile < end; ++tile) {
       const std::int64_t row = tiles.begin(tile), rows = tiles.rows(tile);
-      const PackedRows from = packed_rows(x, ldx, row, rows, k, norm);
+      const Rows from = rows_of(x, ldx, row, rows, k, norm);
       kernels.convert[at](from.x, from.ldx, rows, k, to + row * row_bytes, scales + row);
     }
   });

@@ -49,17 +49,6 @@ struct PackedProduct {
 // Whether the calling thread does a product without the others, by the rule.
 [[nodiscard]] bool packed_alone_by_rule(Product product, std::int64_t m, std::int64_t n, std::int64_t k);
 
-// What every product's tiles share. The epilogue of a tile but for is_first and is_last (and int8's scales), and rows
-// to convert, normed first when asked.
-[[nodiscard]] PackedFinish packed_finish(const PackedProduct& args, std::int64_t row, std::int64_t rows,
-                                         std::int64_t column, const void* sum);
-struct PackedRows {
-  const float* x;
-  std::int64_t ldx;
-};
-[[nodiscard]] PackedRows packed_rows(const float* x, std::int64_t ldx, std::int64_t row, std::int64_t rows,
-                                     std::int64_t k, const PackedNorm* norm);
-
 // y = round(act(round(x w^T + bias))) as Ops::linear.
 void packed_multiply(ThreadPool& pool, const PackedKernels& kernels, const PackedProduct& args);
 

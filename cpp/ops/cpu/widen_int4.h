@@ -15,15 +15,6 @@ namespace {
 
 constexpr std::int64_t kInt4ScaleBytes = 2 * kColumns;  // of a group
 
-inline F int4_scales(const Byte* group, std::int64_t column) {
-  H h;
-  __builtin_memcpy(&h, group + 2 * column, sizeof h);
-  const U wide = __builtin_convertvector(h, U) << 16;
-  F v;
-  __builtin_memcpy(&v, &wide, sizeof v);
-  return v;
-}
-
 #if defined(__AVX512BF16__)
 // A table of 16 floats looks at the low four bits of a lane alone.
 template <int i>
@@ -51,11 +42,11 @@ void widen_int4(const Int4Block& b) {
   Byte* to = static_cast<Byte*>(b.to);
   constexpr std::int64_t kPairBytes = kColumns * kUnitBytes;  // of all columns
   for (std::int64_t first = 0; first < b.units; first += b.group) {
-    const Byte* scales = from;
+    const auto* scales = reinterpret_cast<const std::uint16_t*>(from);
     from += kInt4ScaleBytes;
     const std::int64_t count = b.units - first < b.group ? b.units - first : b.group;
     for (std::int64_t c = 0; c < kColumns; c += W) {
-      const F scale = int4_scales(scales, c);
+      const F scale = load(scales + c);
       for (std::int64_t u = 0; u < count; ++u) {
         const I unit = load_units(from + (u * kColumns + c) * kUnitBytes);
         Byte* pairs = to + 4 * u * kPairBytes + c * kUnitBytes;
