@@ -101,8 +101,10 @@ export function ensurePackages() {
   say('installing npm packages (npm ci)');
   const npm = process.env.npm_execpath;
   const args = ['ci', '--no-audit', '--no-fund'];
-  if (npm?.endsWith('.js')) run('npm ci', process.execPath, [npm, ...args]);
-  else run('npm ci', 'npm', args);
+  // onnxruntime-node would look for GPU libraries on the net, and fail where it is not reached; the CPU's come with the package.
+  const env = { ...process.env, ONNXRUNTIME_NODE_INSTALL: 'skip' };
+  if (npm?.endsWith('.js')) run('npm ci', process.execPath, [npm, ...args], { env });
+  else run('npm ci', 'npm', args, { env });
 }
 
 /** A build folder made for another source path, or left by a configure step that failed, cannot be reused. */

@@ -13,6 +13,7 @@ import { createInterface } from 'node:readline';
 import { ensureAddon, ensureDist, ensureNative, ensurePackages, ensureTools, filesBelow, root, run, runMain, SetupError, say } from './steps.mjs';
 import { ensureAarch64 } from './test-aarch64.mjs';
 import { ensureFirmware } from './test-firmware.mjs';
+import { ensureTestServices } from './test-services.mjs';
 
 const tapProgram = () => join(dirname(createRequire(join(root, 'package.json')).resolve('tap/package.json')), 'dist', 'esm', 'run.mjs');
 
@@ -108,6 +109,7 @@ await runMain(() => {
   const bin = ensureNative('tests', { PREMOTOR_TESTS: 'ON' });
   // The cross build is for its own test only: a run of other files does without.
   const files = args.filter((arg) => !arg.startsWith('-'));
+  if (files.length === 0) ensureTestServices();
   const arm = files.length === 0 || files.some((file) => file.includes('aarch64')) ? ensureAarch64() : {};
   return tap('tests', args, { PREMOTOR_NATIVE_TESTS: bin, ...arm });
 });

@@ -11,11 +11,11 @@ import { checkCertificate } from '../policy/certificate.js';
 import { readJob } from '../policy/job.js';
 import { defaultThreads } from '../policy/load.js';
 import { type CpuPrecision, type KvCache, precisionPair } from '../policy/precision.js';
+import { version } from '../version.js';
 import { type CliContext, formatBytes, formatCount, printResult, UsageError } from './context.js';
 import { whole } from './numbers.js';
 import { kvCacheOption, precisionOption } from './precision-option.js';
 import { ProgressBar } from './progress.js';
-import { version } from './version.js';
 
 export interface BuildOptions {
   readonly output: string;

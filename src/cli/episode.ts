@@ -88,6 +88,10 @@ export class Narrator implements EpisodeObserver {
     this.#bar.line(`warning ${code}: ${message}`);
   }
 
+  notice(text: string): void {
+    this.#bar.line(text);
+  }
+
   #chunkLine(report: ChunkReport): string {
     const { chunk, timing, predictMs, executeMs, commitMs, knots, clampedKnots, frameAgeMsMax } = report;
     const ms = (value: number): string => value.toFixed(0);

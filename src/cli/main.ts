@@ -5,6 +5,7 @@
 import { Command, CommanderError } from 'commander';
 import { PremotorError } from '../errors.js';
 import { loadNative } from '../native.js';
+import { version } from '../version.js';
 import { registerBuild } from './build.js';
 import { registerCan } from './can.js';
 import { registerConfig } from './config.js';
@@ -31,7 +32,6 @@ import { registerReplay } from './replay.js';
 import { registerRun } from './run.js';
 import { registerSim } from './sim.js';
 import { registerStop } from './stop.js';
-import { version } from './version.js';
 
 /** Commands that end in order when they are interrupted, through the context's signal. */
 const LISTENING: readonly string[] = ['infer', 'inspect', 'run', 'replay', 'demo', 'eval', 'build', 'plan', 'plan-cycle', 'can'];

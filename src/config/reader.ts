@@ -227,20 +227,25 @@ function limitProblems(source: Source, path: readonly string[], joint: Joint, wa
   return problems;
 }
 
+/** Keys that hold paths, by section. A job may be a path or the job itself; a checkpoint of a remote policy may be missing. */
+const PATH_KEYS: Readonly<Record<string, readonly string[]>> = {
+  policy: ['checkpoint_dir', 'job', 'plan', 'token_file'],
+  recording: ['out_dir', 'journal_dir'],
+  'recording.recorder': ['dir'],
+  telemetry: ['password_file', 'ca_file', 'cert_file', 'key_file', 'queue_dir'],
+  dashboard: ['token_file'],
+};
+
+/** Relative paths start from `base`. A device is no relative path. */
 function absolutePaths(config: z.output<typeof robotConfigSchema>, base: string): RobotConfig {
-  const { policy, recording } = config;
-  return {
-    ...config,
-    policy: {
-      ...policy,
-      checkpoint_dir: resolve(base, policy.checkpoint_dir),
-      ...(typeof policy.job === 'string' ? { job: resolve(base, policy.job) } : {}),
-      ...(policy.plan === undefined ? {} : { plan: resolve(base, policy.plan) }),
-    },
-    recording: {
-      ...recording,
-      out_dir: resolve(base, recording.out_dir),
-      ...(recording.journal_dir === undefined ? {} : { journal_dir: resolve(base, recording.journal_dir) }),
-    },
+  const resolved = structuredClone(config);
+  const make = (section: Record<string, unknown>, keys: readonly string[]): void => {
+    for (const key of keys) if (typeof section[key] === 'string') section[key] = resolve(base, section[key]);
   };
+  for (const [section, keys] of Object.entries(PATH_KEYS)) {
+    const inside = section.split('.').reduce<unknown>((value, part) => (value as Record<string, unknown>)[part], resolved);
+    make(inside as Record<string, unknown>, keys);
+  }
+  for (const source of Object.values(resolved.cameras.sources)) make(source, ['path']);
+  return resolved;
 }

@@ -5,29 +5,14 @@
 import { z } from 'zod';
 import { MODE_NAMES } from '../mode-names.js';
 import { KV_CACHES, PRECISIONS } from '../precision-names.js';
-
-/** What is known of a key beside its type. */
-export interface KeyNotes {
-  /** What a right value looks like, in an error's words. */
-  readonly expected: string;
-  readonly meaning: string;
-  /** Said here when there is no fixed default. */
-  readonly fallback?: string;
-}
+import { among, type KeyNotes, note, positive, text, whole, wholeWords } from './notes.js';
+import { cameraSource, dashboard, recorder, telemetry } from './services.js';
 
 /** The only robot type of this version. */
 export const ROBOT_TYPES = ['sim'] as const;
+/** What may compute the actions. */
+export const POLICY_BACKENDS = ['engine', 'remote', 'onnx'] as const;
 const SEED_MAX = 2 ** 32 - 1;
-
-function note<Schema extends z.ZodType>(schema: Schema, expected: string, meaning: string, fallback?: string): Schema {
-  return schema.meta({ expected, meaning, ...(fallback === undefined ? {} : { fallback }) });
-}
-
-const text = z.string().min(1);
-const positive = z.number().positive();
-const whole = (low: number, high: number): z.ZodInt => z.int().min(low).max(high);
-const wholeWords = (low: number, high: number): string => `a whole number of ${low} .. ${high}`;
-const among = (values: readonly string[]): string => values.map((value) => `"${value}"`).join(' or ');
 
 const jointLimits = z.strictObject({
   lower_rad: note(z.number().optional(), 'an angle in radians', 'lowest setpoint of the joint', "the robot's own"),
@@ -39,6 +24,11 @@ const jointLimits = z.strictObject({
 
 const robot = z.strictObject({
   type: note(z.enum(ROBOT_TYPES), `${among(ROBOT_TYPES)}, the only robot type of this version`, 'which robot is driven; `sim` is the simulated arm'),
+  pace: note(
+    z.enum(['virtual', 'real']).default('virtual'),
+    among(['virtual', 'real']),
+    "for the simulated robot: `virtual` time passes only while somebody waits for the robot, and equal seeds give equal bits; `real` is the clock's",
+  ),
 });
 
 const task = z.strictObject({
@@ -49,6 +39,13 @@ const task = z.strictObject({
 
 const policy = z.strictObject({
   checkpoint_dir: note(text, 'the path of a folder', 'checkpoint in the released layout'),
+  backend: note(
+    z.enum(POLICY_BACKENDS).default('engine'),
+    among(POLICY_BACKENDS),
+    'what computes: `engine` this checkpoint, `remote` a policy server (docs/SERVER.md), `onnx` an exported policy (docs/ONNX.md)',
+  ),
+  url: note(text.optional(), 'ws://HOST:PORT or wss://HOST:PORT', 'backend `remote`: the policy server', 'none'),
+  token_file: note(text.optional(), 'the path of a file', 'backend `remote`: holds the token that the server asks for', 'none'),
   job: note(
     z.union([text, z.record(z.string(), z.unknown())]).optional(),
     'the path of a JSON file, or the job itself',
@@ -96,6 +93,11 @@ const cameras = z.strictObject({
     'pictures that stay the same while a joint moves so far in a chunk end the episode; 0: not looked at',
   ),
   frame_skew_max_ms: note(positive.default(50), 'a number above 0', 'frames of one observation that were captured further apart end the episode'),
+  sources: note(
+    z.record(z.string(), cameraSource).default({}),
+    'camera keys with their sources',
+    "per camera key of the job, where its pictures come from (docs/CAMERAS.md); cameras that are not named are the robot's own",
+  ),
 });
 
 const control = z.strictObject({
@@ -148,6 +150,7 @@ const recording = z.strictObject({
   replay: note(z.boolean().default(true), 'true or false', 'leave `episode.replay` in `out_dir`, which `premotor replay` runs again bit by bit'),
   journal_dir: note(text.optional(), 'the path of a folder', 'where the journals of the newest episodes are', '`journal` in `out_dir`'),
   picture_rate_hz: note(positive.max(50).default(12.5), 'a number above 0 and up to 50', 'pictures per second of the animation'),
+  recorder,
 });
 
 export const robotConfigSchema = z.strictObject({
@@ -157,6 +160,8 @@ export const robotConfigSchema = z.strictObject({
   cameras: cameras.prefault({}),
   control: control.prefault({}),
   recording: recording.prefault({}),
+  telemetry: telemetry.prefault({}),
+  dashboard: dashboard.prefault({}),
 });
 
 type DeepReadonly<T> = T extends object ? { readonly [K in keyof T]: DeepReadonly<T[K]> } : T;
@@ -215,7 +220,8 @@ export function configKeys(schema: z.ZodType = robotConfigSchema, prefix = ''): 
   return Object.entries(keysInside(schema) ?? {}).flatMap(([name, value]): ConfigKey[] => {
     const path = `${prefix}${name}`;
     const notes = value.meta() as KeyNotes | undefined;
-    const insides = inner(value) instanceof z.ZodObject || name === 'limits' || name === 'start_pose' ? configKeys(value, `${path}.`) : [];
+    const insides =
+      inner(value) instanceof z.ZodObject || name === 'limits' || name === 'start_pose' || name === 'sources' ? configKeys(value, `${path}.`) : [];
     if (!notes || insides.length > 0) return insides;
     const defaultValue = value instanceof z.ZodDefault ? value.def.defaultValue : undefined;
     const isRequired = !(value instanceof z.ZodDefault || value instanceof z.ZodOptional);

@@ -15,7 +15,10 @@ import type { LoadPolicyOptions, Policy, Progress } from '../policy/contract.js'
 import type { Recovery } from '../policy/recovering.js';
 import { writeAnimation } from '../recording/animation.js';
 import { EpisodeFilm } from '../sim/film.js';
+import type { ObserverParts, RunAbout, RunControl, RunEvent } from '../tap/observer.js';
+import { version } from '../version.js';
 import { openEpisodePolicy } from './episode-policy.js';
+import { Observers, TappedCameras } from './observers.js';
 import { register } from './registry.js';
 import { openResumed, ResumePoint, restoreEpisode } from './resume.js';
 import { openRig, type Rig } from './rig.js';
@@ -38,6 +41,8 @@ export interface EpisodeObserver {
   recovery(recovery: Recovery): void;
   /** Something that is kept beside the episode cannot be kept any more. */
   warning(error: PremotorError): void;
+  /** Where something can be found that was opened for this run, such as the status page. */
+  notice(text: string): void;
 }
 
 /** What is known before the first movement. */
@@ -54,6 +59,10 @@ export interface EpisodeParts {
   readonly signal: AbortSignal;
   /** Go on with an interrupted episode: the newest of this configuration, or that of the folder. */
   readonly resume?: { readonly dir?: string };
+  /** Who watches. Default: telemetry, recorder and page, as configured. */
+  readonly openObservers?: (config: RobotConfig, parts: ObserverParts) => Promise<Observers>;
+  /** After the episode the observers stay open until the signal comes. */
+  readonly stay?: boolean;
 }
 
 export interface EpisodeResult {
@@ -74,14 +83,24 @@ export async function runEpisode(config: RobotConfig, parts: EpisodeParts): Prom
   const point = new ResumePoint(rig, config.control.mode, resumed?.supervisor);
   const unregister = register('run', `${config.robot.type}, task ${config.task.name}`);
   let policy: Policy | undefined;
+  let observers: Observers | undefined;
   try {
+    observers = await (parts.openObservers ?? Observers.open)(config, { onNotice: (text) => observer.notice(text), onWarning });
+    const watching = observers;
+    const tell = (event: RunEvent): void => watching.event(event, rig.status().timeNs);
     const opened = await openEpisodePolicy(config, {
       loadPolicy: parts.loadPolicy,
       rig,
       supervisor: point.state,
       ...(resumed ? { resumed } : {}),
-      onRecovery: (recovery) => observer.recovery(recovery),
-      onWarning,
+      onRecovery: (recovery) => {
+        observer.recovery(recovery);
+        tell({ type: 'recovery', recovery });
+      },
+      onWarning: (error) => {
+        onWarning(error);
+        tell({ type: 'warning', error });
+      },
     });
     policy = opened.policy;
     const untrained = existsSync(join(config.policy.checkpoint_dir, UNTRAINED_MARKER));
@@ -89,38 +108,93 @@ export async function runEpisode(config: RobotConfig, parts: EpisodeParts): Prom
     const past = resumed ? await restoreEpisode(resumed, policy, rig, signal) : undefined;
     if (resumed) observer.resumed(resumed.supervisor.chunk, resumed.journal.dir);
     const film = new EpisodeFilm();
-    const { report, transitions, startNs } = await runCycle(config, parts, { rig, policy, film, point, ...(past ? { past } : {}) });
+    const about = aboutOf(config, rig, policy, untrained);
+    const { report, transitions, startNs } = await runCycle(config, parts, { rig, policy, film, point, observers, about, ...(past ? { past } : {}) });
     if (report.outcome === 'finished' || report.outcome === 'reached') await opened.finish(report.outcome);
     const animation = config.recording.animation ? await writeFilm(film, policy, config, observer) : null;
-    const verdict = rig.verdict();
-    const completedNs = rig.completedNs();
-    const { info } = policy;
-    const summary: EpisodeSummary = {
-      task: rig.task,
-      seed: config.task.seed,
-      instruction: rig.instruction,
-      checkpoint: config.policy.checkpoint_dir,
-      untrained,
-      parameters: info.parameters,
-      backend: info.backend,
-      precision: info.precision,
-      kvCache: info.kvCache,
-      threads: info.threads,
-      ...summaryOfReport(report),
-      motion: rig.motion(),
-      verdict,
-      success: verdict === 'succeeded',
-      completionS: verdict === 'succeeded' && completedNs !== undefined ? Number(completedNs - startNs) / 1e9 : null,
-      chunksMax: rig.chunksMax,
-      transitions,
-      animation,
-    };
+    await tellImagined(film, policy, config, watching);
+    const summary = summaryFor(config, rig, policy, { untrained, report, transitions, startNs, animation });
+    await observers.end(report);
+    if (parts.stay) await aborted(signal);
     return { summary, ...(report.error ? { error: report.error } : {}) };
   } finally {
     await policy?.close();
+    await observers?.close();
     await resumed?.journal.close();
     await rig.close();
     unregister();
+  }
+}
+
+function aborted(signal: AbortSignal): Promise<void> {
+  if (signal.aborted) return Promise.resolve();
+  return new Promise((resolve) => signal.addEventListener('abort', () => resolve(), { once: true }));
+}
+
+interface Ended {
+  readonly untrained: boolean;
+  readonly report: CycleReport;
+  readonly transitions: readonly Transition[];
+  readonly startNs: bigint;
+  readonly animation: string | null;
+}
+
+function summaryFor(config: RobotConfig, rig: Rig, { info }: Policy, { untrained, report, transitions, startNs, animation }: Ended): EpisodeSummary {
+  const verdict = rig.verdict();
+  const completedNs = rig.completedNs();
+  return {
+    task: rig.task,
+    seed: config.task.seed,
+    instruction: rig.instruction,
+    checkpoint: config.policy.checkpoint_dir,
+    untrained,
+    parameters: info.parameters,
+    backend: info.backend,
+    precision: info.precision,
+    kvCache: info.kvCache,
+    threads: info.threads,
+    ...summaryOfReport(report),
+    motion: rig.motion(),
+    verdict,
+    success: verdict === 'succeeded',
+    completionS: verdict === 'succeeded' && completedNs !== undefined ? Number(completedNs - startNs) / 1e9 : null,
+    chunksMax: rig.chunksMax,
+    transitions,
+    animation,
+  };
+}
+
+function aboutOf(config: RobotConfig, rig: Rig, policy: Policy, untrained: boolean): RunAbout {
+  return {
+    id: new Date().toISOString().replace(/[:.]/g, '-'),
+    version: version(),
+    robot: config.robot.type,
+    joints: rig.robot.joints,
+    cameras: rig.cameras.cameras,
+    task: rig.task,
+    instruction: rig.instruction,
+    seed: config.task.seed,
+    chunksMax: rig.chunksMax,
+    actionRateHz: config.control.action_rate_hz,
+    mode: config.control.mode,
+    checkpoint: config.policy.checkpoint_dir,
+    untrained,
+    job: policy.job,
+    policy: policy.info,
+    configuration: config,
+    epochNs: BigInt(Date.now()) * 1_000_000n,
+    timeNs: rig.status().timeNs,
+  };
+}
+
+/** Pictures of what was imagined, for the recorder, once nothing waits for the engine any more. */
+async function tellImagined(film: EpisodeFilm, policy: Policy, { recording }: RobotConfig, observers: Observers): Promise<void> {
+  const { mode, imagined } = recording.recorder;
+  if (mode === 'off' || !imagined || film.isEmpty || !observers.names.includes('recorder')) return;
+  try {
+    for (const { frame, timeNs } of await film.imagined(policy)) observers.event({ type: 'imagined', frame, timeNs }, timeNs);
+  } catch {
+    // An engine that has died cannot decode: then the recording has latents alone.
   }
 }
 
@@ -129,6 +203,8 @@ interface Opened {
   readonly policy: Policy;
   readonly film: EpisodeFilm;
   readonly point: ResumePoint;
+  readonly observers: Observers;
+  readonly about: RunAbout;
   /** Of an episode that was interrupted. */
   readonly past?: Pick<EpisodeOptions, 'prompt' | 'resume'>;
 }
@@ -137,13 +213,13 @@ interface Opened {
 async function runCycle(
   config: RobotConfig,
   { observer, signal }: EpisodeParts,
-  { rig, policy, film, point, past }: Opened,
+  { rig, policy, film, point, observers, about, past }: Opened,
 ): Promise<{ report: CycleReport; transitions: readonly Transition[]; startNs: bigint }> {
   const { control, cameras, task, policy: wanted } = config;
   const cycle = new ControlCycle({
     policy,
     robot: rig.robot,
-    cameras: rig.cameras,
+    cameras: new TappedCameras(rig.cameras, (frames) => observers.event({ type: 'frames', frames }, rig.status().timeNs)),
     actionRateHz: control.action_rate_hz,
     frameAgeMaxMs: cameras.frame_age_max_ms,
     frameSkewMaxMs: cameras.frame_skew_max_ms,
@@ -157,12 +233,15 @@ async function runCycle(
   });
   const transitions: Transition[] = [];
   cycle.on((event) => void (event.type === 'state' && transitions.push(event.transition)));
-  if (config.recording.animation) cycle.on(film.listen);
+  cycle.on(film.listen);
   cycle.on(point.listen);
   cycle.on((event) => observer.cycle(event));
+  cycle.on((event) => observers.event({ type: 'cycle', event }, rig.status().timeNs));
+  const unwatch = rig.watch((sample) => observers.motion(sample));
   const stop = (): void => cycle.requestStop('interrupted by the user');
   signal.addEventListener('abort', stop, { once: true });
   try {
+    await observers.begin(about, controlOf(cycle, rig, policy));
     await cycle.arm();
     if (signal.aborted) throw new PremotorError('ABORTED', 'Interrupted before the episode began. Nothing has moved.', { cause: signal.reason });
     const startNs = point.begin((await rig.robot.getState()).timeNs);
@@ -178,16 +257,28 @@ async function runCycle(
     return { report, transitions, startNs };
   } finally {
     signal.removeEventListener('abort', stop);
+    unwatch();
   }
 }
 
+/** What observers may do with a run: ask, and stop it. */
+function controlOf(cycle: ControlCycle, rig: Rig, policy: Policy): RunControl {
+  return {
+    requestStop: (reason) => cycle.requestStop(reason),
+    status: () => ({ ...rig.status(), state: cycle.state }),
+    cache: () => policy.cache,
+    decode: (latents) => policy.decode(latents),
+  };
+}
+
 /** How predicting and moving are interleaved. Errors: LADDER_UNCERTIFIED, JOB_INVALID. */
-function modeOptions({ control }: RobotConfig, policy: Policy): Pick<CycleOptions, 'mode' | 'thinkingMs' | 'budget'> {
+function modeOptions({ control, robot }: RobotConfig, policy: Policy): Pick<CycleOptions, 'mode' | 'thinkingMs' | 'budget'> {
   const { mode, thinking_ms, budget, uncertified } = control;
   const { job } = policy;
   const chunkMs = (job.frame_chunk_size * job.action_per_frame * 1000) / control.action_rate_hz;
-  const thinkingMs = thinking_ms ?? (mode === 'sync' ? 0 : chunkMs / 2);
-  const timed = mode === 'sync' && thinkingMs === 0 ? {} : { thinkingMs };
+  // On the clock's pace thinking takes what it takes, unless the configuration says otherwise.
+  const thinkingMs = thinking_ms ?? (mode === 'sync' || robot.pace === 'real' ? 0 : chunkMs / 2);
+  const timed = thinkingMs === 0 ? {} : { thinkingMs };
   if (budget === 'fixed' || mode === 'sync') return { mode, ...timed };
   return { mode, ...timed, budget: budgetOf(policy, { actionRateHz: control.action_rate_hz, force: uncertified }) };
 }

@@ -15,6 +15,7 @@ import type { SimulatedMotors } from '../sim/motors.js';
 import { Simulation, type SimulationSnapshot } from '../sim/simulation.js';
 import { taskNamed } from '../sim/tasks/index.js';
 import { TASK_NAMES, type TaskName, type Verdict } from '../sim/tasks/task.js';
+import type { MotionSample, RobotStatus } from '../tap/observer.js';
 
 /** What a configuration may name. */
 export const VOCABULARY: Vocabulary = { tasks: TASK_NAMES, joints: JOINTS };
@@ -58,6 +59,31 @@ function summaryOf({ native }: SimulatedMotors): MotionSummary {
   };
 }
 
+function statusOf({ motors, world }: Simulation): Omit<RobotStatus, 'state'> {
+  const { stream, link, bridge, faultCode, linkFault, isAtRest } = motors.native.status();
+  const { cycles, missed, chunks, chunksRefused, expired, setsFollowed, valuesClamped, framesIgnored } = summaryOf(motors);
+  return {
+    timeNs: world.timeNs,
+    stream,
+    link,
+    bridge,
+    faultCode: linkFault?.code ?? faultCode,
+    faultMessage: linkFault?.message ?? '',
+    isAtRest,
+    counts: {
+      cycles,
+      missed,
+      chunks,
+      chunks_refused: chunksRefused,
+      expired,
+      sets_followed: setsFollowed,
+      values_clamped: valuesClamped,
+      frames_ignored: framesIgnored,
+    },
+    temperaturesC: {},
+  };
+}
+
 /** A robot with its task set up, at the start of an episode. */
 export interface Rig {
   readonly robot: Robot;
@@ -70,6 +96,10 @@ export interface Rig {
   readonly path: string;
   /** What the stream and the firmware have counted so far. */
   motion(): MotionSummary;
+  /** Calls a watcher in every step of the motion; returns what removes it again. The sample's arrays are reused. */
+  watch(watcher: (sample: MotionSample) => void): () => void;
+  /** Stream, bridge and bus now. */
+  status(): Omit<RobotStatus, 'state'>;
   /** How the task stands now. */
   verdict(): Verdict;
   /** Time on the robot's clock at which the task was done for the first time; undefined when it was not. */
@@ -88,6 +118,7 @@ export async function openRig(config: RobotConfig): Promise<Rig> {
   const simulation = await Simulation.open({
     kind: task.kind,
     fps: config.cameras.frame_rate_hz,
+    pace: config.robot.pace,
     joints: tightened(JOINTS, config.control.limits),
   });
   simulation.reset(scene.layout, config.task.seed);
@@ -105,6 +136,8 @@ export async function openRig(config: RobotConfig): Promise<Rig> {
     chunksMax: config.control.chunks_max ?? task.chunksMax,
     path: `setpoint stream 1 kHz, bridge protocol on virtual CAN FD, firmware 4 kHz, ${JOINTS.length} Damiao motors (simulated)`,
     motion: () => summaryOf(simulation.motors),
+    watch: (watcher) => simulation.watch((setpointRad) => watcher({ setpointRad, ...world.state() })),
+    status: () => statusOf(simulation),
     verdict,
     completedNs: () => completedNs,
     snapshot: () => simulation.snapshot(),

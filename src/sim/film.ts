@@ -80,6 +80,16 @@ export class EpisodeFilm {
     const imagined = await policy.decode(framesOf(this.#imagined, this.#shape), onProgress ? { onProgress } : {});
     return composeFilm(this.#seen, imagined);
   }
+
+  /** What was imagined, as pictures of all cameras side by side, each with the time on the robot's clock at which it was to come true. */
+  async imagined(policy: Pick<Policy, 'decode'>): Promise<{ readonly frame: Frame; readonly timeNs: bigint }[]> {
+    if (this.isEmpty) return [];
+    const frames = await policy.decode(framesOf(this.#imagined, this.#shape));
+    return this.#seen.flatMap((seen, moment) => {
+      const [frame, timeNs] = [frames[moment], seen[0]?.capturedAtNs];
+      return frame && timeNs !== undefined ? [{ frame, timeNs }] : [];
+    });
+  }
 }
 
 /** Pairs the n-th observation with the n-th imagined picture, which shows all cameras joined along its width. */

@@ -27,10 +27,18 @@ t.test('the shortest file: defaults are filled in and listed, paths start from t
   const { config, defaults, file } = read(minimal);
   t.equal(file, '/robots/arm.yaml');
   t.same(config, {
-    robot: { type: 'sim' },
+    robot: { type: 'sim', pace: 'virtual' },
     task: { name: 'touch', seed: 0 },
-    policy: { checkpoint_dir: '/robots/ckpt', precision: 'f32', allow_uncertified: false, device: 'auto', isolate: true, recover: true },
-    cameras: { frame_rate_hz: 12.5, frame_age_max_ms: 100, dark_below: 4, frozen_after_rad: 0.1, frame_skew_max_ms: 50 },
+    policy: {
+      checkpoint_dir: '/robots/ckpt',
+      backend: 'engine',
+      precision: 'f32',
+      allow_uncertified: false,
+      device: 'auto',
+      isolate: true,
+      recover: true,
+    },
+    cameras: { frame_rate_hz: 12.5, frame_age_max_ms: 100, dark_below: 4, frozen_after_rad: 0.1, frame_skew_max_ms: 50, sources: {} },
     control: {
       mode: 'sync',
       budget: 'fixed',
@@ -43,18 +51,37 @@ t.test('the shortest file: defaults are filled in and listed, paths start from t
       hold_ms: 200,
       limits: {},
     },
-    recording: { animation: true, replay: true, out_dir: '/robots/premotor-out', picture_rate_hz: 12.5 },
+    recording: {
+      animation: true,
+      replay: true,
+      out_dir: '/robots/premotor-out',
+      picture_rate_hz: 12.5,
+      recorder: { mode: 'window', window_s: 60, disk_max_mib: 512, jpeg_quality: 85, imagined: true },
+    },
+    telemetry: {
+      enabled: true,
+      embedded_port: 0,
+      mqtt_version: '3.1.1',
+      group_id: 'premotor',
+      rate_max_hz: 10,
+      keepalive_s: 15,
+      queue_max_mib: 64,
+      replay_rate_hz: 50,
+    },
+    dashboard: { enabled: true, host: '127.0.0.1', port: 0, viewer_rate_hz: 5 },
   });
   t.ok(defaults.includes('control.hold_ms') && defaults.includes('policy.threads'));
   t.notOk(defaults.includes('robot.type') || defaults.includes('policy.checkpoint_dir'));
 });
 
-t.test('everything given', async (t) => {
-  const text = `
-robot: {type: sim}
+const everything = `
+robot: {type: sim, pace: real}
 task: {name: push, seed: 4294967295, instruction: shove it}
 policy:
   checkpoint_dir: /models/a
+  backend: remote
+  url: ws://127.0.0.1:1
+  token_file: a.token
   job: {frame_chunk_size: 2}
   plan: ../plans/a.plan
   precision: int8
@@ -67,7 +94,8 @@ policy:
   video_steps: 3
   action_steps: 4
   seed: 9
-cameras: {frame_rate_hz: 25, frame_age_max_ms: 40.5, dark_below: 0, frozen_after_rad: 0, frame_skew_max_ms: 1}
+cameras: {frame_rate_hz: 25, frame_age_max_ms: 40.5, dark_below: 0, frozen_after_rad: 0, frame_skew_max_ms: 1,
+  sources: {a: {type: file, path: p.png}, b: {type: v4l2, device: /dev/video0}}}
 control:
   mode: rtc
   thinking_ms: 100
@@ -83,15 +111,40 @@ control:
   limits:
     yaw: {lower_rad: -1, upper_rad: 1, velocity_max_rad_per_s: 2, acceleration_max_rad_per_s2: 20, jerk_max_rad_per_s3: 300}
     elbow: {velocity_max_rad_per_s: 1}
-recording: {animation: false, replay: false, out_dir: ../out, journal_dir: ../j, picture_rate_hz: 5}
+recording:
+  {animation: false, replay: false, out_dir: ../out, journal_dir: ../j, picture_rate_hz: 5,
+  recorder: {mode: full, dir: f, window_s: 9, disk_max_mib: 1, jpeg_quality: 50, imagined: false}}
+telemetry:
+  enabled: false
+  broker_url: mqtts://b:1
+  embedded_port: 1
+  mqtt_version: "5"
+  group_id: g
+  node_id: n
+  primary_host_id: h
+  rate_max_hz: 1
+  keepalive_s: 2
+  username: u
+  password_file: a/p
+  ca_file: a/ca
+  cert_file: a/c
+  key_file: a/k
+  queue_dir: q
+  queue_max_mib: 1
+  replay_rate_hz: 2
+  prometheus_port: 3
+dashboard: {enabled: false, host: 0.0.0.0, port: 4, token_file: t, viewer_rate_hz: 2}
 `;
-  const { config, defaults } = read(text);
+
+t.test('everything given', async (t) => {
+  const { config, defaults } = read(everything);
   t.same(defaults, []);
   t.match(config, {
     task: { name: 'push', seed: 4294967295, instruction: 'shove it' },
     policy: {
       checkpoint_dir: '/models/a',
       plan: '/plans/a.plan',
+      token_file: '/robots/a.token',
       job: { frame_chunk_size: 2 },
       threads: 2,
       isolate: false,
@@ -100,7 +153,10 @@ recording: {animation: false, replay: false, out_dir: ../out, journal_dir: ../j,
       seed: 9,
     },
     control: { chunks_max: 3, hold_ms: 0, limits: { yaw: { lower_rad: -1 }, elbow: { velocity_max_rad_per_s: 1 } } },
-    recording: { animation: false, replay: false, out_dir: '/out', journal_dir: '/j' },
+    recording: { animation: false, replay: false, out_dir: '/out', journal_dir: '/j', recorder: { dir: '/robots/f' } },
+    cameras: { sources: { a: { path: '/robots/p.png' }, b: { device: '/dev/video0' } } },
+    telemetry: { ca_file: '/robots/a/ca', cert_file: '/robots/a/c', key_file: '/robots/a/k', password_file: '/robots/a/p', queue_dir: '/robots/q' },
+    dashboard: { token_file: '/robots/t' },
   });
   t.match(read(`${minimal}  job: my/job.json\n`).config.policy.job, '/robots/my/job.json');
 });
@@ -112,7 +168,7 @@ t.test('a section whose keys are all commented out counts as left out', async (t
 
 t.test('unknown keys, at every depth, with the name that was probably meant', async (t) => {
   t.same(shown(`${minimal}contrl:\n  hold_ms: 1\n`), [
-    '5:1 contrl: one of robot, task, policy, cameras, control, recording | an unknown key: did you mean control?',
+    '5:1 contrl: one of robot, task, policy, cameras, control, recording, telemetry, dashboard | an unknown key: did you mean control?',
   ]);
   const keys =
     'mode, thinking_ms, budget, uncertified, action_rate_hz, chunks_max, action_outside_max_rad, action_jump_max_rad, start_pose, ' +

@@ -16,7 +16,7 @@ t.test('the keys', async (t) => {
   for (const { path, expected, meaning } of keys) t.ok(expected && meaning, path);
   t.same(
     keys.filter(({ isRequired }) => isRequired).map(({ path }) => path),
-    ['robot.type', 'policy.checkpoint_dir', 'control.start_pose.<name>.position_rad'],
+    ['robot.type', 'policy.checkpoint_dir', 'cameras.sources.<name>.type', 'control.start_pose.<name>.position_rad'],
   );
   t.same(namesUnder(['control', 'limits', 'yaw']), [
     'lower_rad',
@@ -30,9 +30,10 @@ t.test('the keys', async (t) => {
 });
 
 t.test('numbers with a unit have it in their names', async (t) => {
-  const unitless = /(^|\.)(seed|threads|dark_below|video_steps|action_steps|chunks_max)$/;
+  const unitless =
+    /(^|\.)(seed|threads|dark_below|video_steps|action_steps|chunks_max|port|embedded_port|prometheus_port|width|height|jpeg_quality)$/;
   for (const { path, expected } of keys) {
-    if (/number|angle/.test(expected) && !unitless.test(path)) t.match(path, /_(ms|hz|rad|rad_per_s|rad_per_s2|rad_per_s3)$/, path);
+    if (/number|angle/.test(expected) && !unitless.test(path)) t.match(path, /_(ms|s|hz|mib|rad|rad_per_s|rad_per_s2|rad_per_s3)$/, path);
   }
 });
 

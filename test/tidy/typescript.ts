@@ -64,10 +64,17 @@ const folderOf = (file: string): string => (file.split('/').length > 2 ? (file.s
 
 /** Folder of src -> folders that it must not know; the command line is known to nobody. */
 const mustNotImport: Readonly<Record<string, readonly string[]>> = {
-  policy: ['sim', 'control', 'robot', 'cameras', 'server', 'dashboard', 'telemetry', 'recording'],
+  policy: ['sim', 'control', 'robot', 'cameras', 'server', 'dashboard', 'telemetry', 'recording', 'runtime'],
   config: ['sim', 'control', 'policy', 'server', 'dashboard'],
-  control: ['sim', 'dashboard', 'server'],
-  sim: ['dashboard', 'server'],
+  control: ['sim', 'dashboard', 'server', 'telemetry', 'runtime', 'tap'],
+  cameras: ['dashboard', 'server', 'telemetry', 'runtime'],
+  // What watches the robot knows the tap and nothing that moves it.
+  tap: ['sim', 'runtime', 'server', 'dashboard', 'telemetry', 'recording'],
+  telemetry: ['sim', 'runtime', 'server', 'dashboard', 'recording'],
+  recording: ['runtime', 'server', 'dashboard', 'telemetry'],
+  dashboard: ['sim', 'runtime', 'server', 'telemetry'],
+  server: ['runtime', 'dashboard', 'telemetry'],
+  sim: ['dashboard', 'server', 'telemetry', 'runtime'],
   journal: ['sim', 'control', 'robot', 'cameras', 'config', 'runtime', 'server', 'dashboard', 'telemetry', 'recording'],
   replay: ['sim', 'control', 'robot', 'cameras', 'config', 'runtime', 'server', 'dashboard', 'telemetry', 'recording'],
 };
