@@ -12,7 +12,7 @@ import type { MotionSample, Observer, ObserverParts, RunAbout, RunControl, RunEv
 /** Opens one observer; undefined: the configuration does not want it. It throws only what the user must mend before anything moves. */
 export type ObserverFactory = (config: RobotConfig, parts: ObserverParts) => Promise<Observer | undefined>;
 
-const FACTORIES: readonly ObserverFactory[] = [];
+export const FACTORIES: readonly ObserverFactory[] = [];
 
 /** An observer may write this long at the end of an episode, and close as long: then the process goes on without it. */
 const END_MS_MAX = 15_000;
