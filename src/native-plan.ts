@@ -44,6 +44,13 @@ export interface NativePlanModule {
   verifyPlan(file: string, onProgress?: NativeProgress): NativeStoppable<void>;
   /** What a plan says about itself, as JSON text (docs/PLAN.md), and the file's size. The payload is not read. */
   planDirectory(file: string): Promise<{ json: string; bytes: number }>;
+  /**
+   * The passes of a checkpoint, as a plan's directory has them, out of its config.json files alone. `stored`: what its tensors are, or would be.
+   * Errors: CHECKPOINT_*, JOB_INVALID.
+   */
+  outlineCheckpoint(
+    options: Pick<NativePlanBuild, 'checkpoint' | 'job' | 'precision' | 'kvCache'> & { readonly stored: 'f32' | 'bf16' },
+  ): Promise<string>;
   /** What tactics are for: this processor, and how many of so many threads a policy would use here. */
   tunedFor(threads: number): { processor: string; threads: number };
   /** Measures this machine: `bytes` of each of three arrays, `seconds` for each of some loops. */

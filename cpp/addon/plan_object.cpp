@@ -7,6 +7,7 @@
 
 #include "addon/convert.h"
 #include "addon/task.h"
+#include "engine/pass_outline.h"
 #include "engine/plan_build.h"
 #include "engine/plan_file.h"
 #include "ops/cpu/ceilings.h"
@@ -101,6 +102,27 @@ Napi::Value plan_directory(const Napi::CallbackInfo& info) {
       });
 }
 
+// The passes of a checkpoint of which config.json is enough, as the JSON text that a plan has.
+Napi::Value outline_checkpoint(const Napi::CallbackInfo& info) {
+  const auto given = info[0].As<Napi::Object>();
+  const auto session = std::make_shared<engine::SessionOptions>();
+  session->checkpoint = text(given, "checkpoint");
+  session->job = to_job(field(given, "job").As<Napi::Object>());
+  session->precision = to_precision(text(given, "precision"));
+  session->cache = to_cache_dtype(text(given, "kvCache"));
+  const ops::Dtype stored = text(given, "stored") == "bf16" ? ops::Dtype::bf16 : ops::Dtype::f32;
+  const auto json = std::make_shared<std::string>();
+  return Task::start(
+      info.Env(), info.Env().Undefined(),
+      [session, stored, json](const Progress&) {
+        std::vector<engine::PassOutline> passes;
+        PREMOTOR_TRY(engine::outline_sketch(*session, stored, ops::CpuOps(1), &passes));
+        *json = engine::outline_json(passes);
+        return Status::good();
+      },
+      [json](Napi::Env env) -> Napi::Value { return Napi::String::New(env, *json); });
+}
+
 // The processor as a plan's tuning has it, and as many threads of those that were asked for as a session takes.
 Napi::Value tuned_for(const Napi::CallbackInfo& info) {
   const auto asked = static_cast<int>(info[0].ToNumber().Int64Value());
@@ -144,6 +166,7 @@ void define_plans(Napi::Env env, Napi::Object exports) {
   exports.Set("buildPlan", Napi::Function::New(env, build_plan));
   exports.Set("verifyPlan", Napi::Function::New(env, verify_plan));
   exports.Set("planDirectory", Napi::Function::New(env, plan_directory));
+  exports.Set("outlineCheckpoint", Napi::Function::New(env, outline_checkpoint));
   exports.Set("tunedFor", Napi::Function::New(env, tuned_for));
   exports.Set("ceilings", Napi::Function::New(env, measure_ceilings));
 }

@@ -5,7 +5,7 @@
 
 namespace premotor::addon {
 
-// Adds buildPlan, verifyPlan, planDirectory, tunedFor and ceilings to the exports.
+// Adds buildPlan, verifyPlan, planDirectory, outlineCheckpoint, tunedFor and ceilings to the exports.
 void define_plans(Napi::Env env, Napi::Object exports);
 
 }  // namespace premotor::addon

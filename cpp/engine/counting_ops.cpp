@@ -87,7 +87,7 @@ void append(std::string* list, const ops::Ops::Norm& norm) {
 
 }  // namespace
 
-CountingOps::CountingOps(const PlanContents& plan) {
+void CountingOps::learn(const PlanContents& plan) {
   for (const PlanTensor& tensor : plan.tensors)
     if (tensor.kind != PlanKind::floats) tensors_.emplace(tensor.data, &tensor);
 }

@@ -28,7 +28,10 @@ struct PassStep {
 class CountingOps final : public ops::Ops {
  public:
   // Weights are known by where they lie in the plan, which must outlive this.
-  explicit CountingOps(const PlanContents& plan);
+  explicit CountingOps(const PlanContents& plan) { learn(plan); }
+  // One that knows none yet: a sketch is made while a model is opened.
+  CountingOps() = default;
+  void learn(const PlanContents& plan);
 
   // The steps since the last call.
   std::vector<PassStep> take() { return std::exchange(steps_, {}); }

@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "engine/kv_cache.h"
+#include "engine/plan_sketch.h"
 #include "engine/transformer.h"
 #include "engine/vae.h"
 
@@ -198,13 +199,20 @@ std::vector<StepGroup> folded(std::vector<PassStep> steps) {
   return groups;
 }
 
-Status outline_passes(const PlanFile& plan, const SessionOptions& session, std::vector<PassOutline>* out) {
+namespace {
+
+ops::Rounding rounding_of(const JobConfig& job) {
+  return job.deployed_bf16 ? ops::Rounding::bf16 : ops::Rounding::none;
+}
+
+// The passes over weights that `use` says, which `ops` learns of.
+Status outline_transformer(PlanUse use, const SessionOptions& session, CountingOps& ops,
+                           std::vector<PassOutline>* out) {
   const JobConfig& job = session.job;
-  CountingOps ops(plan.contents());
-  const ops::Rounding rounding = job.deployed_bf16 ? ops::Rounding::bf16 : ops::Rounding::none;
   std::unique_ptr<Transformer> transformer;
-  PREMOTOR_TRY(Transformer::open(session.checkpoint + "/transformer", session.precision, rounding, ops, &transformer,
-                                 {&plan, nullptr}));
+  PREMOTOR_TRY(Transformer::open(session.checkpoint + "/transformer", session.precision, rounding_of(job), ops,
+                                 &transformer, use));
+  if (use.sketch != nullptr) ops.learn(use.sketch->contents());
   VaeConfig vae;
   PREMOTOR_TRY(read_vae_config(session.checkpoint + "/vae", &vae));
   const TransformerConfig& config = transformer->config();
@@ -215,14 +223,13 @@ Status outline_passes(const PlanFile& plan, const SessionOptions& session, std::
   return Outliner(*transformer, ops, job, tokens_per_frame, session.cache_dtype()).run(out);
 }
 
-Status outline_encoding(const PlanFile& plan, const SessionOptions& session, std::vector<PassOutline>* out) {
+Status outline_vae(PlanUse use, const SessionOptions& session, CountingOps& ops, std::vector<PassOutline>* out) {
   const JobConfig& job = session.job;
   // There a prediction goes on from what it imagined.
   if (job.i2va) return Status::good();
-  CountingOps ops(plan.contents());
-  const ops::Rounding rounding = job.deployed_bf16 ? ops::Rounding::bf16 : ops::Rounding::none;
   std::unique_ptr<Vae> vae;
-  PREMOTOR_TRY(Vae::open(session.checkpoint + "/vae", session.precision, rounding, ops, &vae, {&plan, nullptr}));
+  PREMOTOR_TRY(Vae::open(session.checkpoint + "/vae", session.precision, rounding_of(job), ops, &vae, use));
+  if (use.sketch != nullptr) ops.learn(use.sketch->contents());
   for (const CameraGroup& group : camera_groups(job)) {
     PassOutline outline;
     outline.name = group.first == 0 ? "encode" : "encode (half size)";
@@ -240,6 +247,28 @@ Status outline_encoding(const PlanFile& plan, const SessionOptions& session, std
     out->push_back(std::move(outline));
   }
   return Status::good();
+}
+
+}  // namespace
+
+Status outline_passes(const PlanFile& plan, const SessionOptions& session, std::vector<PassOutline>* out) {
+  CountingOps ops(plan.contents());
+  return outline_transformer({.from = &plan}, session, ops, out);
+}
+
+Status outline_encoding(const PlanFile& plan, const SessionOptions& session, std::vector<PassOutline>* out) {
+  CountingOps ops(plan.contents());
+  return outline_vae({.from = &plan}, session, ops, out);
+}
+
+Status outline_sketch(const SessionOptions& session, ops::Dtype stored, const ops::Ops& forms,
+                      std::vector<PassOutline>* out) {
+  // What is stored wider is rounded while it is read.
+  if (session.precision == WeightPrecision::bf16) stored = ops::Dtype::bf16;
+  PlanSketch transformer(forms, rounding_of(session.job), stored), vae(forms, rounding_of(session.job), stored);
+  CountingOps ops;
+  PREMOTOR_TRY(outline_transformer({.sketch = &transformer}, session, ops, out));
+  return outline_vae({.sketch = &vae}, session, ops, out);
 }
 
 std::string outline_json(const std::vector<PassOutline>& passes) { return list<PassOutline>(passes, shown); }

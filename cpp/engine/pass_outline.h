@@ -43,6 +43,11 @@ Status outline_passes(const PlanFile& plan, const SessionOptions& session, std::
 // Vae::open and Vae::encode.
 Status outline_encoding(const PlanFile& plan, const SessionOptions& session, std::vector<PassOutline>* out);
 
+// The same passes, and encoding, of a checkpoint of which config.json is enough: `stored` is what its tensors are (or
+// would be), `forms` how the backend keeps them. Errors as above.
+Status outline_sketch(const SessionOptions& session, ops::Dtype stored, const ops::Ops& forms,
+                      std::vector<PassOutline>* out);
+
 // JSON: an array of passes.
 std::string outline_json(const std::vector<PassOutline>& passes);
 

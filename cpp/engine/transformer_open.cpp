@@ -21,6 +21,10 @@ Status Transformer::open(const std::string& folder, WeightPrecision precision, o
 }
 
 Status Transformer::read(const std::string& folder, WeightPrecision precision, PlanUse plan) {
+  if (plan.sketch != nullptr) {
+    WeightReader reader(*plan.sketch, "transformer", precision);
+    return read_parts(reader);
+  }
   if (plan.from != nullptr) {
     WeightReader reader(*plan.from, "transformer", ops_);
     PREMOTOR_TRY(read_parts(reader));

@@ -78,7 +78,12 @@ Status Vae::open(const std::string& folder, WeightPrecision precision, ops::Roun
   impl->rounding = rounding;
   impl->ops = &ops;
   PREMOTOR_TRY(read_vae_config(folder, &impl->config));
-  PREMOTOR_TRY(plan.from != nullptr ? impl->read(*plan.from) : impl->read(folder, precision, plan.to));
+  if (plan.sketch != nullptr) {
+    WeightReader reader(*plan.sketch, "vae", precision);
+    PREMOTOR_TRY(vae::read_weights(reader, impl->config, &impl->weights));
+  } else {
+    PREMOTOR_TRY(plan.from != nullptr ? impl->read(*plan.from) : impl->read(folder, precision, plan.to));
+  }
   out->reset(new Vae(std::move(impl)));
   return Status::good();
 }

@@ -9,6 +9,7 @@
 #include "base/half.h"
 #include "engine/checkpoint_error.h"
 #include "engine/plan_file.h"
+#include "engine/plan_sketch.h"
 
 namespace premotor::engine {
 
@@ -164,11 +165,20 @@ void WeightReader::prepare_with(ops::Ops& ops, ops::Rounding rounding) {
 Status WeightReader::matrix(const std::string& name, std::int64_t rows, std::int64_t cols, ops::Matrix* out,
                             const std::vector<std::int64_t>& stored_shape) {
   if (plan_ != nullptr) return adopt(name, rows, cols, out);
+  if (sketch_ != nullptr) {
+    list(name, rows, cols, ops::WeightFormat::stored, out);
+    return Status::good();
+  }
   const std::vector<std::int64_t> plain{rows, cols};
   PREMOTOR_TRY(read_matrix(name, rows, cols, stored_shape.empty() ? plain : stored_shape, out));
   PREMOTOR_TRY(deliver(name, ops::WeightFormat::stored, out));
   let_go({&name, 1});
   return Status::good();
+}
+
+void WeightReader::list(const std::string& key, std::int64_t rows, std::int64_t cols, ops::WeightFormat format,
+                        ops::Matrix* out) {
+  sketch_->matrix(part_ + "/" + key, rows, cols, format, out);
 }
 
 Status WeightReader::deliver(const std::string& key, ops::WeightFormat format, ops::Matrix* out, std::int64_t* kept) {
@@ -231,6 +241,10 @@ Status WeightReader::adopt_stacked(std::span<const std::string> names, std::int6
 Status WeightReader::quantised_matrix(const std::string& name, std::int64_t rows, std::int64_t cols, ops::Matrix* out) {
   const ops::WeightFormat format = format_of(precision_);
   if (format == ops::WeightFormat::stored) return matrix(name, rows, cols, out);
+  if (sketch_ != nullptr) {
+    list(name, rows, cols, format, out);
+    return Status::good();
+  }
   assert(quantiser_ != nullptr);
   const std::size_t copies = buffers_.size();
   const std::int64_t converted_before = converted_bytes_, bytes_before = weight_bytes_;
@@ -273,6 +287,12 @@ Status WeightReader::read_matrix(const std::string& name, std::int64_t rows, std
 
 Status WeightReader::floats(const std::string& name, const std::vector<std::int64_t>& shape, std::vector<float>* out) {
   if (plan_ != nullptr) return floats_of_plan(name, shape, out);
+  if (sketch_ != nullptr) {
+    std::int64_t count = 1;
+    for (const std::int64_t size : shape) count *= size;
+    out->assign(static_cast<std::size_t>(count), 0.0f);
+    return Status::good();
+  }
   const StoredTensor* tensor = nullptr;
   PREMOTOR_TRY(fetch(name, shape, &tensor));
   const std::int64_t count = tensor->elements();
@@ -314,6 +334,10 @@ Status WeightReader::stacked(std::span<const std::string> names, std::int64_t ro
                              StackedMatrix* out) {
   if (plan_ != nullptr) return adopt_stacked(names, rows_each, cols, out);
   const ops::WeightFormat format = format_of(precision_);
+  if (sketch_ != nullptr) {
+    list(joined(names), rows_each * std::ssize(names), cols, format, &out->whole);
+    return Status::good();
+  }
   const bool is_quantised = format != ops::WeightFormat::stored;
   const std::size_t first_buffer = buffers_.size();
   const std::int64_t converted_bytes = converted_bytes_, weight_bytes = weight_bytes_;
@@ -369,10 +393,15 @@ Status WeightReader::convolution(const std::string& name, const std::vector<std:
   assert(parts >= 1 && shape[0] % parts == 0);
   const std::int64_t rows = shape[0] / parts;
   const auto key = [&](std::int64_t part) { return parts == 1 ? name : name + "[" + std::to_string(part) + "]"; };
-  if (plan_ != nullptr) {
+  if (plan_ != nullptr || sketch_ != nullptr) {
     std::int64_t cols = 1;
     for (std::size_t i = 1; i < shape.size(); ++i) cols *= shape[i];
-    for (std::int64_t i = 0; i < parts; ++i) PREMOTOR_TRY(adopt(key(i), rows, cols, &out[i]));
+    for (std::int64_t i = 0; i < parts; ++i) {
+      if (sketch_ != nullptr)
+        list(key(i), rows, cols, ops::WeightFormat::stored, &out[i]);
+      else
+        PREMOTOR_TRY(adopt(key(i), rows, cols, &out[i]));
+    }
     return Status::good();
   }
   ops::Matrix whole;

@@ -18,6 +18,7 @@
 namespace premotor::engine {
 
 class PlanFile;
+class PlanSketch;
 class PlanWriter;
 
 // What the weights are computed from. f32: the stored values, exactly. bf16: rounded to bfloat16 where stored wider.
@@ -37,11 +38,13 @@ struct StackedMatrix {
   std::vector<ops::Matrix> parts;  // empty when there is a whole
 };
 
-// How a model's weights and plans meet: neither, they are taken from one, or written to one while the model is read
-// (the model then has no weights).
+// How a model's weights and plans meet: not at all, they are taken from one, written to one while the model is read
+// (the model then has no weights), or only listed in one: then nothing but config.json is read, and nothing can be
+// computed.
 struct PlanUse {
   const PlanFile* from = nullptr;  // must outlive the model
   PlanWriter* to = nullptr;
+  PlanSketch* sketch = nullptr;  // must outlive the model
 };
 
 // Hands out tensors of one store by name and remembers which were asked for. Where they come from a plan, or go to one,
@@ -52,6 +55,9 @@ class WeightReader {
   // Out of a plan: no store is read. Errors of its calls: PLAN_TENSOR, PLAN_VERSION.
   WeightReader(const PlanFile& plan, std::string part, ops::Ops& ops)
       : plan_(&plan), part_(std::move(part)), preparer_(&ops) {}
+  // Out of nothing: matrices are entered in a sketch, vectors are zero. No call fails.
+  WeightReader(PlanSketch& sketch, std::string part, WeightPrecision precision)
+      : precision_(precision), sketch_(&sketch), part_(std::move(part)) {}
 
   // From here on everything goes to a plan, prepared by `ops`; what is handed out has no data.
   void record_to(PlanWriter& writer, std::string part, ops::Ops& ops, ops::Rounding rounding);
@@ -100,6 +106,8 @@ class WeightReader {
   // The last step of every matrix that was read from the store: prepared, or written to a plan under `key`. kept: the
   // bytes of the backend's form, 0 without one.
   Status deliver(const std::string& key, ops::WeightFormat format, ops::Matrix* out, std::int64_t* kept = nullptr);
+  // A matrix that is only listed.
+  void list(const std::string& key, std::int64_t rows, std::int64_t cols, ops::WeightFormat format, ops::Matrix* out);
   // After that, when everything goes to a plan: what was read of these tensors is needed no more.
   void let_go(std::span<const std::string> names);
   // The whole way of a matrix that comes from a plan.
@@ -119,6 +127,7 @@ class WeightReader {
   const TensorStore* store_ = nullptr;
   WeightPrecision precision_ = WeightPrecision::f32;
   const PlanFile* plan_ = nullptr;
+  PlanSketch* sketch_ = nullptr;
   PlanWriter* recorder_ = nullptr;
   std::string part_;
   ops::Ops* preparer_ = nullptr;

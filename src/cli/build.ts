@@ -31,7 +31,8 @@ export interface BuildOptions {
 
 const stages: Readonly<Record<string, string>> = { pack: 'packing weights', tune: 'tuning products', tables: 'computing tables' };
 
-function jobOf(checkpoint: string, given: string | undefined): string {
+/** The job of a checkpoint: the given file, else the one beside it. Errors: USAGE. */
+export function jobFileOf(checkpoint: string, given: string | undefined): string {
   const beside = join(checkpoint, 'job.json');
   if (given !== undefined) return given;
   if (existsSync(beside)) return beside;
@@ -41,7 +42,7 @@ function jobOf(checkpoint: string, given: string | undefined): string {
 /** Runs the command. Errors: USAGE, JOB_*, KV_CACHE_UNSUPPORTED, CHECKPOINT_*, TACTICS_INVALID, FILE_WRITE, ABORTED. */
 export async function runBuild(folder: string, options: BuildOptions, context: CliContext): Promise<void> {
   const checkpoint = resolve(folder);
-  const { job, warnings } = await readJob(jobOf(checkpoint, options.job));
+  const { job, warnings } = await readJob(jobFileOf(checkpoint, options.job));
   const native = context.loadNative();
   const bar = new ProgressBar(context.err, { show: formatCount });
   for (const warning of warnings) bar.line(`warning: ${warning}`);

@@ -12,6 +12,10 @@ export interface Ceilings {
   readonly gigabytesPerSecond: number;
   /** By product; one that is missing runs as f32 does. */
   readonly gigaflops: Readonly<{ f32: number } & Partial<Record<string, number>>>;
+  /** What a step costs whatever its size. Default: 0. */
+  readonly launchMs?: number;
+  /** How much of the activations' bytes, counted as float32, goes through memory. Default: 0, they stay in caches. */
+  readonly activationShare?: number;
 }
 
 /** Of this machine, from what the engine measured. */
@@ -44,38 +48,42 @@ function invalid(found: string): PremotorError {
 
 export interface StepTime {
   readonly arithmeticMs: number;
-  /** Weights and KV cache from memory, once; activations are taken to stay in caches. */
+  /** Weights and KV cache from memory, once; of activations the ceilings' share. */
   readonly memoryMs: number;
   readonly ms: number;
 }
 
-export function stepTime(step: PlanStep, { gigabytesPerSecond, gigaflops }: Ceilings): StepTime {
+export function stepTime(step: PlanStep, { gigabytesPerSecond, gigaflops, launchMs = 0, activationShare = 0 }: Ceilings): StepTime {
   const arithmeticMs = step.flops / ((gigaflops[step.product] ?? gigaflops.f32) * 1e6);
-  const memoryMs = (step.weightBytes + step.cacheBytes) / (gigabytesPerSecond * 1e6);
-  return { arithmeticMs, memoryMs, ms: Math.max(arithmeticMs, memoryMs) };
+  const memoryMs = (step.weightBytes + step.cacheBytes + activationShare * step.activationBytes) / (gigabytesPerSecond * 1e6);
+  return { arithmeticMs, memoryMs, ms: Math.max(arithmeticMs, memoryMs) + launchMs };
 }
 
 export interface PassTotal {
   readonly flops: number;
   readonly weightBytes: number;
   readonly cacheBytes: number;
+  /** Steps, one after another. */
+  readonly steps: number;
   /** Undefined without ceilings. */
   readonly ms: number | undefined;
 }
 
-const zero: PassTotal = { flops: 0, weightBytes: 0, cacheBytes: 0, ms: 0 };
+const zero: PassTotal = { flops: 0, weightBytes: 0, cacheBytes: 0, steps: 0, ms: 0 };
 
 const plus = (a: PassTotal, b: PassTotal, times: number): PassTotal => ({
   flops: a.flops + times * b.flops,
   weightBytes: a.weightBytes + times * b.weightBytes,
   cacheBytes: a.cacheBytes + times * b.cacheBytes,
+  steps: a.steps + times * b.steps,
   ms: a.ms === undefined || b.ms === undefined ? undefined : a.ms + times * b.ms,
 });
 
 /** One pass: its groups as often as they repeat. */
 export function passTotal({ groups }: PlanPass, ceilings: Ceilings | undefined): PassTotal {
   return groups.reduce(
-    (total, { times, steps }) => steps.reduce((sum, step) => plus(sum, { ...step, ms: ceilings && stepTime(step, ceilings).ms }, times), total),
+    (total, { times, steps }) =>
+      steps.reduce((sum, step) => plus(sum, { ...step, steps: 1, ms: ceilings && stepTime(step, ceilings).ms }, times), total),
     zero,
   );
 }

@@ -74,6 +74,11 @@ export type PlanPass = z.output<typeof pass>;
 export type PlanTuning = z.output<typeof planTuning>;
 export type PlanDirectory = z.output<typeof schema> & { readonly file: string; readonly fileBytes: number };
 
+/** Passes as the engine writes them. */
+export function parsePasses(json: string): readonly PlanPass[] {
+  return z.array(pass).parse(JSON.parse(json));
+}
+
 /** Errors: PLAN_MISSING, PLAN_FOREIGN, PLAN_VERSION, PLAN_TRUNCATED, PLAN_DAMAGED. */
 export async function readPlan(file: string, native: Pick<NativePlanModule, 'planDirectory'>): Promise<PlanDirectory> {
   const { json, bytes } = await callNative(() => native.planDirectory(file));
