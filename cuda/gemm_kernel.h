@@ -22,7 +22,7 @@ struct GemmCall {
 constexpr int kEndThreads = 256;
 
 template <typename Tile>
-[[nodiscard]] constexpr std::int64_t gemm_steps(std::int64_t k_bytes) {
+[[nodiscard]] __host__ __device__ constexpr std::int64_t gemm_steps(std::int64_t k_bytes) {
   return (k_bytes + Tile::kChunks * 16 - 1) / (Tile::kChunks * 16);
 }
 

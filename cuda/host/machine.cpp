@@ -98,13 +98,20 @@ void make_ready(Thread& t) {
   machine().ready.push_back(t.number);
 }
 
+// Takes a fibre out of its kernel at a fault, so that what lies on its stack is destroyed. Thrown and caught on the
+// same stack, without a switch in between.
+struct Abandoned {};
+
 void thread_body(void* argument) {
   auto& self = *static_cast<Thread*>(argument);
-  (*machine().kernel)();
-  const bool is_copying = !self.open.empty() || std::any_of(self.groups.begin(), self.groups.end(),
-                                                            [](const auto& group) { return !group.empty(); });
-  if (is_copying)
-    raise(FaultKind::pending_copy, "the thread ended before it waited for its asynchronous copies", self.at);
+  try {
+    (*machine().kernel)();
+    const bool is_copying = !self.open.empty() || std::any_of(self.groups.begin(), self.groups.end(),
+                                                              [](const auto& group) { return !group.empty(); });
+    if (is_copying)
+      raise(FaultKind::pending_copy, "the thread ended before it waited for its asynchronous copies", self.at);
+  } catch (const Abandoned&) {
+  }
   self.state = State::ended;
   ++machine().ended;
   self.fibre.finish();
@@ -228,8 +235,7 @@ const Dim3& grid_size() { return machine().grid; }
 void raise(FaultKind kind, const std::string& message, const Site& at) {
   Machine& m = machine();
   note_fault(kind, message + ", by " + person(*m.current) + " at " + place(at));
-  // Nobody resumes this fibre: the launch is over.
-  for (;;) m.current->fibre.give_way();
+  throw Abandoned{};
 }
 
 Moment now() {

@@ -66,7 +66,7 @@ const Dim3& block_index();
 const Dim3& block_size();
 const Dim3& grid_size();
 
-// Ends the launch with this fault. From a kernel's thread.
+// Ends the launch with this fault. From a kernel's thread, which unwinds; the others are given up as they are.
 [[noreturn]] void raise(FaultKind kind, const std::string& message, const Site& at);
 
 // The thread's number in its block, and how often its block and its warp met so far: what decides whether two accesses
