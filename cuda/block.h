@@ -1,0 +1,73 @@
+// What kernels with one block per row share: sums over a block, and rows read eight values at a time.
+#pragma once
+
+#include "cuda/device.h"
+
+namespace premotor::cuda {
+
+// Threads of a block that works on one row.
+constexpr int kRowThreads = 256;
+constexpr int kRowWarps = kRowThreads / kLanes;
+// Values that a thread takes at a time: sixteen bytes of bfloat16.
+constexpr int kTaken = 8;
+
+// A value of every thread put together over the block, in a fixed order; every thread gets the same bits. `parts` has a
+// place for each warp and is free again after the next barrier.
+template <typename Combine>
+__device__ __forceinline__ float over_block(float of_warp, const Shared<float>& parts, Combine combine) {
+  if (threadIdx.x % kLanes == 0) parts.store(static_cast<int>(threadIdx.x / kLanes), of_warp);
+  __syncthreads();
+  float all = parts.load(0);
+  PREMOTOR_UNROLL
+  for (int i = 1; i < kRowWarps; ++i) all = combine(all, parts.load(i));
+  return all;
+}
+__device__ __forceinline__ float block_sum(float value, const Shared<float>& parts) {
+  return over_block(warp_sum(value), parts, [](float a, float b) { return a + b; });
+}
+__device__ __forceinline__ float block_most(float value, const Shared<float>& parts) {
+  return over_block(warp_most(value), parts, [](float a, float b) { return fmaxf(a, b); });
+}
+
+// Eight bfloat16 values at `from`, which is on a boundary of sixteen bytes, of which `count` are there; zero for the
+// rest.
+__device__ __forceinline__ void take_bf16(const std::uint16_t* from, int count, float (&v)[kTaken]) {
+  if (count >= kTaken) {
+    const Chunk chunk = load16(from);
+    PREMOTOR_UNROLL
+    for (int i = 0; i < kTaken / 2; ++i) {
+      v[2 * i] = low_bf16(chunk.word[i]);
+      v[2 * i + 1] = high_bf16(chunk.word[i]);
+    }
+    return;
+  }
+  PREMOTOR_UNROLL
+  for (int i = 0; i < kTaken; ++i) v[i] = i < count ? widen_bf16(from[i]) : 0.0f;
+}
+__device__ __forceinline__ void put_bf16(std::uint16_t* to, int count, const float (&v)[kTaken]) {
+  if (count >= kTaken) {
+    Chunk chunk;
+    PREMOTOR_UNROLL
+    for (int i = 0; i < kTaken / 2; ++i) chunk.word[i] = pack_bf16(v[2 * i], v[2 * i + 1]);
+    store16(to, chunk);
+    return;
+  }
+  PREMOTOR_UNROLL
+  for (int i = 0; i < kTaken; ++i)
+    if (i < count) to[i] = to_bf16(v[i]);
+}
+__device__ __forceinline__ void take_f32(const float* from, int count, float (&v)[kTaken]) {
+  if (count >= kTaken) {
+    const Chunk low = load16(from), high = load16(from + 4);
+    PREMOTOR_UNROLL
+    for (int i = 0; i < 4; ++i) {
+      v[i] = float_of(low.word[i]);
+      v[i + 4] = float_of(high.word[i]);
+    }
+    return;
+  }
+  PREMOTOR_UNROLL
+  for (int i = 0; i < kTaken; ++i) v[i] = i < count ? from[i] : 0.0f;
+}
+
+}  // namespace premotor::cuda

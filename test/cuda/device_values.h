@@ -1,0 +1,125 @@
+// What the tests of kernels share: operands as a device would hold them (rows on boundaries, what lies outside not a
+// number, memory behind the end guarded by the sanitizer), seeds of the host's machine, and comparison with the CPU.
+#pragma once
+
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+#include <memory>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "base/half.h"
+#include "cuda/host/machine.h"
+#include "cuda/launch.h"
+#include "ops/cpu/cpu_ops.h"
+#include "tap.h"
+
+namespace device_values {
+
+using premotor::cuda::Outcome;
+
+// In order, and two orders.
+constexpr std::uint64_t kSeeds[] = {0, 1, 20261130};
+
+inline std::int64_t round_up(std::int64_t value, std::int64_t to) { return (value + to - 1) / to * to; }
+
+inline std::vector<float> normal(std::mt19937& generator, std::int64_t count, float size = 1.0f) {
+  std::normal_distribution<float> distribution(0.0f, size);
+  std::vector<float> values(static_cast<std::size_t>(count));
+  for (float& value : values) value = distribution(generator);
+  return values;
+}
+
+// The same rounded to bfloat16, as the contract's operands under Rounding::bf16.
+inline std::vector<float> normal_bf16(std::mt19937& generator, std::int64_t count, float size = 1.0f) {
+  std::vector<float> values = normal(generator, count, size);
+  for (float& value : values) value = premotor::round_to_bf16(value);
+  return values;
+}
+
+// Memory of exactly its size on a boundary of sixteen bytes, filled with a pattern that is NaN in every format.
+template <typename T>
+class DeviceArray {
+ public:
+  explicit DeviceArray(std::int64_t count) : count_(count), data_(new (std::align_val_t{16}) T[bytes() / sizeof(T)]) {
+    std::memset(static_cast<void*>(data_.get()), 0xff, bytes());
+  }
+  explicit DeviceArray(const std::vector<T>& values) : DeviceArray(static_cast<std::int64_t>(values.size())) {
+    if (!values.empty()) std::memcpy(data_.get(), values.data(), bytes());
+  }
+  [[nodiscard]] T* data() const { return data_.get(); }
+  [[nodiscard]] T& operator[](std::int64_t i) const { return data_[static_cast<std::size_t>(i)]; }
+  [[nodiscard]] std::int64_t count() const { return count_; }
+
+ private:
+  [[nodiscard]] std::size_t bytes() const { return static_cast<std::size_t>(count_) * sizeof(T); }
+  struct Delete {
+    void operator()(T* data) const { ::operator delete[](data, std::align_val_t{16}); }
+  };
+  std::int64_t count_;
+  std::unique_ptr<T[], Delete> data_;
+};
+
+// [rows, columns] bfloat16 with a row stride.
+struct Bf16Matrix {
+  std::int64_t rows, columns, stride;
+  DeviceArray<std::uint16_t> bits;
+
+  Bf16Matrix(std::int64_t rows_, std::int64_t columns_, std::int64_t stride_)
+      : rows(rows_), columns(columns_), stride(stride_), bits(rows_ == 0 ? 0 : (rows_ - 1) * stride_ + columns_) {}
+  Bf16Matrix(const std::vector<float>& values, std::int64_t rows_, std::int64_t columns_, std::int64_t stride_)
+      : Bf16Matrix(rows_, columns_, stride_) {
+    for (std::int64_t r = 0; r < rows; ++r)
+      for (std::int64_t c = 0; c < columns; ++c)
+        bits[r * stride + c] = premotor::f32_to_bf16(values[static_cast<std::size_t>(r * columns + c)]);
+  }
+  [[nodiscard]] std::vector<float> values() const {
+    std::vector<float> all;
+    for (std::int64_t r = 0; r < rows; ++r)
+      for (std::int64_t c = 0; c < columns; ++c) all.push_back(premotor::bf16_to_f32(bits[r * stride + c]));
+    return all;
+  }
+  // Between the rows nothing was written.
+  [[nodiscard]] bool is_clean() const {
+    for (std::int64_t i = 0; i < bits.count(); ++i)
+      if (i % stride >= columns && bits[i] != 0xffff) return false;
+    return true;
+  }
+};
+
+// Of results that are bfloat16: how many differ at all, how far the farthest is in steps of bfloat16 at its own size or
+// at `floor`, whichever is larger.
+struct Difference {
+  double share = 0, worst_steps = INFINITY;
+};
+inline Difference compare(const std::vector<float>& found, const std::vector<float>& expected, double floor) {
+  Difference d;
+  if (found.size() != expected.size() || found.empty()) return d;
+  d.worst_steps = 0;
+  std::int64_t differing = 0;
+  for (std::size_t i = 0; i < found.size(); ++i) {
+    if (!std::isfinite(found[i])) return {1, INFINITY};
+    if (found[i] != expected[i]) ++differing;
+    const double size = std::max(std::abs(static_cast<double>(expected[i])), floor);
+    const double step = std::ldexp(1.0, std::ilogb(size) - 7);
+    d.worst_steps = std::max(d.worst_steps, std::abs(static_cast<double>(found[i]) - expected[i]) / step);
+  }
+  d.share = static_cast<double>(differing) / static_cast<double>(found.size());
+  return d;
+}
+
+// One assertion: the outcome, no fault, and results within one step of bfloat16 of which at most `share` differ.
+inline void expect_close(const std::string& name, Outcome outcome, const std::vector<float>& found,
+                         const std::vector<float>& expected, double floor, double share, double steps = 1.0) {
+  const premotor::cuda::host::Fault fault = premotor::cuda::host::take_fault();
+  const Difference d = compare(found, expected, floor);
+  tap::ok(outcome == Outcome::launched && fault.message.empty() && d.worst_steps <= steps && d.share <= share,
+          name + ": " +
+              (fault.message.empty()
+                   ? std::to_string(d.share * 100) + " % differ, by " + std::to_string(d.worst_steps) + " steps"
+                   : fault.message));
+}
+
+}  // namespace device_values
