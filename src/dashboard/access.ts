@@ -99,7 +99,7 @@ export class Access {
 /** Requests that do something, and websockets, come from our own page, or from a program, which sends no Origin. */
 export function strangerRefusal({ origin, host, 'sec-fetch-site': site }: Headers): Refusal | undefined {
   const isForeignSite = site !== undefined && site !== 'same-origin' && site !== 'none';
-  if (!isForeignSite && (origin === undefined || originHost(origin) === host?.toLowerCase())) return undefined;
+  if (!isForeignSite && (origin === undefined || originHost(origin) === (host ?? '').toLowerCase())) return undefined;
   return { status: 403, why: 'This request comes from another page than the status page.' };
 }
 
@@ -112,9 +112,10 @@ function cookies(text: string | undefined): Map<string, string> {
   return new Map(pairs.flatMap(([name, value]) => (value === undefined ? [] : [[name, value] as const])));
 }
 
+/** undefined equals no host. */
 function originHost(origin: string): string | undefined {
   try {
-    return new URL(origin).host;
+    return new URL(origin).host || undefined;
   } catch {
     return undefined;
   }

@@ -1,7 +1,7 @@
 /**
  * When each chunk was computed and executed, on the robot's clock, and which came too late, from what the control cycle tells. In a synchronous
  * cycle the events say it outright. In the others a chunk's place in time is counted: from frames that were executed by a known moment, because its
- * first frame's number says where it stands. Owned by the dashboard for one run; bounded.
+ * first frame's number says where it stands; whether one came too late the stream knows. Owned by the dashboard for one run; bounded.
  */
 import type { ChunkReport, CycleEvent } from '../control/events.js';
 import type { ChunkText } from './messages.js';
@@ -10,6 +10,8 @@ import type { ChunkText } from './messages.js';
 const CHUNKS_MAX = 48;
 /** Moments of one latent frame. */
 const MOMENTS_PER_FRAME = 4;
+/** A plan that ran out did so at least one cycle of the stream before. */
+const LATE_S_MIN = 0.001;
 
 export interface ChunkLogOptions {
   readonly isSynchronous: boolean;
@@ -35,6 +37,7 @@ export class ChunkLog {
   readonly #entries = new Map<number, Entry>();
   /** Latent frames up to here were executed at that time; undefined before anything moved. */
   #anchor: { readonly frame: number; readonly timeS: number } | undefined;
+  #expired = 0;
   /** Changes with every change. */
   version = 0;
 
@@ -42,9 +45,10 @@ export class ChunkLog {
     this.#options = options;
   }
 
-  note(event: CycleEvent, timeS: number): void {
+  /** `expired`: plans that ran out without a successor so far, as the stream counts them; looked at when a chunk lands. */
+  note(event: CycleEvent, timeS: number, expired: number): void {
     if (event.type === 'progress') this.#begin(this.#entry(event.chunk), timeS);
-    else if (event.type === 'predicted') this.#land(event.chunk, event.frameIndex, timeS);
+    else if (event.type === 'predicted') this.#land(event.chunk, event.frameIndex, timeS, expired);
     else if (event.type === 'executed') this.#executed(event.chunk, event.frameIndex, event.moments.length, timeS);
     else if (event.type === 'committed') {
       this.#entry(event.chunk).report = event.report;
@@ -69,7 +73,7 @@ export class ChunkLog {
     this.version++;
   }
 
-  #land(chunk: number, frameIndex: number, timeS: number): void {
+  #land(chunk: number, frameIndex: number, timeS: number, expired: number): void {
     const entry = this.#entry(chunk);
     this.#begin(entry, timeS);
     this.version++;
@@ -77,19 +81,20 @@ export class ChunkLog {
     entry.computeToS = timeS;
     entry.executeFromS = timeS;
     if (this.#options.isSynchronous) return;
-    const { frameS, frames } = this.#options;
     const before = this.#entries.get(chunk - 1);
-    const planEndS = before?.executeToS;
-    // An episode's frame 0 is the first picture: no motion leads to it.
-    const origin = frameIndex === 0 ? 1 : frameIndex;
-    if (planEndS === undefined || this.#anchor === undefined) this.#anchor = { frame: origin, timeS };
-    else if (timeS > planEndS) {
-      entry.lateS = timeS - planEndS;
-      this.#anchor = { frame: origin, timeS };
-    } else entry.executeFromS = Math.max(timeS, this.#timeOf(frameIndex));
-    entry.executeToS = Math.max(entry.executeFromS, this.#timeOf(frameIndex + frames));
-    if (before?.executeToS !== undefined && before.executeToS > entry.executeFromS) before.executeToS = entry.executeFromS;
-    if (entry.lateS < frameS * LATE_FRAMES_MIN) entry.lateS = 0;
+    // Whether a plan ran out is the stream's to know: the first chunk may wait, so that the second lands in time.
+    const isLate = before !== undefined && expired > this.#expired;
+    this.#expired = expired;
+    if (isLate) entry.lateS = Math.max(timeS - (before.executeToS ?? timeS), LATE_S_MIN);
+    if (isLate || !this.#anchor) this.#anchor = { frame: firstOf(frameIndex), timeS };
+    this.#place(entry, frameIndex, timeS);
+    if (before?.executeToS !== undefined && !isLate) before.executeToS = entry.executeFromS;
+  }
+
+  /** A plan goes from where its first frame stands, or from its landing where that is later, to the end of its last. */
+  #place(entry: Entry, frameIndex: number, landedS: number): void {
+    entry.executeFromS = Math.max(landedS, this.#timeOf(firstOf(frameIndex)));
+    entry.executeToS = Math.max(entry.executeFromS, this.#timeOf(frameIndex + this.#options.frames));
   }
 
   #timeOf(frame: number): number {
@@ -99,25 +104,19 @@ export class ChunkLog {
 
   #executed(chunk: number, frameIndex: number, moments: number, timeS: number): void {
     this.version++;
-    const frame = frameIndex + Math.round(moments / MOMENTS_PER_FRAME) + (frameIndex === 0 ? 1 : 0);
+    const frame = firstOf(frameIndex) + Math.round(moments / MOMENTS_PER_FRAME);
     if (this.#options.isSynchronous) {
       this.#entry(chunk).executeToS = timeS;
       return;
     }
     // There the event names the chunk whose prediction begins with these frames.
-    const entry = this.#entry(chunk);
-    entry.computeFromS = timeS;
-    const running = this.#entries.get(chunk - 1);
-    if (running?.frameIndex === undefined) return;
-    const framesLeft = running.frameIndex + this.#options.frames - frame;
-    // With nothing left the arm waits already, and nobody knows from when but the plan.
-    if (framesLeft <= 0) return;
+    this.#entry(chunk).computeFromS = timeS;
+    const [before, running] = [this.#entries.get(chunk - 2), this.#entries.get(chunk - 1)];
+    // With nothing left the arm waits already, and nobody knows since when but the plan.
+    if (running?.frameIndex === undefined || running.computeToS === undefined || running.frameIndex + this.#options.frames <= frame) return;
     this.#anchor = { frame, timeS };
-    const plannedToS = this.#timeOf(running.frameIndex + this.#options.frames);
-    const shiftS = plannedToS - (running.executeToS ?? plannedToS);
-    running.executeToS = plannedToS;
-    // The first chunk may have waited, so that the second lands in time.
-    if (chunk === 1 && running.executeFromS !== undefined) running.executeFromS += Math.max(0, shiftS);
+    this.#place(running, running.frameIndex, running.lateS > 0 ? (running.executeFromS ?? timeS) : running.computeToS);
+    if (before && running.lateS === 0) before.executeToS = running.executeFromS ?? timeS;
   }
 
   /** Whatever was planned beyond this moment will not be. */
@@ -137,8 +136,10 @@ export class ChunkLog {
   }
 }
 
-/** A landing that is this part of a frame late is one that the clock's grain made. */
-const LATE_FRAMES_MIN = 0.05;
+/** An episode's frame 0 is the first picture: no motion leads to it. */
+function firstOf(frameIndex: number): number {
+  return Math.max(1, frameIndex);
+}
 
 function textOf({ chunk, computeFromS, computeToS, executeFromS, executeToS, lateS, report }: Entry): ChunkText {
   const { predictMs, executeMs, commitMs, rung, clampedKnots, knots, delayKnots } = report ?? {};

@@ -80,8 +80,11 @@ class Dashboard implements Observer {
     this.#about = about;
     this.#control = control;
     this.#model.begin(about, control);
-    const momentS = about.job.action_per_frame / MOMENTS_PER_FRAME / about.actionRateHz;
-    if (about.mode === 'sync') this.#imagination = new Imagination((latents) => control.decode(latents), momentS);
+    const { frame_chunk_size, action_per_frame } = about.job;
+    const momentS = action_per_frame / MOMENTS_PER_FRAME / about.actionRateHz;
+    const motionMs = (SECOND_MS * frame_chunk_size * action_per_frame) / about.actionRateHz;
+    const patienceMs = this.#model.run?.pace === 'virtual' ? Number.POSITIVE_INFINITY : motionMs;
+    if (about.mode === 'sync') this.#imagination = new Imagination({ decode: (latents) => control.decode(latents), momentS, patienceMs });
     for (const viewer of this.#viewers) viewer.send(this.#hello());
   }
 

@@ -21,7 +21,8 @@ export interface RunText {
   /** Backend, precision, threads. */
   readonly policy: string;
   readonly joints: readonly { readonly name: string; readonly lowerRad: number; readonly upperRad: number }[];
-  readonly cameras: readonly { readonly key: string; readonly label: string }[];
+  /** `isUsed`: the policy is shown it. */
+  readonly cameras: readonly { readonly label: string; readonly isUsed: boolean }[];
   /** Of one chunk, seconds. */
   readonly chunkS: number;
   /** The ladder's rungs in words, best first; empty without a ladder. */

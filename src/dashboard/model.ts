@@ -61,11 +61,13 @@ export class RunModel {
   }
 
   #cycle(event: CycleEvent, timeS: number): void {
-    this.chunks?.note(event, timeS);
+    // Asking the stream costs something, and only a landing needs it.
+    const expired = event.type === 'predicted' ? (this.#control?.status().counts['expired'] ?? 0) : 0;
+    this.chunks?.note(event, timeS, expired);
     if (event.type === 'state') {
       const { to, reason } = event.transition;
       this.#reason = reason;
-      if (to === 'fault') this.faults.note('fault', errorOf(reason), timeS);
+      if (to === 'fault') this.#fail(errorOf(reason), timeS);
     }
     if (event.type === 'committed') this.#report(event.report);
     if (event.type === 'holding') this.#outcome = event.why;
@@ -84,7 +86,12 @@ export class RunModel {
   #ended({ outcome, error, holdError }: CycleReport, timeS: number): void {
     this.#outcome = outcome;
     // The transition has told of the first error; the report may know another.
-    for (const one of [error, holdError]) if (one && !this.#knows(one)) this.faults.note('fault', one, timeS);
+    for (const one of [error, holdError]) if (one) this.#fail(one, timeS);
+  }
+
+  /** Transition, report and robot tell of the same fault: once is enough. */
+  #fail(error: { readonly code: string; readonly message: string }, timeS: number): void {
+    if (!this.#knows(error)) this.faults.note('fault', error, timeS);
   }
 
   #knows({ code, message }: { readonly code: string; readonly message: string }): boolean {

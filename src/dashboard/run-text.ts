@@ -18,7 +18,7 @@ export function runText(about: RunAbout): RunText {
     untrained: about.untrained,
     policy: `${policy.backend}, ${policy.precision}, ${policy.threads} ${policy.threads === 1 ? 'thread' : 'threads'}`,
     joints: about.joints.map(({ name, lowerRad, upperRad }) => ({ name, lowerRad, upperRad })),
-    cameras: cameras.map(({ camera }) => ({ key: camera, label: camera.slice(camera.lastIndexOf('.') + 1) })),
+    cameras: cameras.map(({ camera }) => ({ label: camera.slice(camera.lastIndexOf('.') + 1), isUsed: job.obs_cam_keys.includes(camera) })),
     chunkS: (job.frame_chunk_size * job.action_per_frame) / about.actionRateHz,
     rungs: (job.ladder ?? []).map(
       ({ video_steps, action_steps, guidance }) => `video ${video_steps}, actions ${action_steps}${guidance ? '' : ', unguided'}`,

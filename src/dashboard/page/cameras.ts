@@ -24,11 +24,18 @@ export class CameraPanel {
     this.#screens.clear();
     this.#list.replaceChildren();
     const empty = run.imagines ? 'imagined: none yet' : `imagined frames: not while thinking ahead (${run.mode})`;
-    run.cameras.forEach(({ label }, index) => {
+    run.cameras.forEach(({ label, isUsed }, index) => {
       const pair = make('div', run.imaginedParts === 'cameras' ? 'pair' : 'pair single');
       pair.append(make('h3', '', label), this.#screen(`live ${index}`, `live picture of camera ${label}`, 'live', 'no picture yet'));
       if (run.imaginedParts === 'cameras')
-        pair.append(this.#screen(`imagined ${index}`, `what the policy imagines for camera ${label}`, 'imagined', empty));
+        pair.append(
+          this.#screen(
+            `imagined ${index}`,
+            `what the policy imagines for camera ${label}`,
+            'imagined',
+            isUsed ? empty : 'this policy does not use this camera',
+          ),
+        );
       this.#list.append(pair);
     });
     if (run.imaginedParts === 'joined') {

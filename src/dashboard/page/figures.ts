@@ -13,7 +13,7 @@ const COUNT_NAMES: Readonly<Record<string, string>> = {
   frames_ignored: 'frames ignored',
 };
 /** Counters that should stay at 0. */
-const BAD_COUNTS: ReadonlySet<string> = new Set(['missed', 'chunks_refused', 'values_clamped', 'frames_ignored']);
+const BAD_COUNTS: ReadonlySet<string> = new Set(['missed', 'chunks_refused', 'values_clamped']);
 const BAD_STATES: readonly string[] = ['fault', 'silent'];
 
 export class BudgetPanel {

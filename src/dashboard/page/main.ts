@@ -86,7 +86,7 @@ function tick({ state, chunks, faults: list, motion }: Extract<ServerMessage, { 
   showRun(run, `${state.viewers} of at most ${viewersMax}`);
   budget.update(state.budget, run);
   if (chunks) timeline.update(chunks);
-  timeline.draw(state.timeS);
+  timeline.draw(state.timeS, state.phase === 'ended');
   if (motion) joints.add(motion);
   cameras.tick(state.timeS);
 }

@@ -17,6 +17,8 @@ const WINDOW_CHUNKS = 16;
 const WINDOW_S_MIN = 8;
 const TICKS_MAX = 8;
 const ROWS = 6;
+/** Of the window, beyond the end of an episode. */
+const END_SHARE = 0.02;
 
 export class TimelinePanel {
   readonly #chart = byId('timeline-chart');
@@ -43,7 +45,9 @@ export class TimelinePanel {
     this.#drawn = '';
   }
 
-  draw(nowS: number): void {
+  /** `isOver`: the episode has ended, and the chart stays with it. */
+  draw(clockS: number, isOver: boolean): void {
+    const nowS = isOver ? this.#endS(clockS) : clockS;
     const width = this.#chart.clientWidth;
     const key = `${nowS} ${width}`;
     if (key === this.#drawn || width === 0) return;
@@ -61,6 +65,11 @@ export class TimelinePanel {
     for (const chunk of this.#chunks) svg.append(...LANES.flatMap((lane, index) => bar(chunk, lane, index, { fromS, nowS, x })));
     svg.append(shape('line', { x1: x(nowS), x2: x(nowS), y1: 0, y2: LANES.length * LANE_PX, class: 'now' }));
     this.#chart.replaceChildren(svg);
+  }
+
+  #endS(clockS: number): number {
+    const ends = this.#chunks.flatMap(({ computeToS, executeToS }) => [computeToS ?? 0, executeToS ?? 0]);
+    return ends.length === 0 ? clockS : Math.max(...ends) + this.#windowS * END_SHARE;
   }
 
   #words(): string {
@@ -125,16 +134,16 @@ function words(text: string, attributes: Readonly<Record<string, string | number
 function row(chunk: ChunkText): HTMLElement {
   const { predictMs, executeMs, commitMs, lateS, rung, fits, clampedKnots, knots } = chunk;
   const rungText = rung === undefined ? '-' : `${rung}${fits ? '' : ' (does not fit)'}`;
-  const cells: readonly (readonly [string, boolean])[] = [
+  const cells: readonly (readonly [text: string, isBad: boolean, className?: string])[] = [
     [String(chunk.chunk + 1), false],
     [rungText, fits === false],
     [ms(predictMs), false],
     [ms(executeMs), false],
-    [ms(commitMs), false],
+    [ms(commitMs), false, 'wide'],
     [lateS > 0 ? ms(1000 * lateS) : '0', lateS > 0],
     [knots === undefined ? '-' : `${clampedKnots ?? 0} of ${knots}`, (clampedKnots ?? 0) > 0],
   ];
   const element = make('tr');
-  element.append(...cells.map(([text, isBad]) => make('td', isBad ? 'bad' : '', text)));
+  element.append(...cells.map(([text, isBad, className = '']) => make('td', isBad ? 'bad' : className, text)));
   return element;
 }
