@@ -58,6 +58,8 @@ await runMain(() => {
   const formatter = clangFormat();
   if (formatter === undefined) say('clang-format 14 is not installed (Debian package clang-format-14): C++ formatting is not checked');
   else checkCpp(formatter, sources);
-  if (!isWriting) check('tsc', process.execPath, [typescript(), '-p', join(root, 'tsconfig.test.json')]);
+  for (const name of isWriting ? [] : ['tsconfig.test.json', 'tsconfig.page.json']) {
+    check(`tsc ${name}`, process.execPath, [typescript(), '--noEmit', '-p', join(root, name)]);
+  }
   return failures === 0 ? 0 : 1;
 });

@@ -152,11 +152,14 @@ export function filesBelow(folder) {
     .sort();
 }
 
+/** Of the programs, and of the status page, which runs in a browser. */
+const CONFIGURATIONS = ['tsconfig.json', 'tsconfig.page.json'];
+
 /** Compiles src to dist when a source changed, and copies what is not TypeScript (scenes, pages). */
 export function ensureDist() {
   const sources = filesBelow(join(root, 'src'));
   const hash = createHash('sha256');
-  for (const path of [...sources, join(root, 'tsconfig.json'), join(root, 'package-lock.json')]) {
+  for (const path of [...sources, ...CONFIGURATIONS.map((name) => join(root, name)), join(root, 'package-lock.json')]) {
     hash.update(`${relative(root, path)}\n`).update(readFileSync(path));
   }
   const digest = hash.digest('hex');
@@ -166,7 +169,7 @@ export function ensureDist() {
   say('compiling TypeScript to dist');
   rmSync(dist, { recursive: true, force: true });
   rmSync(stamp, { force: true });
-  run('compiling TypeScript', process.execPath, [typescript(), '-p', join(root, 'tsconfig.json')]);
+  for (const name of CONFIGURATIONS) run('compiling TypeScript', process.execPath, [typescript(), '-p', join(root, name)]);
   for (const path of sources.filter((source) => extname(source) !== '.ts')) {
     const target = join(dist, relative(join(root, 'src'), path));
     mkdirSync(dirname(target), { recursive: true });

@@ -15,7 +15,7 @@ import type { CliContext } from './context.js';
 import { SHIPPED_CHECKPOINT } from './eval-options.js';
 import { SEED_MAX, whole } from './numbers.js';
 import { ProgressBar } from './progress.js';
-import { narrateEpisode } from './run.js';
+import { narrateEpisode, paceOption, stayOption } from './run.js';
 
 const UNTRAINED_NAME = 'untrained-checkpoint';
 
@@ -25,6 +25,9 @@ export interface DemoOptions {
   readonly seed: number;
   readonly checkpoint?: string;
   readonly out: string;
+  readonly pace?: RobotConfig['robot']['pace'];
+  /** Keep the status page after the episode. */
+  readonly stay?: boolean;
   readonly json: boolean;
 }
 
@@ -64,7 +67,7 @@ const ANYTHING_RAD = 1000;
 export function demoConfig(options: DemoOptions, checkpoint: string): RobotConfig {
   const isUntrained = existsSync(join(checkpoint, UNTRAINED_MARKER));
   return robotConfigSchema.parse({
-    robot: { type: 'sim' },
+    robot: { type: 'sim', ...(options.pace === undefined ? {} : { pace: options.pace }) },
     task: { name: options.task, seed: options.seed },
     policy: { checkpoint_dir: checkpoint },
     control: {
@@ -79,13 +82,14 @@ export function demoConfig(options: DemoOptions, checkpoint: string): RobotConfi
 export async function runDemo(options: DemoOptions, context: CliContext, parts: DemoParts = defaultParts): Promise<EpisodeSummary> {
   const bar = new ProgressBar(context.err);
   const checkpoint = await prepareCheckpoint(options, parts, bar);
-  return narrateEpisode(demoConfig(options, checkpoint), context, bar, options.json);
+  return narrateEpisode(demoConfig(options, checkpoint), context, bar, { json: options.json, stay: options.stay ?? false });
 }
 
 const examples = `
 Examples:
   premotor demo
   premotor demo --task push --seed 3
+  premotor demo --pace real --stay
   premotor demo --checkpoint DIR --out results --json
 
 Exit codes: 0 it ran, whether or not the task was done; 1 failed, 130 interrupted. premotor run tells the two apart.`;
@@ -100,6 +104,8 @@ export function registerDemo(program: Command, context: CliContext): void {
     .option('--seed <n>', 'seed of the scene and of the policy', whole(0, SEED_MAX), 0)
     .option('--checkpoint <dir>', 'checkpoint folder in the released layout (default: the one that ships, else a small untrained one)')
     .option('--out <dir>', 'folder for the animated picture', './premotor-out')
+    .addOption(paceOption())
+    .addOption(stayOption())
     .option('--json', 'print the summary as JSON', false)
     .addHelpText('after', examples)
     .action(async (options: DemoOptions) => void (await runDemo(options, context)));

@@ -34,6 +34,9 @@ export interface RunOptions {
   readonly out?: string;
   /** true: the newest interrupted episode; a text: that of the folder. */
   readonly resume?: string | true;
+  readonly pace?: RobotConfig['robot']['pace'];
+  /** Keep the status page after the episode. */
+  readonly stay?: boolean;
   readonly json: boolean;
 }
 
@@ -42,12 +45,13 @@ const STEPS_MAX = 1000;
 
 /** A configuration with what the command line says otherwise. */
 export function overridden(config: RobotConfig, options: RunOptions): RobotConfig {
-  const { task, seed, chunks, steps, precision, kvCache, plan, allowUncertified = false, out } = options;
+  const { task, seed, chunks, steps, precision, kvCache, plan, allowUncertified = false, out, pace } = options;
   // The file's instruction was written for the file's task.
   const { instruction, ...scene } = config.task;
   const kept = task === undefined || task === scene.name ? config.task : scene;
   return {
     ...config,
+    ...(pace === undefined ? {} : { robot: { ...config.robot, pace } }),
     task: { ...kept, ...(task === undefined ? {} : { name: task }), ...(seed === undefined ? {} : { seed }) },
     policy: {
       ...config.policy,
@@ -62,22 +66,29 @@ export function overridden(config: RobotConfig, options: RunOptions): RobotConfi
   };
 }
 
+export interface NarrateOptions {
+  readonly json: boolean;
+  readonly resume?: NonNullable<EpisodeParts['resume']>;
+  /** After the episode the status page stays until the user interrupts. */
+  readonly stay?: boolean;
+}
+
 /** Runs an episode with everything printed. An error that ended it is thrown after its summary was printed. Errors: those of runEpisode. */
-export async function narrateEpisode(
-  config: RobotConfig,
-  context: CliContext,
-  bar: ProgressBar,
-  json: boolean,
-  resume?: EpisodeParts['resume'],
-): Promise<EpisodeSummary> {
+export async function narrateEpisode(config: RobotConfig, context: CliContext, bar: ProgressBar, options: NarrateOptions): Promise<EpisodeSummary> {
   const { loadPolicy, signal } = context;
+  const { json, resume, stay = false } = options;
   const narrator = new Narrator(bar, { isolate: config.policy.isolate, actionRateHz: config.control.action_rate_hz });
-  const remark = (): void => bar.line('Stopping. Interrupt again to end at once.');
+  let isOver = false;
+  const remark = (): void => bar.line(isOver ? 'Ending.' : 'Stopping. Interrupt again to end at once.');
   signal.addEventListener('abort', remark, { once: true });
-  try {
-    const { summary, error } = await runEpisode(config, { loadPolicy, observer: narrator, signal, ...(resume ? { resume } : {}) });
+  const onSummary = (summary: EpisodeSummary): void => {
+    isOver = true;
     bar.clear();
     printResult(context, json, summary, () => `\n${summaryTable(summary)}`);
+  };
+  try {
+    const parts = { loadPolicy, observer: narrator, signal, stay, onSummary, ...(resume ? { resume } : {}) };
+    const { summary, error } = await runEpisode(config, parts);
     if (error) throw error;
     if (summary.outcome === 'stopped') throw new CommandExit(EXIT_INTERRUPTED);
     return summary;
@@ -90,9 +101,13 @@ export async function narrateEpisode(
 /** Runs the command. Errors: CONFIG_MISSING, CONFIG_INVALID, those of runEpisode; CommandExit when the task was not done or the user stopped it. */
 export async function runRun(file: string, options: RunOptions, context: CliContext): Promise<void> {
   const { config } = await readRobotConfig(file, VOCABULARY);
-  const { resume, json } = options;
+  const { resume, json, stay = false } = options;
   const wanted = resume === undefined ? undefined : resume === true ? {} : { dir: resolve(resume) };
-  const summary = await narrateEpisode(overridden(config, options), context, new ProgressBar(context.err), json, wanted);
+  const summary = await narrateEpisode(overridden(config, options), context, new ProgressBar(context.err), {
+    json,
+    stay,
+    ...(wanted ? { resume: wanted } : {}),
+  });
   if (!summary.success) throw new CommandExit(EXIT_NOT_DONE);
 }
 
@@ -110,10 +125,19 @@ Examples:
   premotor run robots/sim-tabletop.yaml
   premotor run robots/sim-tabletop.yaml --task push --seed 3 --steps 3/5
   premotor run robots/sim-tabletop.yaml --task push --seed 3 --steps 3/5 --resume
+  premotor run robots/sim-tabletop.yaml --pace real --stay
   premotor config example > my-robot.yaml
 
 Ctrl-C is a controlled stop: the arm decelerates, holds, and the summary follows. A second one ends the process at once.
 Exit codes: 0 the task was done, 1 failed, 2 wrong command line, 3 it ran but the task was not done, 130 interrupted.`;
+
+export function paceOption(): Option {
+  return new Option('--pace <pace>', "the simulated robot's clock: virtual, or real, for watching").choices(['virtual', 'real']);
+}
+
+export function stayOption(): Option {
+  return new Option('--stay', 'keep the status page after the episode, until interrupted').default(false);
+}
 
 /** Adds `premotor run` to the program. */
 export function registerRun(program: Command, context: CliContext): void {
@@ -131,6 +155,8 @@ export function registerRun(program: Command, context: CliContext): void {
     .addOption(uncertifiedOption())
     .option('--out <dir>', 'folder for the animated picture')
     .option('--resume [dir]', 'go on with an interrupted episode: the newest of this configuration, or the journal in a folder')
+    .addOption(paceOption())
+    .addOption(stayOption())
     .option('--json', 'print the summary as JSON', false)
     .addHelpText('after', examples)
     .action((file: string, options: RunOptions) => runRun(file, options, context));

@@ -43,8 +43,11 @@ export interface ChunkReport {
   readonly delayKnots: number;
   /** Latent frames that were imagined, or taken from an old forecast, for what was being executed meanwhile. */
   readonly assumedFrames: number;
-  /** The rung of the ladder that the budget chose, and whether it was expected to land in time; null without a budget. */
-  readonly rung: { readonly index: number; readonly fits: boolean } | null;
+  /**
+   * The rung of the ladder that the budget chose, whether it was expected to land in time, and how long it was expected to take, null before anything
+   * was measured; null without a budget.
+   */
+  readonly rung: { readonly index: number; readonly fits: boolean; readonly expectedMs: number | null } | null;
   /** Over its observations: the oldest frame's age when it was used, and the largest time between the cameras' captures. */
   readonly frameAgeMsMax: number;
   readonly frameSkewMsMax: number;

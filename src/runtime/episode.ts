@@ -11,8 +11,10 @@ import { ControlCycle, type CycleOptions } from '../control/cycle.js';
 import type { CycleEvent, CycleReport, EpisodeOptions } from '../control/events.js';
 import type { Transition } from '../control/lifecycle.js';
 import { PremotorError } from '../errors.js';
+import { toPremotorError } from '../native.js';
 import type { LoadPolicyOptions, Policy, Progress } from '../policy/contract.js';
 import type { Recovery } from '../policy/recovering.js';
+import { YieldingPolicy } from '../policy/yielding.js';
 import { writeAnimation } from '../recording/animation.js';
 import { EpisodeFilm } from '../sim/film.js';
 import type { ObserverParts, RunAbout, RunControl, RunEvent } from '../tap/observer.js';
@@ -61,8 +63,10 @@ export interface EpisodeParts {
   readonly resume?: { readonly dir?: string };
   /** Who watches. Default: telemetry, recorder and page, as configured. */
   readonly openObservers?: (config: RobotConfig, parts: ObserverParts) => Promise<Observers>;
-  /** After the episode the observers stay open until the signal comes. */
+  /** After the episode, or an error that ended it before it began, the observers stay open until the signal comes. */
   readonly stay?: boolean;
+  /** As soon as the summary is known; the result comes later when the observers stay. */
+  readonly onSummary?: (summary: EpisodeSummary) => void;
 }
 
 export interface EpisodeResult {
@@ -82,7 +86,7 @@ export async function runEpisode(config: RobotConfig, parts: EpisodeParts): Prom
   const rig = await openRig(config);
   const point = new ResumePoint(rig, config.control.mode, resumed?.supervisor);
   const unregister = register('run', `${config.robot.type}, task ${config.task.name}`);
-  let policy: Policy | undefined;
+  let policy: YieldingPolicy | undefined;
   let observers: Observers | undefined;
   try {
     observers = await (parts.openObservers ?? Observers.open)(config, { onNotice: (text) => observer.notice(text), onWarning });
@@ -102,7 +106,8 @@ export async function runEpisode(config: RobotConfig, parts: EpisodeParts): Prom
         tell({ type: 'warning', error });
       },
     });
-    policy = opened.policy;
+    // In virtual time the robot's clock stands while it waits for a picture.
+    policy = new YieldingPolicy(opened.policy, { isPatient: config.robot.pace === 'virtual' });
     const untrained = existsSync(join(config.policy.checkpoint_dir, UNTRAINED_MARKER));
     observer.ready({ rig, info: policy.info, untrained });
     const past = resumed ? await restoreEpisode(resumed, policy, rig, signal) : undefined;
@@ -115,8 +120,12 @@ export async function runEpisode(config: RobotConfig, parts: EpisodeParts): Prom
     await tellImagined(film, policy, config, watching);
     const summary = summaryFor(config, rig, policy, { untrained, report, transitions, startNs, animation });
     await observers.end(report);
-    if (parts.stay) await aborted(signal);
+    parts.onSummary?.(summary);
+    if (parts.stay) await staying(parts);
     return { summary, ...(report.error ? { error: report.error } : {}) };
+  } catch (error) {
+    if (observers) await mourn(observers, rig, error, parts);
+    throw error;
   } finally {
     await policy?.close();
     await observers?.close();
@@ -126,8 +135,19 @@ export async function runEpisode(config: RobotConfig, parts: EpisodeParts): Prom
   }
 }
 
-function aborted(signal: AbortSignal): Promise<void> {
+/** The observers are told of an episode that ended before it began. */
+async function mourn(observers: Observers, rig: Rig, thrown: unknown, parts: EpisodeParts): Promise<void> {
+  const error = toPremotorError(thrown);
+  observers.event({ type: 'warning', error }, rig.status().timeNs);
+  await observers.end(undefined);
+  if (!parts.stay || parts.signal.aborted) return;
+  parts.observer.warning(error);
+  await staying(parts);
+}
+
+function staying({ observer, signal }: EpisodeParts): Promise<void> {
   if (signal.aborted) return Promise.resolve();
+  observer.notice('The episode is over. Status page and telemetry stay until Ctrl-C.');
   return new Promise((resolve) => signal.addEventListener('abort', () => resolve(), { once: true }));
 }
 
@@ -200,7 +220,7 @@ async function tellImagined(film: EpisodeFilm, policy: Policy, { recording }: Ro
 
 interface Opened {
   readonly rig: Rig;
-  readonly policy: Policy;
+  readonly policy: YieldingPolicy;
   readonly film: EpisodeFilm;
   readonly point: ResumePoint;
   readonly observers: Observers;
@@ -262,12 +282,12 @@ async function runCycle(
 }
 
 /** What observers may do with a run: ask, and stop it. */
-function controlOf(cycle: ControlCycle, rig: Rig, policy: Policy): RunControl {
+function controlOf(cycle: ControlCycle, rig: Rig, policy: YieldingPolicy): RunControl {
   return {
     requestStop: (reason) => cycle.requestStop(reason),
     status: () => ({ ...rig.status(), state: cycle.state }),
     cache: () => policy.cache,
-    decode: (latents) => policy.decode(latents),
+    decode: (latents) => policy.decodeAside(latents),
   };
 }
 

@@ -5,6 +5,7 @@
 import type { CameraInfo, FrameSource } from '../cameras/source.js';
 import type { RobotConfig } from '../config/schema.js';
 import type { CycleReport } from '../control/events.js';
+import { openDashboard } from '../dashboard/dashboard.js';
 import { PremotorError } from '../errors.js';
 import type { Frame } from '../policy/contract.js';
 import type { MotionSample, Observer, ObserverParts, RunAbout, RunControl, RunEvent } from '../tap/observer.js';
@@ -12,7 +13,9 @@ import type { MotionSample, Observer, ObserverParts, RunAbout, RunControl, RunEv
 /** Opens one observer; undefined: the configuration does not want it. It throws only what the user must mend before anything moves. */
 export type ObserverFactory = (config: RobotConfig, parts: ObserverParts) => Promise<Observer | undefined>;
 
-export const FACTORIES: readonly ObserverFactory[] = [];
+export const FACTORIES: readonly ObserverFactory[] = [
+  (config, parts) => openDashboard(config, parts),
+];
 
 /** An observer may write this long at the end of an episode, and close as long: then the process goes on without it. */
 const END_MS_MAX = 15_000;

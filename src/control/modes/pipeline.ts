@@ -267,7 +267,7 @@ export class Pipeline {
       clampedKnots: run.clampedKnots - clampedKnots,
       delayKnots: this.#timeline.done - done,
       assumedFrames: think.executingFrames,
-      rung: choice ? { index: choice.index, fits: choice.fits } : null,
+      rung: choice ? { index: choice.index, fits: choice.fits, expectedMs: finite(choice.expectedMs) } : null,
       predictMs: Math.max(0, thinking.wallMs - commitMs),
       executeMs: this.#reported.atMs - atMs,
       commitMs,
@@ -340,6 +340,11 @@ export class Pipeline {
       run.settings.health,
     );
   }
+}
+
+/** Infinity, before anything was measured, is no number that a report can hold. */
+function finite(ms: number): number | null {
+  return Number.isFinite(ms) ? ms : null;
 }
 
 /** A budget's choice as options of a prediction. */

@@ -1,0 +1,128 @@
+/**
+ * Who may look at the status page: tokens, cookies, and the headers that tell a page of ours from one of a stranger. Pure but for reading the token's
+ * file. Owned by the server; it answers nobody.
+ */
+import { createHash, createHmac, timingSafeEqual } from 'node:crypto';
+import { readFileSync } from 'node:fs';
+import { isIP } from 'node:net';
+import { PremotorError } from '../errors.js';
+
+const TOKEN_CHARACTERS_MIN = 16;
+const TOKEN_CHARACTERS_MAX = 512;
+/** What a token may be made of: it travels in a link and in a header. */
+const TOKEN = /^[A-Za-z0-9._~+/=-]+$/;
+const LOOPBACK_NAMES: ReadonlySet<string> = new Set(['localhost', 'ip6-localhost']);
+
+/** An address of this machine that no other machine reaches. */
+export function isLoopback(host: string): boolean {
+  const name = host.toLowerCase();
+  if (LOOPBACK_NAMES.has(name) || name === '::1') return true;
+  return isIP(name) === 4 && name.startsWith('127.');
+}
+
+/** Errors: DASHBOARD_TOKEN. */
+export function readToken(file: string): string {
+  let text: string;
+  try {
+    text = readFileSync(file, 'utf8').trim();
+  } catch (cause) {
+    const found = (cause as Error).message;
+    const message = `The token of the status page cannot be read: ${found}. Correct dashboard.token_file, or leave it out to serve this machine alone.`;
+    throw new PremotorError('DASHBOARD_TOKEN', message, { file, expected: 'a file that can be read', found, cause });
+  }
+  const expected = `one line of ${TOKEN_CHARACTERS_MIN} to ${TOKEN_CHARACTERS_MAX} letters, digits and . _ ~ + / = -`;
+  if (text.length >= TOKEN_CHARACTERS_MIN && text.length <= TOKEN_CHARACTERS_MAX && TOKEN.test(text)) return text;
+  const found = TOKEN.test(text) || text === '' ? `${text.length} characters` : 'other characters';
+  const message = `dashboard.token_file holds no usable token: expected ${expected}, found ${found}. Make one with: openssl rand -hex 24`;
+  throw new PremotorError('DASHBOARD_TOKEN', message, { file, expected, found });
+}
+
+/** Compares in a time that says nothing about where two texts differ. */
+export function isEqual(a: string, b: string): boolean {
+  const digest = (text: string): Buffer => createHash('sha256').update(text).digest();
+  return timingSafeEqual(digest(a), digest(b));
+}
+
+/** What a request shows of itself. */
+export interface Headers {
+  readonly host?: string | undefined;
+  readonly origin?: string | undefined;
+  readonly cookie?: string | undefined;
+  readonly authorization?: string | undefined;
+  readonly 'sec-fetch-site'?: string | string[] | undefined;
+}
+
+export type Refusal = { readonly status: 401 | 403 | 421; readonly why: string };
+
+const NO_TOKEN =
+  'This status page needs its token. Open it once as /?token=TOKEN (the content of dashboard.token_file), or send Authorization: Bearer TOKEN.';
+
+/** The doorkeeper of one server. Without a token it knows this machine by the name that it is called by. */
+export class Access {
+  readonly #token: string | undefined;
+  readonly #cookieValue: string;
+
+  constructor(token: string | undefined) {
+    this.#token = token;
+    // Not the token itself: a cookie that leaks opens this page and nothing else that the token may open.
+    this.#cookieValue = token === undefined ? '' : createHmac('sha256', token).update('premotor status page').digest('base64url');
+  }
+
+  /** undefined: may look. `port`: cookies do not know ports, so their name does. */
+  refusal(headers: Headers, port: number): Refusal | undefined {
+    if (this.#token === undefined) {
+      // A name that merely points here (DNS rebinding) would lend this machine's trust to a stranger's page.
+      if (isLoopback(hostName(headers.host))) return undefined;
+      return { status: 421, why: 'Without a token this status page answers to localhost, 127.0.0.1 and [::1] alone.' };
+    }
+    const bearer = /^Bearer +(\S+)$/i.exec(headers.authorization ?? '')?.[1];
+    if (bearer !== undefined && this.isToken(bearer)) return undefined;
+    const cookie = cookies(headers.cookie).get(cookieName(port));
+    if (cookie !== undefined && isEqual(cookie, this.#cookieValue)) return undefined;
+    return { status: 401, why: NO_TOKEN };
+  }
+
+  get needsToken(): boolean {
+    return this.#token !== undefined;
+  }
+
+  isToken(text: string): boolean {
+    return this.#token !== undefined && isEqual(text, this.#token);
+  }
+
+  /** For the answer to a link that carried the token. Lax: a link from elsewhere may open the page, but nothing there can send with it. */
+  setCookie(port: number): string {
+    return `${cookieName(port)}=${this.#cookieValue}; Path=/; HttpOnly; SameSite=Lax`;
+  }
+}
+
+/** Requests that do something, and websockets, come from our own page, or from a program, which sends no Origin. */
+export function strangerRefusal({ origin, host, 'sec-fetch-site': site }: Headers): Refusal | undefined {
+  const isForeignSite = site !== undefined && site !== 'same-origin' && site !== 'none';
+  if (!isForeignSite && (origin === undefined || originHost(origin) === (host ?? '').toLowerCase())) return undefined;
+  return { status: 403, why: 'This request comes from another page than the status page.' };
+}
+
+function cookieName(port: number): string {
+  return `premotor-page-${port}`;
+}
+
+function cookies(text: string | undefined): Map<string, string> {
+  const pairs = (text ?? '').split(';').map((pair) => pair.trim().split('=', 2) as [string, string?]);
+  return new Map(pairs.flatMap(([name, value]) => (value === undefined ? [] : [[name, value] as const])));
+}
+
+/** undefined equals no host. */
+function originHost(origin: string): string | undefined {
+  try {
+    return new URL(origin).host || undefined;
+  } catch {
+    return undefined;
+  }
+}
+
+/** "[::1]:80" -> "::1". */
+export function hostName(host: string | undefined): string {
+  const text = host ?? '';
+  return /^\[([^\]]*)\](?::\d*)?$/.exec(text)?.[1] ?? /^([^:]*)(?::\d*)?$/.exec(text)?.[1] ?? '';
+}
