@@ -13,9 +13,13 @@ import type { MotionSample, Observer, ObserverParts, RunAbout, RunControl, RunEv
 /** Opens one observer; undefined: the configuration does not want it. It throws only what the user must mend before anything moves. */
 export type ObserverFactory = (config: RobotConfig, parts: ObserverParts) => Promise<Observer | undefined>;
 
-export const FACTORIES: readonly ObserverFactory[] = [
-  (config, parts) => openDashboard(config, parts),
-];
+/** What is not wanted is not loaded either. */
+async function openTelemetry(config: RobotConfig, parts: ObserverParts): Promise<Observer | undefined> {
+  const { enabled, prometheus_port } = config.telemetry;
+  return enabled || prometheus_port !== undefined ? (await import('../telemetry/telemetry.js')).openTelemetry(config, parts) : undefined;
+}
+
+export const FACTORIES: readonly ObserverFactory[] = [openTelemetry, (config, parts) => openDashboard(config, parts)];
 
 /** An observer may write this long at the end of an episode, and close as long: then the process goes on without it. */
 const END_MS_MAX = 15_000;

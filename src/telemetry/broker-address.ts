@@ -1,0 +1,109 @@
+/**
+ * Which broker the robot reports to, as whom, and how it proves it: the configuration's answer, checked before anything moves. Owned by the telemetry
+ * of a run; it reads certificates and passwords and connects nowhere.
+ */
+import { readFileSync } from 'node:fs';
+import { hostname } from 'node:os';
+import type { RobotConfig } from '../config/schema.js';
+import { PremotorError } from '../errors.js';
+
+export interface BrokerAddress {
+  readonly host: string;
+  readonly port: number;
+  /** Absent: plain TCP. */
+  readonly tls?: { readonly ca?: Buffer; readonly cert?: Buffer; readonly key?: Buffer };
+  readonly username?: string;
+  readonly password?: string;
+  readonly isV5: boolean;
+  readonly keepaliveS: number;
+}
+
+const PORTS: Readonly<Record<string, number>> = { 'mqtt:': 1883, 'mqtts:': 8883 };
+const loopback = /^(127(\.\d{1,3}){3}|\[::1\]|localhost)$/;
+
+function refused(field: string, expected: string, found: string): PremotorError {
+  const message = `telemetry.${field} cannot be right. Correct the configuration.`;
+  return new PremotorError('TELEMETRY_OPTIONS', message, { field: `telemetry.${field}`, expected, found });
+}
+
+function contentOf(field: string, file: string | undefined): Buffer | undefined {
+  if (file === undefined) return undefined;
+  try {
+    return readFileSync(file);
+  } catch (cause) {
+    const message = `The file of telemetry.${field} cannot be read. Check the path and its rights.`;
+    throw new PremotorError('TELEMETRY_FILE', message, { field: `telemetry.${field}`, file, found: (cause as Error).message, cause });
+  }
+}
+
+/** The address at a URL with the configuration's identity. Errors: TELEMETRY_OPTIONS, TELEMETRY_FILE, TELEMETRY_INSECURE. */
+export function brokerAddress(broker: string, config: RobotConfig['telemetry']): BrokerAddress {
+  if (!URL.canParse(broker)) throw refused('broker_url', 'mqtt://HOST:PORT or mqtts://HOST:PORT', 'no URL');
+  const url = new URL(broker);
+  const port = PORTS[url.protocol];
+  if (port === undefined) throw refused('broker_url', 'mqtt:// or mqtts://', url.protocol);
+  // A password in a URL ends in logs.
+  if (url.username !== '' || url.password !== '') throw refused('broker_url', 'username and password_file beside it', 'a URL with credentials');
+  if (url.hostname === '') throw refused('broker_url', 'mqtt://HOST:PORT or mqtts://HOST:PORT', 'no host');
+  const [ca, cert, key] = [contentOf('ca_file', config.ca_file), contentOf('cert_file', config.cert_file), contentOf('key_file', config.key_file)];
+  if ((cert === undefined) !== (key === undefined)) throw refused(cert ? 'key_file' : 'cert_file', 'a certificate with its key', 'one of the two');
+  const isTls = url.protocol === 'mqtts:';
+  if (!isTls && (ca || cert)) throw refused('broker_url', 'mqtts://, because certificates are given', url.protocol);
+  const password = contentOf('password_file', config.password_file)?.toString('utf8').trimEnd();
+  if (password !== undefined && config.username === undefined) throw refused('username', 'the name that the password belongs to', 'none');
+  checkSecurity(url, isTls, cert !== undefined || password !== undefined);
+  return {
+    host: url.hostname.replace(/^\[(.*)\]$/, '$1'),
+    port: url.port === '' ? port : Number(url.port),
+    ...(isTls ? { tls: { ...(ca ? { ca } : {}), ...(cert && key ? { cert, key } : {}) } } : {}),
+    ...(config.username === undefined ? {} : { username: config.username }),
+    ...(password === undefined ? {} : { password }),
+    isV5: config.mqtt_version === '5',
+    keepaliveS: config.keepalive_s,
+  };
+}
+
+function checkSecurity(url: URL, isTls: boolean, hasIdentity: boolean): void {
+  if (loopback.test(url.hostname) || (isTls && hasIdentity)) return;
+  const message =
+    'Telemetry to another machine needs TLS and an identity of this robot: who can write to the broker can stop it. Use mqtts:// and a certificate.';
+  throw new PremotorError('TELEMETRY_INSECURE', message, {
+    field: 'telemetry.broker_url',
+    expected: 'a loopback address, or mqtts:// with cert_file and key_file, or with username and password_file',
+    found: `${url.protocol}//${url.host} ${hasIdentity ? 'with' : 'without'} an identity`,
+  });
+}
+
+export interface SparkplugIds {
+  readonly group: string;
+  readonly node: string;
+  readonly primaryHost?: string;
+}
+
+/** The machine's name, without what a topic cannot hold, where the configuration names no node. */
+export function idsOf({ group_id: group, node_id, primary_host_id: primaryHost }: RobotConfig['telemetry']): SparkplugIds {
+  const machine = hostname()
+    .replace(/[/+#\s]/g, '-')
+    .slice(0, 128);
+  return { group, node: node_id ?? (machine === '' ? 'robot' : machine), ...(primaryHost === undefined ? {} : { primaryHost }) };
+}
+
+export interface Topics {
+  readonly birth: string;
+  readonly data: string;
+  readonly death: string;
+  readonly command: string;
+  /** Of the primary host, where there is one. */
+  readonly state?: string;
+}
+
+export function topicsOf({ group, node, primaryHost }: SparkplugIds): Topics {
+  const of = (verb: string): string => `spBv1.0/${group}/${verb}/${node}`;
+  return {
+    birth: of('NBIRTH'),
+    data: of('NDATA'),
+    death: of('NDEATH'),
+    command: of('NCMD'),
+    ...(primaryHost === undefined ? {} : { state: `spBv1.0/STATE/${primaryHost}` }),
+  };
+}
