@@ -46,6 +46,7 @@ export interface McapChannel {
   /** Its type's name and how that is written down; empty without. */
   readonly schema: string;
   readonly schemaEncoding: string;
+  readonly schemaData: Uint8Array;
 }
 
 export interface McapMessage {
@@ -239,7 +240,8 @@ export class McapReader {
     if (!this.#channels.has(id) && this.#channels.size >= CHANNELS_MAX) throw new RangeError(`more than ${CHANNELS_MAX} channels`);
     const schema = this.#schemas.get(schemaId);
     this.#raw.set(id, record);
-    this.#channels.set(id, { id, topic, encoding: messageEncoding, schema: schema?.name ?? '', schemaEncoding: schema?.encoding ?? '' });
+    const { name = '', encoding = '', data = new Uint8Array(0) } = schema ?? {};
+    this.#channels.set(id, { id, topic, encoding: messageEncoding, schema: name, schemaEncoding: encoding, schemaData: data });
   }
 
   #messageOf({ channelId, logTime, publishTime, sequence, data }: McapTypes.Message): McapMessage | undefined {

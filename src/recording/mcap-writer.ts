@@ -98,15 +98,14 @@ export class McapWriter {
     return this.#error;
   }
 
-  /** Declares a topic and gives its number. */
+  /** Declares a topic, once, and gives its number. */
   channel(about: ChannelAbout): number {
-    let schemaId = 0;
-    if (about.schema !== '') {
-      const schema = this.#schemas.get(about.schema) ?? this.#declare(about);
-      schemaId = schema.id;
-    }
+    const { topic, messageEncoding = 'protobuf' } = about;
+    const schemaId = about.schema === '' ? 0 : this.#schema(about);
+    const same = this.#channels.find(({ record: one }) => one.topic === topic && one.schemaId === schemaId && one.messageEncoding === messageEncoding);
+    if (same) return same.record.id;
     const id = this.#channels.length;
-    const record = { id, schemaId, topic: about.topic, messageEncoding: about.messageEncoding ?? 'protobuf', metadata: new Map<string, string>() };
+    const record = { id, schemaId, topic, messageEncoding, metadata: new Map<string, string>() };
     this.#channels.push({ record, sequence: 0, count: 0n });
     this.#records.writeChannel(record);
     this.#emit(false);
@@ -125,8 +124,9 @@ export class McapWriter {
     this.#messages++;
   }
 
-  /** Key and value pairs about the whole file. */
+  /** Key and value pairs about the whole file; one set of each name. */
   metadata(name: string, values: Readonly<Record<string, string>>): void {
+    if (this.#metadata.some((one) => one.name === name)) return;
     this.#cut();
     const offset = BigInt(this.#position);
     const length = this.#records.writeMetadata({ name, metadata: new Map(Object.entries(values)) });
@@ -158,11 +158,14 @@ export class McapWriter {
     await this.#writing;
   }
 
-  #declare({ schema: name, schemaData, schemaEncoding = 'protobuf' }: ChannelAbout): McapTypes.Schema {
-    const schema = { id: this.#schemas.size + 1, name, encoding: schemaEncoding, data: schemaData };
-    this.#schemas.set(name, schema);
+  #schema({ schema: name, schemaData, schemaEncoding: encoding = 'protobuf' }: ChannelAbout): number {
+    const key = `${name} ${encoding} ${schemaData.length} ${crc32(schemaData)}`;
+    const known = this.#schemas.get(key);
+    if (known) return known.id;
+    const schema = { id: this.#schemas.size + 1, name, encoding, data: schemaData };
+    this.#schemas.set(key, schema);
     this.#records.writeSchema(schema);
-    return schema;
+    return schema.id;
   }
 
   /** The chunk so far becomes bytes; the next message begins another one. */

@@ -200,12 +200,19 @@ function putValue(sink: Sink, types: ProtoTypes, { type, typeName }: ProtoField,
       return sized(sink, encodeProto(types, typeName ?? '', item as ProtoValue));
     case 'sint32':
     case 'sint64': {
-      const whole = BigInt(item as bigint);
-      return sink.varint((whole << 1n) ^ (whole >> 63n));
+      const value = whole(item);
+      return sink.varint((value << 1n) ^ (value >> 63n));
     }
     default:
-      return sink.varint(BigInt(typeof item === 'boolean' ? Number(item) : (item as bigint)));
+      return sink.varint(whole(item));
   }
+}
+
+/** What is no whole number has no place in a field of them; a recording goes on all the same. */
+function whole(item: unknown): bigint {
+  if (typeof item === 'bigint') return item;
+  const value = Math.trunc(Number(item));
+  return Number.isFinite(value) ? BigInt(value) : 0n;
 }
 
 function sized(sink: Sink, bytes: Uint8Array): void {

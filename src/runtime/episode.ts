@@ -101,6 +101,7 @@ export async function runEpisode(config: RobotConfig, parts: EpisodeParts): Prom
         onWarning(error);
         tell({ type: 'warning', error });
       },
+      ...(observers.names.includes('recorder') ? { onCall: (note) => tell({ type: 'call', note }) } : {}),
     });
     policy = opened.policy;
     const untrained = existsSync(join(config.policy.checkpoint_dir, UNTRAINED_MARKER));

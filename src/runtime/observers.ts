@@ -7,12 +7,13 @@ import type { RobotConfig } from '../config/schema.js';
 import type { CycleReport } from '../control/events.js';
 import { PremotorError } from '../errors.js';
 import type { Frame } from '../policy/contract.js';
+import { openRecorder } from '../recording/recorder.js';
 import type { MotionSample, Observer, ObserverParts, RunAbout, RunControl, RunEvent } from '../tap/observer.js';
 
 /** Opens one observer; undefined: the configuration does not want it. It throws only what the user must mend before anything moves. */
 export type ObserverFactory = (config: RobotConfig, parts: ObserverParts) => Promise<Observer | undefined>;
 
-const FACTORIES: readonly ObserverFactory[] = [];
+const FACTORIES: readonly ObserverFactory[] = [openRecorder];
 
 /** An observer may write this long at the end of an episode, and close as long: then the process goes on without it. */
 const END_MS_MAX = 15_000;
