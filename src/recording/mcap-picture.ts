@@ -47,6 +47,7 @@ export function pictureOf(message: McapMessage): RecordedPicture {
 
 function noPicture({ topic, channel }: McapMessage, found: string): PremotorError {
   const expected = `a picture of ${PICTURE_SCHEMAS.join(' or ')}`;
-  const text = `A message of ${topic} is no picture: expected ${expected}, found ${channel.schema || 'no type'}: ${found}. Name a topic with pictures.`;
+  const what = `${channel.schema || 'no type'}: ${found}`;
+  const text = `A message of ${topic} is no picture: expected ${expected}, found ${what}. Name a topic with pictures.`;
   return new PremotorError('MCAP_DAMAGED', text, { field: topic, expected, found });
 }

@@ -138,8 +138,9 @@ export class McapReader {
     const start = await source.read(0, MAGIC.length);
     if (!MAGIC.every((byte, at) => start[at] === byte)) {
       const found = source.bytes === 0 ? 'an empty file' : `bytes ${Buffer.from(start).toString('hex')}`;
-      const message = `${file} is no recording: expected an MCAP file, which begins with ${Buffer.from(MAGIC).toString('hex')}, found ${found}. Check the path.`;
-      throw new PremotorError('MCAP_FOREIGN', message, { file, expected: 'an MCAP file', found });
+      const expected = `an MCAP file, which begins with ${Buffer.from(MAGIC).toString('hex')}`;
+      const message = `${file} is no recording: expected ${expected}, found ${found}. Check the path.`;
+      throw new PremotorError('MCAP_FOREIGN', message, { file, expected, found });
     }
     return new McapReader(file, source, handle);
   }
@@ -274,7 +275,8 @@ function newStream(): McapStreamReader {
   const zstd: Unpack = (packed, bytes) => {
     if (unpackZstd) return unpackZstd(packed, { maxOutputLength: bytes });
     const [expected, found] = ['chunks without compression or with lz4', 'zstd'];
-    const message = `This recording needs a newer Node: expected ${expected}, found ${found}, which Node 22.15 and later unpack. Convert it, or update Node.`;
+    const remedy = 'Update Node to 22.15 or later, or convert the recording.';
+    const message = `This recording cannot be unpacked here: expected ${expected}, found ${found}. ${remedy}`;
     throw new PremotorError('MCAP_UNSUPPORTED', message, { expected, found });
   };
   return new McapStreamReader({ noMagicPrefix: true, decompressHandlers: { lz4: bounded(unpackLz4), zstd: bounded(zstd) } });

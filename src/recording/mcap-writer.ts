@@ -102,7 +102,9 @@ export class McapWriter {
   channel(about: ChannelAbout): number {
     const { topic, messageEncoding = 'protobuf' } = about;
     const schemaId = about.schema === '' ? 0 : this.#schema(about);
-    const same = this.#channels.find(({ record: one }) => one.topic === topic && one.schemaId === schemaId && one.messageEncoding === messageEncoding);
+    const same = this.#channels.find(
+      ({ record: one }) => one.topic === topic && one.schemaId === schemaId && one.messageEncoding === messageEncoding,
+    );
     if (same) return same.record.id;
     const id = this.#channels.length;
     const record = { id, schemaId, topic, messageEncoding, metadata: new Map<string, string>() };

@@ -2,6 +2,7 @@
  * Several recordings become one, or a file that was cut off becomes a whole one with an index: every message that can be read, in its order. Owned by
  * the recorder, which saves its window so, and by `premotor record recover`. The result appears under its name only when it is complete.
  */
+import { existsSync } from 'node:fs';
 import { rename, rm } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { PremotorError } from '../errors.js';
@@ -33,6 +34,8 @@ export interface Merged {
 export interface MergeOptions {
   /** Where it is put together, on the same file system. Default: beside the result. */
   readonly part?: string;
+  /** The result must not exist yet. */
+  readonly isNew?: boolean;
   /** Goes on without files that are none: a process died before it had written their beginning. */
   readonly skipsUnreadable?: boolean;
   readonly openFile?: OpenFile;
@@ -44,6 +47,7 @@ export interface MergeOptions {
 /** Errors: MCAP_MISSING, MCAP_FOREIGN, MCAP_UNSUPPORTED, ABORTED, RECORD_WRITE; then nothing is left behind. */
 export async function mergeRecordings(sources: readonly MergeSource[], target: string, options: MergeOptions = {}): Promise<Merged> {
   const { part = `${target}${PART}`, skipsUnreadable = false } = options;
+  if (options.isNew && existsSync(target)) throw unwritable(target, new Error('a file of that name'));
   await rm(part, { force: true });
   const writer = await McapWriter.create(part, options.openFile).catch((cause: unknown) => {
     throw unwritable(target, cause);
@@ -80,7 +84,10 @@ export async function mergeRecordings(sources: readonly MergeSource[], target: s
 async function copy(reader: McapReader, writer: McapWriter, { sinceNs = 0n, notBeforeNs = 0n }: MergeSource, options: MergeOptions): Promise<void> {
   const declared = new Map<number, number>();
   const { onProgress, signal } = options;
-  for await (const { channel, logTimeNs, publishTimeNs, data } of reader.messages({ ...(onProgress ? { onProgress } : {}), ...(signal ? { signal } : {}) })) {
+  for await (const { channel, logTimeNs, publishTimeNs, data } of reader.messages({
+    ...(onProgress ? { onProgress } : {}),
+    ...(signal ? { signal } : {}),
+  })) {
     if (logTimeNs < sinceNs) continue;
     let id = declared.get(channel.id);
     if (id === undefined) {

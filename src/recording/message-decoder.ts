@@ -1,6 +1,6 @@
 /**
- * What the messages of an MCAP file say: JSON, and protocol buffers by the types that the file carries. Owned by the reader; a type is looked at once,
- * and one that cannot be used is an error for every message of it.
+ * What the messages of an MCAP file say: JSON, and protocol buffers by the types that the file carries. Owned by the reader; a type is looked at
+ * once, and one that cannot be used is an error for every message of it.
  */
 import { PremotorError } from '../errors.js';
 import { decodeDescriptors } from './descriptor.js';

@@ -74,7 +74,7 @@ export class MotionBuffer {
 
   /** Writes everything. */
   drain(write: WriteSample): void {
-    while (this.drainBlock(write)) continue;
+    while (this.drainBlock(write));
     const block = this.#filling;
     this.#filling = undefined;
     if (block) this.#drain(block, write);
@@ -85,7 +85,7 @@ export class MotionBuffer {
     for (let sample = 0; sample < block.count; sample++) {
       const values = block.values.subarray(sample * size, (sample + 1) * size);
       const timeNs = block.timesNs[sample] ?? 0n;
-      this.#view.setBigUint64(1, BigInt.asUintN(64, timeNs), true);
+      this.#view.setBigUint64(1, timeNs, true);
       for (let list = 0; list < 3; list++) {
         const place = this.#places[list] ?? 0;
         for (let joint = 0; joint < this.#joints; joint++) this.#view.setFloat64(place + 8 * joint, values[list * this.#joints + joint] ?? 0, true);

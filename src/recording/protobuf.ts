@@ -74,6 +74,14 @@ const wireOf: Readonly<Record<ProtoField['type'], number>> = {
   message: WIRE.bytes,
 };
 
+/**
+ * A number of 64 bits and its two words, low first: bits are moved in numbers, because the optimiser of Node 20 aborts the process on loops over
+ * bigints that are cut to 64 bits.
+ */
+const BIG = new BigInt64Array(1);
+const UNSIGNED = new BigUint64Array(BIG.buffer);
+const WORDS = new Uint32Array(BIG.buffer);
+
 /** Bytes that grow. */
 class Sink {
   #bytes = new Uint8Array(256);
@@ -93,13 +101,27 @@ class Sink {
   }
 
   varint(value: bigint): void {
+    BIG[0] = value;
+    this.words(WORDS[0] ?? 0, WORDS[1] ?? 0);
+  }
+
+  /** Zigzag: small numbers of both signs stay short. */
+  zigzag(value: bigint): void {
+    BIG[0] = value;
+    const [low, high] = [WORDS[0] ?? 0, WORDS[1] ?? 0];
+    const sign = (high | 0) >> 31;
+    this.words(((low << 1) ^ sign) >>> 0, (((high << 1) | (low >>> 31)) ^ sign) >>> 0);
+  }
+
+  words(lowWord: number, highWord: number): void {
     this.room(10);
-    let rest = BigInt.asUintN(64, value);
-    while (rest > 0x7fn) {
-      this.#bytes[this.length++] = Number(rest & 0x7fn) | 0x80;
-      rest >>= 7n;
+    let [low, high] = [lowWord, highWord];
+    while (high > 0 || low > 0x7f) {
+      this.#bytes[this.length++] = (low & 0x7f) | 0x80;
+      low = ((low >>> 7) | (high << 25)) >>> 0;
+      high >>>= 7;
     }
-    this.#bytes[this.length++] = Number(rest);
+    this.#bytes[this.length++] = low;
   }
 
   small(value: number): void {
@@ -132,7 +154,7 @@ class Sink {
 
   bits64(value: bigint): void {
     this.room(8);
-    this.#view.setBigUint64(this.length, BigInt.asUintN(64, value), true);
+    this.#view.setBigUint64(this.length, value, true);
     this.length += 8;
   }
 
@@ -183,28 +205,37 @@ function put(sink: Sink, types: ProtoTypes, field: ProtoField, item: unknown): v
 function putValue(sink: Sink, types: ProtoTypes, { type, typeName }: ProtoField, item: unknown): void {
   switch (type) {
     case 'double':
-      return sink.double(Number(item));
+      sink.double(Number(item));
+      break;
     case 'float':
-      return sink.float(Number(item));
+      sink.float(Number(item));
+      break;
     case 'fixed32':
     case 'sfixed32':
-      return sink.bits32(Number(item));
+      sink.bits32(Number(item));
+      break;
     case 'fixed64':
     case 'sfixed64':
-      return sink.bits64(BigInt(item as bigint));
+      sink.bits64(BigInt(item as bigint));
+      break;
     case 'string':
-      return sized(sink, Buffer.from(String(item), 'utf8'));
+      sized(sink, Buffer.from(String(item), 'utf8'));
+      break;
     case 'bytes':
-      return sized(sink, item as Uint8Array);
+      sized(sink, item as Uint8Array);
+      break;
     case 'message':
-      return sized(sink, encodeProto(types, typeName ?? '', item as ProtoValue));
+      sized(sink, encodeProto(types, typeName ?? '', item as ProtoValue));
+      break;
     case 'sint32':
     case 'sint64': {
       const value = whole(item);
-      return sink.varint((value << 1n) ^ (value >> 63n));
+      sink.varint((value << 1n) ^ (value >> 63n));
+      break;
     }
     default:
-      return sink.varint(whole(item));
+      sink.varint(whole(item));
+      break;
   }
 }
 
@@ -225,6 +256,8 @@ class Source {
   readonly #bytes: Uint8Array;
   readonly #view: DataView;
   at = 0;
+  low = 0;
+  high = 0;
 
   constructor(bytes: Uint8Array) {
     this.#bytes = bytes;
@@ -235,21 +268,31 @@ class Source {
     return this.#bytes.length - this.at;
   }
 
-  varint(): bigint {
-    let value = 0n;
-    for (let shift = 0n; shift < 70n; shift += 7n) {
+  /** Reads a number of up to 64 bits into `low` and `high`. */
+  varint(): void {
+    let [low, high] = [0, 0];
+    for (let shift = 0; shift < 70; shift += 7) {
       const byte = this.#bytes[this.at++];
       if (byte === undefined) throw new RangeError('a number that the bytes end in');
-      value |= BigInt(byte & 0x7f) << shift;
-      if (byte < 0x80) return BigInt.asUintN(64, value);
+      const bits = byte & 0x7f;
+      if (shift < 32) low |= bits << shift;
+      // Of the fifth byte, three bits belong to the high word.
+      if (shift === 28) high |= bits >>> 4;
+      else if (shift > 28) high |= bits << (shift - 32);
+      if (byte < 0x80) {
+        this.low = low >>> 0;
+        this.high = high >>> 0;
+        return;
+      }
     }
     throw new RangeError('a number of more than ten bytes');
   }
 
   length(): number {
-    const value = this.varint();
-    if (value > BigInt(this.left)) throw new RangeError(`${value} bytes where ${this.left} are left`);
-    return Number(value);
+    this.varint();
+    const value = this.high * 2 ** 32 + this.low;
+    if (value > this.left) throw new RangeError(`${value} bytes where ${this.left} are left`);
+    return value;
   }
 
   bits32(): number {
@@ -258,6 +301,10 @@ class Source {
 
   bits64(): bigint {
     return this.#fixed(8, (at) => this.#view.getBigUint64(at, true));
+  }
+
+  signed64(): bigint {
+    return this.#fixed(8, (at) => this.#view.getBigInt64(at, true));
   }
 
   float(): number {
@@ -315,8 +362,8 @@ function decoded(types: ProtoTypes, typeName: string, bytes: Uint8Array, bounds:
   const value = Object.create(null) as ProtoValue;
   for (const field of type.fields) if (!field.isRepeated && !field.isOptional && field.type !== 'message') value[field.name] = defaultOf(field.type);
   while (source.left > 0) {
-    const key = source.varint();
-    const [number, wire] = [Number(key >> 3n), Number(key & 7n)];
+    source.varint();
+    const [number, wire] = [source.high * 2 ** 29 + (source.low >>> 3), source.low & 7];
     const field = type.fields.find((one) => one.number === number);
     if (field === undefined) source.skip(wire);
     else if (!field.isRepeated) value[field.name] = one(types, field, source, wire, bounds);
@@ -346,7 +393,7 @@ function one(types: ProtoTypes, { type, typeName }: ProtoField, source: Source, 
     case 'fixed64':
       return source.bits64();
     case 'sfixed64':
-      return BigInt.asIntN(64, source.bits64());
+      return source.signed64();
     case 'string':
       return Buffer.from(source.bytes()).toString('utf8');
     case 'bytes':
@@ -359,27 +406,36 @@ function one(types: ProtoTypes, { type, typeName }: ProtoField, source: Source, 
         bounds.depth--;
       }
     default:
-      return ofVarint(type, source.varint());
+      source.varint();
+      return ofVarint(type, source.low, source.high);
   }
 }
 
-function ofVarint(type: ProtoField['type'], value: bigint): unknown {
+function ofVarint(type: ProtoField['type'], low: number, high: number): unknown {
   switch (type) {
     case 'uint64':
-      return value;
+      return big(UNSIGNED, low, high);
     case 'int64':
-      return BigInt.asIntN(64, value);
-    case 'sint64':
-      return BigInt.asIntN(64, (value >> 1n) ^ -(value & 1n));
+      return big(BIG, low, high);
+    case 'sint64': {
+      const sign = -(low & 1);
+      return big(BIG, ((low >>> 1) | (high << 31)) ^ sign, (high >>> 1) ^ sign);
+    }
     case 'sint32':
-      return Number(BigInt.asIntN(32, (value >> 1n) ^ -(value & 1n)));
+      return (low >>> 1) ^ -(low & 1);
     case 'uint32':
-      return Number(BigInt.asUintN(32, value));
+      return low;
     case 'bool':
-      return value !== 0n;
+      return low !== 0 || high !== 0;
     default:
-      return Number(BigInt.asIntN(32, value));
+      return low | 0;
   }
+}
+
+function big(view: BigInt64Array | BigUint64Array, low: number, high: number): bigint {
+  WORDS[0] = low;
+  WORDS[1] = high;
+  return view[0] ?? 0n;
 }
 
 function defaultOf(type: ProtoField['type']): unknown {

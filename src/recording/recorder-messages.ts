@@ -99,7 +99,10 @@ export function cycleMessages(event: CycleEvent, epochNs: bigint, used: number, 
   switch (event.type) {
     case 'state': {
       const { from, to, trigger, reason } = event.transition;
-      const messages = [out('state', { from, to, trigger, reason }), logMessage(to === 'fault' ? 'error' : 'info', `${from} -> ${to}: ${reason}`, 'state', epochNs)];
+      const messages = [
+        out('state', { from, to, trigger, reason }),
+        logMessage(to === 'fault' ? 'error' : 'info', `${from} -> ${to}: ${reason}`, 'state', epochNs),
+      ];
       return to === 'fault' ? [...messages, faultMessage(codeIn(reason), reason, from)] : messages;
     }
     case 'started': {
@@ -116,7 +119,14 @@ export function cycleMessages(event: CycleEvent, epochNs: bigint, used: number, 
     }
     case 'executed': {
       const { chunk, frameIndex, actions, clampedKnots } = event;
-      return [out('executed', { chunk, frame_index: frameIndex, actions: tensor(actions, actionShape(actions, used, perFrame)), clamped_knots: clampedKnots })];
+      return [
+        out('executed', {
+          chunk,
+          frame_index: frameIndex,
+          actions: tensor(actions, actionShape(actions, used, perFrame)),
+          clamped_knots: clampedKnots,
+        }),
+      ];
     }
     case 'remembered':
       return [out('latents', { kind: 'remembered', frame_index: event.frameIndex, latents: tensor(event.latents.data, event.latents.shape) })];

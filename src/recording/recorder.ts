@@ -1,7 +1,7 @@
 /**
- * The flight recorder: an observer that writes down what a robot does, always the last seconds, or everything. Motion samples go into memory that is
- * there already; encoding, compressing and writing happen later and elsewhere, behind queues with bounds, and what does not fit is dropped and counted.
- * It reads copies, asks the robot for nothing, and a disk that refuses ends the recording with a warning, never the episode.
+ * The flight recorder: an observer that writes down what a robot does, always the last seconds, or everything. Motion samples go into memory that
+ * is there already; encoding, compressing and writing happen later, behind queues with bounds, and what does not fit is dropped and counted. It reads
+ * copies, asks the robot for nothing, and a disk that refuses ends the recording with a warning, never the episode.
  */
 import { join } from 'node:path';
 import sharp from 'sharp';
@@ -13,8 +13,8 @@ import { compressedEnd, compressedHeader, KINDS } from '../replay/record.js';
 import type { CallNote } from '../replay/recording-policy.js';
 import type { MotionSample, Observer, ObserverParts, RunAbout, RunControl, RunEvent } from '../tap/observer.js';
 import { RecordingFolder } from './folder.js';
-import { unwritable } from './merge.js';
 import type { ChannelAbout, OpenFile } from './mcap-writer.js';
+import { unwritable } from './merge.js';
 import { MotionBuffer } from './motion-buffer.js';
 import * as messages from './recorder-messages.js';
 import { CAMERA_TOPIC, descriptorOf, encode, TOPICS, type TopicName } from './schemas.js';
@@ -116,7 +116,11 @@ class Recorder implements Observer {
     const keys = [...about.cameras.map(({ camera }) => camera)];
     const channels: ChannelAbout[] = [
       ...NAMES.map((name) => ({ ...TOPICS[name], schemaData: descriptorOf(TOPICS[name].schema) })),
-      ...keys.map((key) => ({ topic: `${CAMERA_TOPIC}${key}`, schema: 'foxglove.CompressedImage', schemaData: descriptorOf('foxglove.CompressedImage') })),
+      ...keys.map((key) => ({
+        topic: `${CAMERA_TOPIC}${key}`,
+        schema: 'foxglove.CompressedImage',
+        schemaData: descriptorOf('foxglove.CompressedImage'),
+      })),
     ];
     const { openFile } = this.#parts;
     const metadata = { id: about.id, version: about.version, robot: about.robot, task: about.task, instruction: about.instruction };
@@ -230,7 +234,11 @@ class Recorder implements Observer {
   #note(run: Run): void {
     const { storage, buffer, control } = run;
     if (buffer.dropped > 0) this.#dropped.set(TOPICS.motion.topic, buffer.dropped);
-    const value = { bytes_written: storage.bytesWritten, backlog_bytes_max: this.#backlogMax, dropped: messages.countsOf(Object.fromEntries(this.#dropped)) };
+    const value = {
+      bytes_written: storage.bytesWritten,
+      backlog_bytes_max: this.#backlogMax,
+      dropped: messages.countsOf(Object.fromEntries(this.#dropped)),
+    };
     this.#put({ topic: 'recorder', data: encode(TOPICS.recorder.schema, value) }, control.status().timeNs);
   }
 
@@ -260,8 +268,10 @@ class Recorder implements Observer {
 
   #picture(run: Run, frame: Frame, timeNs: bigint, topic = `${CAMERA_TOPIC}${frame.camera}`): void {
     const channel = topic === TOPICS.imagined.topic ? NUMBERS.imagined : run.cameras.get(frame.camera);
-    if (channel === undefined) return this.#drop(topic);
-    if (this.#pictureBytes + frame.data.length > PICTURE_BYTES_MAX) return this.#drop(topic);
+    if (channel === undefined || this.#pictureBytes + frame.data.length > PICTURE_BYTES_MAX) {
+      this.#drop(topic);
+      return;
+    }
     this.#pictureBytes += frame.data.length;
     const { width, height, data } = frame;
     const epochNs = this.#epochNs(timeNs);
@@ -306,7 +316,13 @@ class Recorder implements Observer {
     const { about } = run;
     const { checkpointHash, precision, kvCache, device, backend, threads } = about.policy;
     const engine = { checkpointHash, precision, kvCache, device, backend, threads };
-    const header = { prompt: about.instruction, seed: this.#seed, checkpoint: about.checkpoint, job: { ...about.job }, configuration: about.configuration };
+    const header = {
+      prompt: about.instruction,
+      seed: this.#seed,
+      checkpoint: about.checkpoint,
+      job: { ...about.job },
+      configuration: about.configuration,
+    };
     this.#putReplay(run, 0, KINDS.header, await compressedHeader({ ...header, ...engine }), about.timeNs);
   }
 
@@ -340,9 +356,11 @@ class Recorder implements Observer {
     const { storage } = run;
     const backlog = storage.backlogBytes;
     if (backlog > this.#backlogMax) this.#backlogMax = backlog;
-    if (backlog > (isPicture ? BACKLOG_BYTES_MAX / 2 : BACKLOG_BYTES_MAX)) return this.#drop(topic);
-    storage.add(channel, epochNs, data);
-    this.#cut(run);
+    if (backlog > (isPicture ? BACKLOG_BYTES_MAX / 2 : BACKLOG_BYTES_MAX)) this.#drop(topic);
+    else {
+      storage.add(channel, epochNs, data);
+      this.#cut(run);
+    }
   }
 
   #cut({ storage }: Run): void {

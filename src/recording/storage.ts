@@ -7,9 +7,9 @@ import { rm } from 'node:fs/promises';
 import { basename, join } from 'node:path';
 import { PremotorError } from '../errors.js';
 import { type RecordingFolder, windowFiles } from './folder.js';
-import { mergeRecordings, unwritable } from './merge.js';
 import { McapReader } from './mcap-reader.js';
 import { type ChannelAbout, McapWriter, type OpenFile } from './mcap-writer.js';
+import { mergeRecordings, unwritable } from './merge.js';
 
 /** Shares of the disk budget: parts of a full recording, the ring, and what is kept of a run from its beginning. */
 const PART_SHARE = 1 / 8;
@@ -348,7 +348,10 @@ async function firstTime(files: readonly string[]): Promise<bigint | undefined> 
 
 function noRoom({ dir, bytesMax }: RecordingFolder, bytes: number): PremotorError {
   const mib = (value: number): string => `${(value / 2 ** 20).toFixed(1)} MiB`;
-  const [expected, found] = [`room for ${mib(bytes)} within the ${mib(bytesMax)} of recorder.disk_max_mib`, 'less, with every older recording removed'];
+  const [expected, found] = [
+    `room for ${mib(bytes)} within the ${mib(bytesMax)} of recorder.disk_max_mib`,
+    'less, with every older recording removed',
+  ];
   const message = `The recording cannot be saved in ${dir}: expected ${expected}, found ${found}. Raise the budget, or shorten window_s.`;
   return new PremotorError('RECORD_NO_ROOM', message, { file: dir, expected, found });
 }

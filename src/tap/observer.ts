@@ -80,7 +80,7 @@ export type RunEvent =
   | { readonly type: 'cycle'; readonly event: CycleEvent }
   /** Pictures as the cameras gave them, every one once, whether the policy used them or not. */
   | { readonly type: 'frames'; readonly frames: readonly Frame[] }
-  /** What the policy was asked and answered, and its cache afterwards; told only when the recorder watches, and before begin() in a resumed episode. */
+  /** What the policy was asked and answered; told only when the recorder watches. The first one of a resumed episode comes before begin(). */
   | { readonly type: 'call'; readonly note: CallNote }
   | { readonly type: 'recovery'; readonly recovery: Recovery }
   | { readonly type: 'warning'; readonly error: PremotorError }
