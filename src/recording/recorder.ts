@@ -124,7 +124,8 @@ class Recorder implements Observer {
     ];
     const { openFile } = this.#parts;
     const metadata = { id: about.id, version: about.version, robot: about.robot, task: about.task, instruction: about.instruction };
-    const options = { folder: this.#folder, id: about.id, channels, metadata, ...(openFile ? { openFile } : {}) };
+    const opening = { channel: NUMBERS.about, logTimeNs: about.epochNs, data: messages.aboutMessage(about).data };
+    const options = { folder: this.#folder, id: about.id, channels, metadata, opening, ...(openFile ? { openFile } : {}) };
     try {
       const isFull = this.#config.mode === 'full';
       const storage = isFull ? await FullStorage.open(options) : await WindowStorage.open({ ...options, windowS: this.#config.window_s });
@@ -136,7 +137,6 @@ class Recorder implements Observer {
       return;
     }
     await this.#beginReplay(this.#run);
-    this.#putHead(messages.aboutMessage(about), about.timeNs);
     for (const [event, timeNs] of this.#early.splice(0)) this.event(event, timeNs);
     this.#timer = setInterval(() => this.#tick(), FLUSH_PERIOD_MS);
     this.#timer.unref();
@@ -188,6 +188,13 @@ class Recorder implements Observer {
     if (files.length > 0) this.#parts.onNotice(`Flight recorder: ${files.length === 1 ? files[0] : `${files.length} parts, ${files.join(', ')}`}`);
   }
 
+  /** Resolves when the disk has what came so far, or refused it. */
+  async settled(): Promise<void> {
+    this.#tick();
+    await Promise.all([...this.#pictures.values(), this.#calls]);
+    await this.#run?.storage.flush();
+  }
+
   readonly #onSignal = (): void => {
     const { mode } = this.#config;
     if (mode === 'full') this.#parts.onNotice('Flight recorder: everything is being recorded already');
@@ -214,6 +221,7 @@ class Recorder implements Observer {
     const stamp = new Date().toISOString().replace(/[-:]|\.\d+/g, '');
     this.#fault = undefined;
     try {
+      await this.settled();
       const saved = await run.storage.save([kind, stamp, ...(code === undefined ? [] : [code])].join('-'));
       if (saved) this.#parts.onNotice(`Flight recorder: the last ${saved.seconds.toFixed(1)} s are in ${saved.path}`);
     } catch (error) {
@@ -346,10 +354,6 @@ class Recorder implements Observer {
 
   #put({ topic, data }: messages.Outgoing, timeNs: bigint): void {
     if (this.#run) this.#write(this.#run, NUMBERS[topic], TOPICS[topic].topic, this.#epochNs(timeNs), data);
-  }
-
-  #putHead({ topic, data }: messages.Outgoing, timeNs: bigint): void {
-    this.#run?.storage.addHead(NUMBERS[topic], this.#epochNs(timeNs), data);
   }
 
   #write(run: Run, channel: number, topic: string, epochNs: bigint, data: Uint8Array, isPicture = false): void {

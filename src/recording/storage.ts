@@ -27,6 +27,8 @@ export interface StorageOptions {
   /** The same in every file: a channel's number is its place. */
   readonly channels: readonly ChannelAbout[];
   readonly metadata: Readonly<Record<string, string>>;
+  /** The first message of every recording: what the run is. */
+  readonly opening: { readonly channel: number; readonly logTimeNs: bigint; readonly data: Uint8Array };
   readonly openFile?: OpenFile;
 }
 
@@ -55,10 +57,12 @@ export interface Storage {
   close(): Promise<readonly string[]>;
 }
 
-async function newFile(path: string, { channels, metadata, openFile }: StorageOptions): Promise<McapWriter> {
+/** `openingNs`: when the opening message is logged, where there is one. */
+async function newFile(path: string, { channels, metadata, opening, openFile }: StorageOptions, openingNs?: bigint): Promise<McapWriter> {
   const writer = await McapWriter.create(path, openFile);
   for (const channel of channels) writer.channel(channel);
   writer.metadata('premotor', metadata);
+  if (openingNs !== undefined) writer.add(opening.channel, openingNs, opening.data, opening.logTimeNs);
   return writer;
 }
 
@@ -83,7 +87,7 @@ export class FullStorage implements Storage {
   static async open(options: StorageOptions): Promise<FullStorage> {
     const path = partPath(options, 1);
     try {
-      return new FullStorage(options, await newFile(path, options));
+      return new FullStorage(options, await newFile(path, options, options.opening.logTimeNs));
     } catch (cause) {
       throw unwritable(path, cause);
     }
@@ -145,7 +149,7 @@ export class FullStorage implements Storage {
   }
 
   async #nextPart(): Promise<void> {
-    const next = await newFile(partPath(this.#options, this.#parts.length + 1), this.#options);
+    const next = await newFile(partPath(this.#options, this.#parts.length + 1), this.#options, this.#writer.timesNs.end);
     const before = this.#writer;
     this.#release();
     this.#release = this.#options.folder.hold(next.path);
@@ -195,7 +199,7 @@ export class WindowStorage implements Storage {
   static async open(options: WindowOptions): Promise<WindowStorage> {
     try {
       const dir = await options.folder.newWindow(options.id);
-      const head = await newFile(join(dir, pieceName(0)), options);
+      const head = await newFile(join(dir, pieceName(0)), options, options.opening.logTimeNs);
       return new WindowStorage(options, dir, head, await newFile(join(dir, pieceName(1)), options));
     } catch (cause) {
       throw unwritable(options.folder.dir, cause);

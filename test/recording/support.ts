@@ -1,11 +1,14 @@
 /** A run as the flight recorder sees one, without a robot: what it is told, and what it asks. Not a test itself. */
 import { readdirSync } from 'node:fs';
+import { open } from 'node:fs/promises';
 import { join } from 'node:path';
+import { setInterval } from 'node:timers/promises';
 import type { RobotConfig } from '../../src/config/schema.js';
 import type { CycleReport } from '../../src/control/events.js';
 import type { PremotorError } from '../../src/errors.js';
 import type { Frame } from '../../src/policy/contract.js';
 import { McapReader, type McapMessage, type McapState } from '../../src/recording/mcap-reader.js';
+import type { OpenFile } from '../../src/recording/mcap-writer.js';
 import { openRecorder, type RecorderParts } from '../../src/recording/recorder.js';
 import { compressedCall, type RecordedCall } from '../../src/replay/record.js';
 import type { MotionSample, Observer, RunAbout, RunControl } from '../../src/tap/observer.js';
@@ -17,6 +20,8 @@ export function seeded(seed: number): () => number {
   const random = new Random(seed);
   return () => random.uniform(0, 1);
 }
+
+const NOTICE_PERIOD_MS = 5;
 
 export const JOINT_NAMES = ['yaw', 'shoulder', 'elbow'];
 export const CAMERAS = ['observation.images.cam_front', 'observation.images.cam_wrist'];
@@ -130,6 +135,16 @@ export class Watched {
     this.observer.event({ type: 'cycle', event: { type: 'state', transition } }, this.timeNs);
   }
 
+  /** Waits until the disk has what was told so far. */
+  async flushed(): Promise<void> {
+    await (this.observer as unknown as { settled(): Promise<void> }).settled();
+  }
+
+  /** Waits for a number of notices. */
+  async noticed(count: number): Promise<void> {
+    for await (const _ of setInterval(NOTICE_PERIOD_MS)) if (this.notices.length >= count) return;
+  }
+
   async stop(report: Partial<CycleReport> = { outcome: 'finished' }): Promise<void> {
     await this.observer.end(report as CycleReport);
     await this.observer.close();
@@ -163,3 +178,20 @@ export async function readAll(file: string): Promise<{ readonly messages: McapMe
     await reader.close();
   }
 }
+
+/** A disk that has room for so many bytes. */
+export const fullAfter =
+  (room: number): OpenFile =>
+  async (path) => {
+    const handle = await open(path, 'wx');
+    let left = room;
+    return {
+      write: async (bytes, offset, length, position) => {
+        if (left < length) throw Object.assign(new Error('ENOSPC: no space left on device, write'), { code: 'ENOSPC' });
+        left -= length;
+        return handle.write(bytes, offset, length, position);
+      },
+      datasync: () => handle.datasync(),
+      close: () => handle.close(),
+    };
+  };
