@@ -28,13 +28,14 @@ import { registerInspect } from './inspect.js';
 import { registerPlan } from './plan.js';
 import { registerPlanCycle } from './plan-cycle.js';
 import { registerPrompt } from './prompt.js';
+import { registerRecord } from './record.js';
 import { registerReplay } from './replay.js';
 import { registerRun } from './run.js';
 import { registerSim } from './sim.js';
 import { registerStop } from './stop.js';
 
 /** Commands that end in order when they are interrupted, through the context's signal. */
-const LISTENING: readonly string[] = ['infer', 'inspect', 'run', 'replay', 'demo', 'eval', 'build', 'plan', 'plan-cycle', 'can'];
+const LISTENING: readonly string[] = ['infer', 'inspect', 'run', 'replay', 'record', 'demo', 'eval', 'build', 'plan', 'plan-cycle', 'can'];
 
 const STOP_SIGNALS = ['SIGINT', 'SIGTERM'] as const;
 
@@ -46,6 +47,7 @@ Examples:
   premotor prompt --checkpoint checkpoint/ --prompt "pick up the cube"
   premotor run robots/sim-tabletop.yaml            one episode on the robot of a configuration
   premotor replay premotor-out/episode.replay      the same episode again, compared bit by bit
+  premotor record info FILE.mcap                   what is in a recording of the flight recorder
   premotor config check robots/sim-tabletop.yaml   what a configuration means, or what is wrong with it
   premotor build checkpoint/ -o checkpoint.plan    weights packed ahead: opens at once
   premotor plan-cycle checkpoint/                  whether this machine keeps up with a robot
@@ -76,6 +78,7 @@ export function buildProgram(context: CliContext): Command {
   registerPrompt(program);
   registerRun(program, context);
   registerReplay(program, context);
+  registerRecord(program, context);
   registerConfig(program, context);
   registerDemo(program, context);
   registerSim(program, context);

@@ -8,6 +8,7 @@ import { PremotorError } from '../errors.js';
 import { jobHash } from '../journal/format.js';
 import type { LoadPolicyOptions, Policy } from '../policy/contract.js';
 import { type CpuPrecision, defaultKvCache, type KvCache } from '../policy/precision.js';
+import { isRecording, recordIn } from '../recording/replay-source.js';
 import { type Difference, play, type ReplayOutcome } from '../replay/player.js';
 import { type RecordEnd, type RecordHeader, type ReplayRecord, readRecord } from '../replay/record.js';
 import { type CliContext, printResult } from './context.js';
@@ -44,9 +45,9 @@ export interface ReplayReport extends ReplayOutcome {
   readonly settings: readonly Setting[];
 }
 
-/** Runs the command. Errors: REPLAY_MISSING, REPLAY_DAMAGED, REPLAY_DIFFERS after the report, those of loadPolicy and of the policy. */
+/** Runs the command. Errors: those of readRecord and recordIn, REPLAY_DIFFERS after the report, those of loadPolicy and of the policy. */
 export async function runReplay(file: string, options: ReplayOptions, context: CliContext): Promise<void> {
-  const record = await readRecord(file);
+  const record = (await isRecording(file)) ? await recordIn(file) : await readRecord(file);
   const bar = new ProgressBar(context.err);
   const policy = await context.loadPolicy(loadOptions(record.header, options));
   try {
@@ -142,6 +143,7 @@ function differs({ file, first, settings }: ReplayReport): PremotorError {
 const examples = `
 Examples:
   premotor replay premotor-out/episode.replay
+  premotor replay premotor-out/flight/full-2026-11-30T10-11-12-345Z-001.mcap
   premotor replay episode.replay --checkpoint models/tabletop --json
   premotor replay episode.replay --precision bf16      how far another precision goes the same way
 
@@ -152,7 +154,7 @@ export function registerReplay(program: Command, context: CliContext): void {
   program
     .command('replay')
     .description('run a recorded episode again and compare it bit by bit')
-    .argument('<file>', 'replay record that premotor run wrote')
+    .argument('<file>', 'replay record that premotor run wrote, or a recording of the flight recorder')
     .option('--checkpoint <dir>', 'where the checkpoint is now; default: where it was')
     .addOption(precisionOption('another precision than the recorded one'))
     .addOption(kvCacheOption("another KV cache than the recorded one, or than that of another precision's default"))

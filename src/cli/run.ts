@@ -32,6 +32,7 @@ export interface RunOptions {
   readonly plan?: string;
   readonly allowUncertified?: boolean;
   readonly out?: string;
+  readonly record?: RobotConfig['recording']['recorder']['mode'];
   /** true: the newest interrupted episode; a text: that of the folder. */
   readonly resume?: string | true;
   readonly pace?: RobotConfig['robot']['pace'];
@@ -45,7 +46,7 @@ const STEPS_MAX = 1000;
 
 /** A configuration with what the command line says otherwise. */
 export function overridden(config: RobotConfig, options: RunOptions): RobotConfig {
-  const { task, seed, chunks, steps, precision, kvCache, plan, allowUncertified = false, out, pace } = options;
+  const { task, seed, chunks, steps, precision, kvCache, plan, allowUncertified = false, out, pace, record } = options;
   // The file's instruction was written for the file's task.
   const { instruction, ...scene } = config.task;
   const kept = task === undefined || task === scene.name ? config.task : scene;
@@ -62,7 +63,11 @@ export function overridden(config: RobotConfig, options: RunOptions): RobotConfi
       ...(allowUncertified ? { allow_uncertified: true } : {}),
     },
     control: { ...config.control, ...(chunks === undefined ? {} : { chunks_max: chunks }) },
-    recording: { ...config.recording, ...(out === undefined ? {} : { out_dir: resolve(out) }) },
+    recording: {
+      ...config.recording,
+      ...(out === undefined ? {} : { out_dir: resolve(out) }),
+      ...(record === undefined ? {} : { recorder: { ...config.recording.recorder, mode: record } }),
+    },
   };
 }
 
@@ -126,6 +131,7 @@ Examples:
   premotor run robots/sim-tabletop.yaml --task push --seed 3 --steps 3/5
   premotor run robots/sim-tabletop.yaml --task push --seed 3 --steps 3/5 --resume
   premotor run robots/sim-tabletop.yaml --pace real --stay
+  premotor run robots/sim-tabletop.yaml --record full
   premotor config example > my-robot.yaml
 
 Ctrl-C is a controlled stop: the arm decelerates, holds, and the summary follows. A second one ends the process at once.
@@ -154,6 +160,9 @@ export function registerRun(program: Command, context: CliContext): void {
     .option('--plan <file>', 'plan of the checkpoint (premotor build)')
     .addOption(uncertifiedOption())
     .option('--out <dir>', 'folder for the animated picture')
+    .addOption(
+      new Option('--record <mode>', 'flight recorder: the whole episode, the seconds before a fault, or nothing').choices(['full', 'window', 'off']),
+    )
     .option('--resume [dir]', 'go on with an interrupted episode: the newest of this configuration, or the journal in a folder')
     .addOption(paceOption())
     .addOption(stayOption())

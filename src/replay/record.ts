@@ -10,14 +10,15 @@ import { constants, deflate, inflateSync } from 'node:zlib';
 import { z } from 'zod';
 import { PremotorError } from '../errors.js';
 import { DurableLog } from '../journal/durable.js';
-import { type Break, frame, readFrames } from '../journal/framing.js';
+import { type Break, type Framed, frame, readFrames } from '../journal/framing.js';
 import { pack, unpack } from '../journal/pack.js';
 import { KV_CACHES } from '../precision-names.js';
 
 const deflated = promisify<Uint8Array, { level: number }, Buffer>(deflate);
 
 export const RECORD_VERSION = 1;
-const KINDS = { header: 0x11, call: 0x12, end: 0x13 } as const;
+/** What a record of the file is. */
+export const KINDS = { header: 0x11, call: 0x12, end: 0x13 } as const;
 /** Largest file. An hour of two cameras at 96 pixels takes about a tenth of it. */
 export const RECORD_BYTES_MAX = 512 * 2 ** 20;
 /** One call may not unpack to more: a damaged or made-up file must not take the memory. */
@@ -80,6 +81,14 @@ export interface ReplayRecord {
   readonly broken?: Break;
 }
 
+/** A record's bytes as they are kept. What the value holds is taken now; compressing goes on behind, at the fastest level: pictures shrink anyhow. */
+const compressed = (value: object): Promise<Uint8Array> => deflated(pack(value), { level: constants.Z_BEST_SPEED });
+
+export const compressedCall = (call: RecordedCall): Promise<Uint8Array> => compressed(call);
+export const compressedHeader = (about: Omit<RecordHeader, 'version' | 'created'>): Promise<Uint8Array> =>
+  compressed({ ...about, version: RECORD_VERSION, created: new Date().toISOString() });
+export const compressedEnd = (reason: RecordEnd): Promise<Uint8Array> => compressed({ reason });
+
 /** Writes a record, one call after another. */
 export class RecordWriter {
   readonly file: string;
@@ -108,7 +117,7 @@ export class RecordWriter {
       await mkdir(dirname(file), { recursive: true });
       const log = await DurableLog.replace(file);
       const writer = new RecordWriter(file, log, options.maxBytes ?? RECORD_BYTES_MAX, options.onWarning ?? ((): void => undefined));
-      writer.#add(KINDS.header, { ...about, version: RECORD_VERSION, created: new Date().toISOString() });
+      writer.#add(KINDS.header, compressedHeader(about));
       await writer.settled();
       return writer;
     } catch (cause) {
@@ -116,9 +125,9 @@ export class RecordWriter {
     }
   }
 
-  /** Takes what the call holds now; compressing and writing go on behind. The one before must be settled. */
-  add(call: RecordedCall): void {
-    this.#add(KINDS.call, call);
+  /** Takes what the call holds now; compressing and writing go on behind. The one before must be settled. `bytes`: where it is compressed already. */
+  add(call: RecordedCall, bytes: Promise<Uint8Array> = compressedCall(call)): void {
+    this.#add(KINDS.call, bytes);
   }
 
   /** Resolves when everything given so far is written, or could not be. Never rejects. */
@@ -131,30 +140,28 @@ export class RecordWriter {
     await this.#writing;
     if (this.#isClosed) return;
     this.#isClosed = true;
-    if (this.#isOpen) this.#add(KINDS.end, { reason: 'closed' });
+    if (this.#isOpen) this.#add(KINDS.end, compressedEnd('closed'));
     this.#isOpen = false;
     await this.#writing;
     await this.#log.close();
   }
 
-  #add(kind: number, value: object): void {
+  #add(kind: number, bytes: Promise<Uint8Array>): void {
     if (!this.#isOpen) return;
-    const packed = pack(value);
-    this.#writing = this.#write(kind, packed).catch((cause: unknown) => {
+    this.#writing = this.#write(kind, bytes).catch((cause: unknown) => {
       this.#isOpen = false;
       this.#warn(unwritable(this.file, cause));
     });
   }
 
-  async #write(kind: number, packed: Uint8Array): Promise<void> {
-    // The fastest level: pictures of a table top shrink to a tenth anyhow.
-    const record = frame(kind, this.#number, await deflated(packed, { level: constants.Z_BEST_SPEED }));
+  async #write(kind: number, bytes: Promise<Uint8Array>): Promise<void> {
+    const record = frame(kind, this.#number, await bytes);
     const isFull = kind === KINDS.call && this.#log.bytes + record.length + END_BYTES_MAX > this.#maxBytes;
     if (isFull) {
       this.#isOpen = false;
       this.#warn(tooLong(this.file, this.#maxBytes));
     }
-    const end = isFull ? frame(KINDS.end, this.#number, await deflated(pack({ reason: 'full' }), { level: constants.Z_BEST_SPEED })) : record;
+    const end = isFull ? frame(KINDS.end, this.#number, await compressedEnd('full')) : record;
     this.#number++;
     await this.#log.append(end, false);
   }
@@ -167,6 +174,11 @@ export async function readRecord(file: string): Promise<ReplayRecord> {
     throw new PremotorError('REPLAY_MISSING', message, { file, expected: 'a replay record', found: 'nothing readable', cause });
   });
   const { frames, broken } = readFrames(bytes);
+  return recordOf(file, frames, broken);
+}
+
+/** A record from what it was kept as, header first; `file` is its name in messages. Errors: REPLAY_DAMAGED. */
+export function recordOf(file: string, frames: readonly Framed[], broken?: Break): ReplayRecord {
   const [first, ...rest] = frames;
   const header = headerSchema.safeParse(first?.kind === KINDS.header ? opened(first.payload, file) : undefined);
   if (!header.success || header.data.version !== RECORD_VERSION) {

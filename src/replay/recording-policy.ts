@@ -21,17 +21,27 @@ import type {
   ShapedArray,
   Tensor,
 } from '../policy/contract.js';
-import type { RecordedCall, RecordWriter } from './record.js';
+import { compressedCall, type RecordedCall, type RecordWriter } from './record.js';
+
+/** A call, told to whoever watches. */
+export interface CallNote {
+  readonly call: RecordedCall;
+  /** As a replay record keeps it. Never rejects unhandled; the pictures in `call` may change once its owner goes on. */
+  readonly bytes: Promise<Uint8Array>;
+  readonly cache: CacheState;
+}
 
 type Answer = Pick<RecordedCall, 'actions' | 'shape' | 'frameIndex' | 'latents'>;
 
 export class RecordingPolicy implements Policy {
   readonly #policy: Policy;
-  readonly #writer: RecordWriter;
+  readonly #writer: RecordWriter | undefined;
+  readonly #onCall: ((note: CallNote) => void) | undefined;
 
-  constructor(policy: Policy, writer: RecordWriter) {
+  constructor(policy: Policy, writer?: RecordWriter, onCall?: (note: CallNote) => void) {
     this.#policy = policy;
     this.#writer = writer;
+    this.#onCall = onCall;
   }
 
   get job(): Policy['job'] {
@@ -84,7 +94,7 @@ export class RecordingPolicy implements Policy {
 
   async close(): Promise<void> {
     await this.#policy.close();
-    await this.#writer.close();
+    await this.#writer?.close();
   }
 
   /** A call is written when it has settled: until then its pictures stay unchanged. */
@@ -105,8 +115,11 @@ export class RecordingPolicy implements Policy {
 
   /** At most one call waits to be written. */
   async #note(call: RecordedCall): Promise<void> {
-    await this.#writer.settled();
-    this.#writer.add(call);
+    await this.#writer?.settled();
+    const bytes = compressedCall(call);
+    bytes.catch(() => undefined);
+    this.#writer?.add(call, bytes);
+    this.#onCall?.({ call, bytes, cache: this.cache });
   }
 }
 

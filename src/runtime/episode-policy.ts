@@ -8,7 +8,7 @@ import type { PremotorError } from '../errors.js';
 import type { LoadPolicyOptions, Policy } from '../policy/contract.js';
 import { RecoveringPolicy, type Recovery } from '../policy/recovering.js';
 import { RecordWriter } from '../replay/record.js';
-import { RecordingPolicy } from '../replay/recording-policy.js';
+import { type CallNote, RecordingPolicy } from '../replay/recording-policy.js';
 import { configurationHash, journalDir, type Resumed } from './resume.js';
 import { policyOptions, type Rig } from './rig.js';
 
@@ -23,6 +23,8 @@ export interface PolicyParts {
   readonly resumed?: Resumed;
   readonly onRecovery: (recovery: Recovery) => void;
   readonly onWarning: (error: PremotorError) => void;
+  /** Told of every call that was answered; absent when nobody records. */
+  readonly onCall?: (note: CallNote) => void;
 }
 
 export interface EpisodePolicy {
@@ -33,7 +35,7 @@ export interface EpisodePolicy {
 
 /** Errors: those of loadPolicy, JOURNAL_FOREIGN. */
 export async function openEpisodePolicy(config: RobotConfig, parts: PolicyParts): Promise<EpisodePolicy> {
-  const { onRecovery, onWarning, supervisor, resumed } = parts;
+  const { onRecovery, onWarning, onCall, supervisor, resumed } = parts;
   const open = (): Promise<Policy> => parts.loadPolicy(policyOptions(config));
   const seed = config.policy.seed ?? config.task.seed;
   const recovering = config.policy.recover
@@ -48,13 +50,9 @@ export async function openEpisodePolicy(config: RobotConfig, parts: PolicyParts)
     : undefined;
   const inner = recovering ?? (await open());
   const finish = async (outcome: string): Promise<void> => recovering?.finish(outcome);
-  if (!config.recording.replay) return { policy: inner, finish };
-  try {
-    return { policy: new RecordingPolicy(inner, await openRecord(config, parts, inner, seed)), finish };
-  } catch (error) {
-    onWarning(error as PremotorError);
-    return { policy: inner, finish };
-  }
+  const writer = config.recording.replay ? await openRecord(config, parts, inner, seed).catch((error: PremotorError) => onWarning(error)) : undefined;
+  if (!writer && !onCall) return { policy: inner, finish };
+  return { policy: new RecordingPolicy(inner, writer ?? undefined, onCall), finish };
 }
 
 function openRecord(config: RobotConfig, { rig, onWarning }: PolicyParts, { info, job }: Policy, seed: number): Promise<RecordWriter> {

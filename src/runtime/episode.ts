@@ -105,6 +105,7 @@ export async function runEpisode(config: RobotConfig, parts: EpisodeParts): Prom
         onWarning(error);
         tell({ type: 'warning', error });
       },
+      ...(observers.names.includes('recorder') ? { onCall: (note) => tell({ type: 'call', note }) } : {}),
     });
     // In virtual time the robot's clock stands while it waits for a picture.
     policy = new YieldingPolicy(opened.policy, { isPatient: config.robot.pace === 'virtual' });

@@ -8,6 +8,7 @@ import type { CycleReport } from '../control/events.js';
 import { openDashboard } from '../dashboard/dashboard.js';
 import { PremotorError } from '../errors.js';
 import type { Frame } from '../policy/contract.js';
+import { openRecorder } from '../recording/recorder.js';
 import type { MotionSample, Observer, ObserverParts, RunAbout, RunControl, RunEvent } from '../tap/observer.js';
 
 /** Opens one observer; undefined: the configuration does not want it. It throws only what the user must mend before anything moves. */
@@ -19,7 +20,7 @@ async function openTelemetry(config: RobotConfig, parts: ObserverParts): Promise
   return enabled || prometheus_port !== undefined ? (await import('../telemetry/telemetry.js')).openTelemetry(config, parts) : undefined;
 }
 
-export const FACTORIES: readonly ObserverFactory[] = [openTelemetry, (config, parts) => openDashboard(config, parts)];
+export const FACTORIES: readonly ObserverFactory[] = [openTelemetry, openRecorder, (config, parts) => openDashboard(config, parts)];
 
 /** An observer may write this long at the end of an episode, and close as long: then the process goes on without it. */
 const END_MS_MAX = 15_000;

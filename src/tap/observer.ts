@@ -8,6 +8,7 @@ import type { State } from '../control/lifecycle.js';
 import type { PremotorError } from '../errors.js';
 import type { CacheState, DecodedVideo, Frame, Job, PolicyInfo, ShapedArray } from '../policy/contract.js';
 import type { Recovery } from '../policy/recovering.js';
+import type { CallNote } from '../replay/recording-policy.js';
 import type { Joint } from '../robot/robot.js';
 
 /** The motors at one moment of the robot's clock. The arrays are reused for the next sample: whoever keeps one copies it. */
@@ -79,6 +80,8 @@ export type RunEvent =
   | { readonly type: 'cycle'; readonly event: CycleEvent }
   /** Pictures as the cameras gave them, every one once, whether the policy used them or not. */
   | { readonly type: 'frames'; readonly frames: readonly Frame[] }
+  /** What the policy was asked and answered; told only when the recorder watches. The first one of a resumed episode comes before begin(). */
+  | { readonly type: 'call'; readonly note: CallNote }
   | { readonly type: 'recovery'; readonly recovery: Recovery }
   | { readonly type: 'warning'; readonly error: PremotorError }
   /** What the policy imagined, decoded after the episode, if anything wanted it. `timeNs`: when the picture was to come true. */
