@@ -4,13 +4,14 @@
  */
 import { join } from 'node:path';
 import type { RobotConfig } from '../config/schema.js';
-import type { PremotorError } from '../errors.js';
+import { PremotorError } from '../errors.js';
 import type { LoadPolicyOptions, Policy } from '../policy/contract.js';
 import { RecoveringPolicy, type Recovery } from '../policy/recovering.js';
 import { RecordWriter } from '../replay/record.js';
 import { RecordingPolicy } from '../replay/recording-policy.js';
+import { isLocal, openPolicy } from './open-policy.js';
 import { configurationHash, journalDir, type Resumed } from './resume.js';
-import { policyOptions, type Rig } from './rig.js';
+import type { Rig } from './rig.js';
 
 /** The replay record's name in the output folder. */
 const RECORD_NAME = 'episode.replay';
@@ -34,21 +35,26 @@ export interface EpisodePolicy {
 /** Errors: those of loadPolicy, JOURNAL_FOREIGN. */
 export async function openEpisodePolicy(config: RobotConfig, parts: PolicyParts): Promise<EpisodePolicy> {
   const { onRecovery, onWarning, supervisor, resumed } = parts;
-  const open = (): Promise<Policy> => parts.loadPolicy(policyOptions(config));
+  const open = (): Promise<Policy> => openPolicy(config, parts.loadPolicy);
   const seed = config.policy.seed ?? config.task.seed;
-  const recovering = config.policy.recover
-    ? await RecoveringPolicy.open({
-        open,
-        journal: { dir: journalDir(config), seed, configuration: configurationHash(config) },
-        supervisor,
-        ...(resumed ? { resumed: resumed.journal } : {}),
-        onRecovery,
-        onWarning,
-      })
-    : undefined;
+  const recovering =
+    config.policy.recover && isLocal(config)
+      ? await RecoveringPolicy.open({
+          open,
+          journal: { dir: journalDir(config), seed, configuration: configurationHash(config) },
+          supervisor,
+          ...(resumed ? { resumed: resumed.journal } : {}),
+          onRecovery,
+          onWarning,
+        })
+      : undefined;
   const inner = recovering ?? (await open());
   const finish = async (outcome: string): Promise<void> => recovering?.finish(outcome);
   if (!config.recording.replay) return { policy: inner, finish };
+  if (config.policy.checkpoint_dir === undefined || inner.info.checkpointHash === '') {
+    onWarning(notReplayable());
+    return { policy: inner, finish };
+  }
   try {
     return { policy: new RecordingPolicy(inner, await openRecord(config, parts, inner, seed)), finish };
   } catch (error) {
@@ -62,7 +68,7 @@ function openRecord(config: RobotConfig, { rig, onWarning }: PolicyParts, { info
   const about = {
     prompt: rig.instruction,
     seed,
-    checkpoint: config.policy.checkpoint_dir,
+    checkpoint: config.policy.checkpoint_dir ?? '',
     checkpointHash,
     job: { ...job },
     precision,
@@ -73,4 +79,12 @@ function openRecord(config: RobotConfig, { rig, onWarning }: PolicyParts, { info
     configuration: config,
   };
   return RecordWriter.create(join(config.recording.out_dir, RECORD_NAME), about, { onWarning });
+}
+
+/** A replay needs the checkpoint whose actions it repeats. */
+function notReplayable(): PremotorError {
+  const [expected, found] = ['a checkpoint on this machine that the policy names', 'none'];
+  const remedy = 'Set policy.checkpoint_dir to the checkpoint of a premotor server, or recording.replay to false.';
+  const message = `No replay record is kept: expected ${expected}, found ${found}. ${remedy}`;
+  return new PremotorError('REPLAY_UNAVAILABLE', message, { field: 'policy.checkpoint_dir', expected, found });
 }

@@ -57,7 +57,8 @@ class Reader {
   #values = 0;
 
   constructor(bytes: Uint8Array) {
-    this.#bytes = bytes;
+    // What is given on are plain Uint8Arrays, also when the message is a Buffer.
+    this.#bytes = new Uint8Array(bytes.buffer, bytes.byteOffset, bytes.byteLength);
     this.#view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
   }
 

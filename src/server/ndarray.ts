@@ -55,7 +55,8 @@ export function arrayFrom(dtype: unknown, shape: unknown, data: unknown): NdArra
 
 /** Floats as float32 in this machine's order; undefined for another dtype. The values are copied. */
 export function floatsOf({ dtype, data }: NdArray): Float32Array | undefined {
-  const aligned = data.slice().buffer as ArrayBuffer;
+  // A Buffer's slice would be no copy.
+  const aligned = new Uint8Array(data).buffer;
   if (dtype === '<f4') return new Float32Array(aligned);
   return dtype === '<f8' ? Float32Array.from(new Float64Array(aligned)) : undefined;
 }

@@ -26,7 +26,8 @@ export interface RequestRules {
 export type RequestKind = 'reset' | 'commit' | 'infer' | 'act';
 
 export function invalid(field: string, expected: string, value: unknown, remedy = 'docs/SERVER.md lists the fields.'): PremotorError {
-  const found = value instanceof NdArray ? value.toString() : describe(value);
+  const map = value instanceof Map ? `a map (${[...value.keys()].slice(0, 4).join(', ')})` : undefined;
+  const found = map ?? (value instanceof NdArray ? value.toString() : describe(value));
   return new PremotorError('REQUEST_INVALID', `${field}: expected ${expected}, found ${found}. ${remedy}`, { field, expected, found });
 }
 

@@ -3,7 +3,7 @@
  * connection. It knows no socket, no timer and no token.
  */
 import { PremotorError } from '../errors.js';
-import type { Chunk, Frame, Policy, PredictOptions } from '../policy/contract.js';
+import type { Chunk, Frame, Policy, PredictOptions, ResetResult } from '../policy/contract.js';
 import { Cameras } from '../policy/validate.js';
 import { decode, type Encodable, type WireMap } from './msgpack.js';
 import { arrayOf } from './ndarray.js';
@@ -41,7 +41,6 @@ export class Session {
   readonly #rules: RequestRules;
   readonly #abort = new AbortController();
   #episode: Episode = 'none';
-  #frameIndex = 0;
   #running: Promise<unknown> | undefined;
 
   constructor(policy: Policy, options: SessionOptions) {
@@ -92,16 +91,25 @@ export class Session {
 
   async #reset(fields: WireMap): Promise<Record<string, Encodable>> {
     const prompt = promptOf(fields);
-    if (prompt === undefined) this.#episode = 'unnamed';
-    else await this.#begin(prompt);
-    return {};
+    if (prompt === undefined) {
+      this.#episode = 'unnamed';
+      return {};
+    }
+    const { source, cleanedPrompt, tokens, warnings } = await this.#begin(prompt);
+    return this.#more(fields, { source, cleaned_prompt: cleanedPrompt, tokens, warnings: [...warnings] });
   }
 
-  async #begin(prompt: string): Promise<void> {
+  async #begin(prompt: string): Promise<ResetResult> {
     this.#episode = 'none';
-    await this.#policy.reset({ prompt, signal: this.#abort.signal });
+    const result = await this.#policy.reset({ prompt, signal: this.#abort.signal });
     this.#episode = 'begun';
-    this.#frameIndex = 0;
+    return result;
+  }
+
+  /** What another premotor wants to know beside the protocol's answer, for those who ask with `premotor`. */
+  #more(fields: WireMap, about: Readonly<Record<string, Encodable>>): Record<string, Encodable> {
+    if (!flag(fields, 'premotor')) return {};
+    return { premotor: { ...about, cache: { ...this.#policy.cache } } };
   }
 
   async #infer(fields: WireMap): Promise<Record<string, Encodable>> {
@@ -114,8 +122,9 @@ export class Session {
     if (this.#episode === 'unnamed') await this.#begin(this.#named(prompt));
     const chunk = await this.#predict({ ...sampling, ...(obs === undefined ? {} : { obs }) });
     if (this.#episode === 'begun') this.#episode = 'observed';
-    const own = flag(fields, 'latents') ? { latents: arrayOf(chunk.latents.data, chunk.latents.shape), frame_index: chunk.frameIndex } : {};
-    return { action: arrayOf(chunk.actions, chunk.shape), ...own };
+    const { actions, shape, latents, frameIndex: frame_index, timing } = chunk;
+    const more = this.#more(fields, { latents: arrayOf(latents, latents.shape), frame_index, timing: { ...timing } });
+    return { action: arrayOf(actions, shape), ...more };
   }
 
   async #commit(fields: WireMap): Promise<Record<string, Encodable>> {
@@ -124,11 +133,10 @@ export class Session {
       const message = 'commit: expected a prediction before it, which brings the first observation, found none. Send infer first.';
       throw new PremotorError('OBS_REQUIRED', message, { expected: 'a prediction', found: 'none' });
     }
-    const { obs, actions, frames } = commitOf(fields, this.#rules, this.#episode === 'observed');
-    const { latents } = await this.#policy.commit({ obs, actions });
+    const { obs, actions } = commitOf(fields, this.#rules, this.#episode === 'observed');
+    const { latents, frameIndex: frame_index, timing } = await this.#policy.commit({ obs, actions });
     this.#episode = 'committed';
-    this.#frameIndex += frames;
-    return flag(fields, 'latents') ? { latents: arrayOf(latents.data, latents.shape), frame_index: this.#frameIndex } : {};
+    return this.#more(fields, { latents: arrayOf(latents, latents.shape), frame_index, timing: { ...timing } });
   }
 
   /**
