@@ -13,6 +13,8 @@ import type { ProgressBar } from './progress.js';
 
 export interface NarratorOptions {
   readonly isolate: boolean;
+  /** A policy server computes. */
+  readonly isRemote?: boolean;
   readonly actionRateHz: number;
 }
 
@@ -30,7 +32,7 @@ export class Narrator implements EpisodeObserver {
   ready({ rig, info, untrained }: EpisodeStart): void {
     this.#chunks = rig.chunksMax;
     for (const warning of info.warnings) this.#bar.line(`warning: ${warning}`);
-    const where = this.#options.isolate ? 'own process' : 'in this process';
+    const where = this.#options.isRemote ? 'not here' : this.#options.isolate ? 'own process' : 'in this process';
     const size = `${(info.parameters / 1e6).toFixed(2)} M parameters`;
     this.#bar.line(`Checkpoint: ${size}, ${info.backend}, ${pairName(info)}, ${info.threads} threads, ${where}`);
     if (untrained) {

@@ -31,11 +31,12 @@ import { registerPrompt } from './prompt.js';
 import { registerRecord } from './record.js';
 import { registerReplay } from './replay.js';
 import { registerRun } from './run.js';
+import { registerServe } from './serve.js';
 import { registerSim } from './sim.js';
 import { registerStop } from './stop.js';
 
 /** Commands that end in order when they are interrupted, through the context's signal. */
-const LISTENING: readonly string[] = ['infer', 'inspect', 'run', 'replay', 'record', 'demo', 'eval', 'build', 'plan', 'plan-cycle', 'can'];
+const LISTENING: readonly string[] = ['infer', 'inspect', 'run', 'replay', 'record', 'demo', 'eval', 'build', 'plan', 'plan-cycle', 'can', 'serve'];
 
 const STOP_SIGNALS = ['SIGINT', 'SIGTERM'] as const;
 
@@ -53,6 +54,7 @@ Examples:
   premotor plan-cycle checkpoint/                  whether this machine keeps up with a robot
   premotor demo                                    a simulated robot, closed loop
   premotor can dump socketcan:can0                 what a CAN bus carries
+  premotor serve checkpoint/                       serve a checkpoint to websocket clients
   premotor stop                                    bring whatever moves to rest
 
 Results go to standard output, progress and errors to standard error.
@@ -87,6 +89,7 @@ export function buildProgram(context: CliContext): Command {
   registerPlan(program, context);
   registerPlanCycle(program, context);
   registerCan(program, context);
+  registerServe(program, context);
   registerStop(program, context);
   return program;
 }

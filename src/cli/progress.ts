@@ -20,6 +20,7 @@ const stageTexts: Readonly<Record<Progress['stage'], string>> = {
   action: 'denoising actions',
   decode: 'decoding video',
   recover: 'rebuilding the memory',
+  remote: 'waiting for the policy server',
 };
 
 export interface ProgressBarOptions {

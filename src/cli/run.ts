@@ -5,7 +5,7 @@
 import { resolve } from 'node:path';
 import { type Command, InvalidArgumentError, Option } from 'commander';
 import { readRobotConfig } from '../config/reader.js';
-import type { RobotConfig } from '../config/schema.js';
+import { type RobotConfig, SERVER_URL } from '../config/schema.js';
 import type { CpuPrecision, KvCache } from '../policy/precision.js';
 import { type EpisodeParts, runEpisode } from '../runtime/episode.js';
 import { VOCABULARY } from '../runtime/rig.js';
@@ -30,6 +30,9 @@ export interface RunOptions {
   readonly precision?: CpuPrecision;
   readonly kvCache?: KvCache;
   readonly plan?: string;
+  /** A policy server instead of the configured policy. */
+  readonly policy?: string;
+  readonly tokenFile?: string;
   readonly allowUncertified?: boolean;
   readonly out?: string;
   readonly record?: RobotConfig['recording']['recorder']['mode'];
@@ -46,7 +49,7 @@ const STEPS_MAX = 1000;
 
 /** A configuration with what the command line says otherwise. */
 export function overridden(config: RobotConfig, options: RunOptions): RobotConfig {
-  const { task, seed, chunks, steps, precision, kvCache, plan, allowUncertified = false, out, pace, record } = options;
+  const { task, seed, chunks, steps, precision, kvCache, plan, policy, tokenFile, allowUncertified = false, out, pace, record } = options;
   // The file's instruction was written for the file's task.
   const { instruction, ...scene } = config.task;
   const kept = task === undefined || task === scene.name ? config.task : scene;
@@ -60,6 +63,8 @@ export function overridden(config: RobotConfig, options: RunOptions): RobotConfi
       ...(precision === undefined ? {} : { precision }),
       ...(kvCache === undefined ? {} : { kv_cache: kvCache }),
       ...(plan === undefined ? {} : { plan: resolve(plan) }),
+      ...(policy === undefined ? {} : { backend: 'remote' as const, url: policy }),
+      ...(tokenFile === undefined ? {} : { token_file: resolve(tokenFile) }),
       ...(allowUncertified ? { allow_uncertified: true } : {}),
     },
     control: { ...config.control, ...(chunks === undefined ? {} : { chunks_max: chunks }) },
@@ -82,7 +87,11 @@ export interface NarrateOptions {
 export async function narrateEpisode(config: RobotConfig, context: CliContext, bar: ProgressBar, options: NarrateOptions): Promise<EpisodeSummary> {
   const { loadPolicy, signal } = context;
   const { json, resume, stay = false } = options;
-  const narrator = new Narrator(bar, { isolate: config.policy.isolate, actionRateHz: config.control.action_rate_hz });
+  const narrator = new Narrator(bar, {
+    isolate: config.policy.isolate,
+    isRemote: config.policy.backend === 'remote',
+    actionRateHz: config.control.action_rate_hz,
+  });
   let isOver = false;
   const remark = (): void => bar.line(isOver ? 'Ending.' : 'Stopping. Interrupt again to end at once.');
   signal.addEventListener('abort', remark, { once: true });
@@ -125,6 +134,11 @@ export function parseSteps(text: string): StepsOption {
   return steps;
 }
 
+function parseServer(text: string): string {
+  if (SERVER_URL.test(text)) return text;
+  throw new InvalidArgumentError('Expected ws://HOST:PORT or wss://HOST:PORT.');
+}
+
 const examples = `
 Examples:
   premotor run robots/sim-tabletop.yaml
@@ -132,6 +146,7 @@ Examples:
   premotor run robots/sim-tabletop.yaml --task push --seed 3 --steps 3/5 --resume
   premotor run robots/sim-tabletop.yaml --pace real --stay
   premotor run robots/sim-tabletop.yaml --record full
+  premotor run robots/sim-tabletop.yaml --policy ws://127.0.0.1:29536
   premotor config example > my-robot.yaml
 
 Ctrl-C is a controlled stop: the arm decelerates, holds, and the summary follows. A second one ends the process at once.
@@ -159,6 +174,8 @@ export function registerRun(program: Command, context: CliContext): void {
     .addOption(kvCacheOption('how cached keys and values are held'))
     .option('--plan <file>', 'plan of the checkpoint (premotor build)')
     .addOption(uncertifiedOption())
+    .option('--policy <url>', 'a policy server, ws://HOST:PORT, instead of the configured policy (docs/SERVER.md)', parseServer)
+    .option('--token-file <file>', 'holds the token that the policy server asks for')
     .option('--out <dir>', 'folder for the animated picture')
     .addOption(
       new Option('--record <mode>', 'flight recorder: the whole episode, the seconds before a fault, or nothing').choices(['full', 'window', 'off']),

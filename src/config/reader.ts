@@ -84,7 +84,7 @@ export function parseRobotConfig(text: string, file: string, vocabulary: Vocabul
   const source = new Source(text, file);
   const result = robotConfigSchema.safeParse(source.value);
   const problems = result.success ? [] : result.error.issues.flatMap((issue) => problemsOf(issue, source));
-  problems.push(...vocabularyProblems(source, vocabulary));
+  problems.push(...vocabularyProblems(source, vocabulary), ...backendProblems(source));
   if (!result.success || problems.length > 0)
     throw new ConfigError(
       file,
@@ -199,6 +199,23 @@ function vocabularyProblems(source: Source, { tasks, joints }: Vocabulary): Conf
     if (joint) problems.push(...limitProblems(source, path, joint, wanted as Record<string, unknown> | null));
     else problems.push(source.problem(path, `one of ${names.join(', ')}`, suggest(name, names)));
   }
+  return problems;
+}
+
+/** Keys that one backend needs and another does not. */
+function backendProblems(source: Source): ConfigProblem[] {
+  const policy = source.at(['policy']);
+  if (typeof policy !== 'object' || policy === null) return [];
+  const { backend = 'engine', checkpoint_dir, job, url } = policy as Record<string, unknown>;
+  const missing = (key: string, expected: string): ConfigProblem => source.problem(['policy', key], expected, 'nothing');
+  const none = (value: unknown): boolean => value === undefined || value === null;
+  if (backend !== 'remote') return none(checkpoint_dir) ? [missing('checkpoint_dir', 'the path of a folder')] : [];
+  const problems: ConfigProblem[] = [];
+  if (none(url)) problems.push(missing('url', 'ws://HOST:PORT or wss://HOST:PORT, because the backend is remote'));
+  if (none(checkpoint_dir) && none(job)) problems.push(missing('job', 'a job, because there is no checkpoint_dir to have one'));
+  const mode = source.at(['control', 'mode']) ?? 'sync';
+  if (mode !== 'sync')
+    problems.push(source.problem(['control', 'mode'], '"sync", the only mode that a policy server has requests for', describe(mode)));
   return problems;
 }
 

@@ -13,6 +13,8 @@ export const ROBOT_TYPES = ['sim'] as const;
 /** What may compute the actions. */
 export const POLICY_BACKENDS = ['engine', 'remote', 'onnx'] as const;
 const SEED_MAX = 2 ** 32 - 1;
+/** A policy server: no user, no path needed. */
+export const SERVER_URL = /^wss?:\/\/[^\s/@?#]+:\d{1,5}(\/[^\s#]*)?$/;
 
 const jointLimits = z.strictObject({
   lower_rad: note(z.number().optional(), 'an angle in radians', 'lowest setpoint of the joint', "the robot's own"),
@@ -38,14 +40,29 @@ const task = z.strictObject({
 });
 
 const policy = z.strictObject({
-  checkpoint_dir: note(text, 'the path of a folder', 'checkpoint in the released layout'),
+  checkpoint_dir: note(
+    text.optional(),
+    'the path of a folder',
+    'checkpoint in the released layout; with backend `remote` only its job and replays need it',
+    'required, but for backend `remote` with a `job`',
+  ),
   backend: note(
     z.enum(POLICY_BACKENDS).default('engine'),
     among(POLICY_BACKENDS),
     'what computes: `engine` this checkpoint, `remote` a policy server (docs/SERVER.md), `onnx` an exported policy (docs/ONNX.md)',
   ),
-  url: note(text.optional(), 'ws://HOST:PORT or wss://HOST:PORT', 'backend `remote`: the policy server', 'none'),
+  url: note(
+    z.string().regex(SERVER_URL).optional(),
+    'ws://HOST:PORT or wss://HOST:PORT',
+    'backend `remote`: the policy server',
+    'required for `remote`',
+  ),
   token_file: note(text.optional(), 'the path of a file', 'backend `remote`: holds the token that the server asks for', 'none'),
+  reply_timeout_s: note(
+    positive.max(3600).default(60),
+    'a number above 0 and up to 3600',
+    'backend `remote`: longest wait for an answer; then the episode ends and the arm holds',
+  ),
   job: note(
     z.union([text, z.record(z.string(), z.unknown())]).optional(),
     'the path of a JSON file, or the job itself',

@@ -175,7 +175,8 @@ export interface PredictOptions {
 }
 
 export interface Progress {
-  readonly stage: 'encode' | 'commit' | 'imagine' | 'video' | 'action' | 'decode' | 'recover';
+  /** 'remote': a policy server computes, and nothing is known of its passes. */
+  readonly stage: 'encode' | 'commit' | 'imagine' | 'video' | 'action' | 'decode' | 'recover' | 'remote';
   /** Passes done and passes in this stage. */
   readonly done: number;
   readonly total: number;

@@ -4,13 +4,14 @@
  */
 import { join } from 'node:path';
 import type { RobotConfig } from '../config/schema.js';
-import type { PremotorError } from '../errors.js';
+import { PremotorError } from '../errors.js';
 import type { LoadPolicyOptions, Policy } from '../policy/contract.js';
 import { RecoveringPolicy, type Recovery } from '../policy/recovering.js';
 import { RecordWriter } from '../replay/record.js';
 import { type CallNote, RecordingPolicy } from '../replay/recording-policy.js';
+import { isLocal, openPolicy } from './open-policy.js';
 import { configurationHash, journalDir, type Resumed } from './resume.js';
-import { policyOptions, type Rig } from './rig.js';
+import type { Rig } from './rig.js';
 
 /** The replay record's name in the output folder. */
 const RECORD_NAME = 'episode.replay';
@@ -36,23 +37,38 @@ export interface EpisodePolicy {
 /** Errors: those of loadPolicy, JOURNAL_FOREIGN. */
 export async function openEpisodePolicy(config: RobotConfig, parts: PolicyParts): Promise<EpisodePolicy> {
   const { onRecovery, onWarning, onCall, supervisor, resumed } = parts;
-  const open = (): Promise<Policy> => parts.loadPolicy(policyOptions(config));
+  const open = (): Promise<Policy> => openPolicy(config, parts.loadPolicy);
   const seed = config.policy.seed ?? config.task.seed;
-  const recovering = config.policy.recover
-    ? await RecoveringPolicy.open({
-        open,
-        journal: { dir: journalDir(config), seed, configuration: configurationHash(config) },
-        supervisor,
-        ...(resumed ? { resumed: resumed.journal } : {}),
-        onRecovery,
-        onWarning,
-      })
-    : undefined;
+  const recovering =
+    config.policy.recover && isLocal(config)
+      ? await RecoveringPolicy.open({
+          open,
+          journal: { dir: journalDir(config), seed, configuration: configurationHash(config) },
+          supervisor,
+          ...(resumed ? { resumed: resumed.journal } : {}),
+          onRecovery,
+          onWarning,
+        })
+      : undefined;
   const inner = recovering ?? (await open());
   const finish = async (outcome: string): Promise<void> => recovering?.finish(outcome);
-  const writer = config.recording.replay ? await openRecord(config, parts, inner, seed).catch((error: PremotorError) => onWarning(error)) : undefined;
+  const writer = config.recording.replay ? await replayWriter(config, parts, inner, seed) : undefined;
   if (!writer && !onCall) return { policy: inner, finish };
-  return { policy: new RecordingPolicy(inner, writer ?? undefined, onCall), finish };
+  return { policy: new RecordingPolicy(inner, writer, onCall), finish };
+}
+
+/** undefined, with a warning: this episode cannot be replayed. */
+async function replayWriter(config: RobotConfig, parts: PolicyParts, inner: Policy, seed: number): Promise<RecordWriter | undefined> {
+  if (config.policy.checkpoint_dir === undefined || inner.info.checkpointHash === '') {
+    parts.onWarning(notReplayable());
+    return undefined;
+  }
+  try {
+    return await openRecord(config, parts, inner, seed);
+  } catch (error) {
+    parts.onWarning(error as PremotorError);
+    return undefined;
+  }
 }
 
 function openRecord(config: RobotConfig, { rig, onWarning }: PolicyParts, { info, job }: Policy, seed: number): Promise<RecordWriter> {
@@ -60,7 +76,7 @@ function openRecord(config: RobotConfig, { rig, onWarning }: PolicyParts, { info
   const about = {
     prompt: rig.instruction,
     seed,
-    checkpoint: config.policy.checkpoint_dir,
+    checkpoint: config.policy.checkpoint_dir ?? '',
     checkpointHash,
     job: { ...job },
     precision,
@@ -71,4 +87,12 @@ function openRecord(config: RobotConfig, { rig, onWarning }: PolicyParts, { info
     configuration: config,
   };
   return RecordWriter.create(join(config.recording.out_dir, RECORD_NAME), about, { onWarning });
+}
+
+/** A replay needs the checkpoint whose actions it repeats. */
+function notReplayable(): PremotorError {
+  const [expected, found] = ['a checkpoint on this machine that the policy names', 'none'];
+  const remedy = 'Set policy.checkpoint_dir to the checkpoint of a premotor server, or recording.replay to false.';
+  const message = `No replay record is kept: expected ${expected}, found ${found}. ${remedy}`;
+  return new PremotorError('REPLAY_UNAVAILABLE', message, { field: 'policy.checkpoint_dir', expected, found });
 }

@@ -21,6 +21,7 @@ import type { ObserverParts, RunAbout, RunControl, RunEvent } from '../tap/obser
 import { version } from '../version.js';
 import { openEpisodePolicy } from './episode-policy.js';
 import { Observers, TappedCameras } from './observers.js';
+import { checkBackend, isLocal, sourceOf } from './open-policy.js';
 import { register } from './registry.js';
 import { openResumed, ResumePoint, restoreEpisode } from './resume.js';
 import { openRig, type Rig } from './rig.js';
@@ -81,6 +82,7 @@ export interface EpisodeResult {
  */
 export async function runEpisode(config: RobotConfig, parts: EpisodeParts): Promise<EpisodeResult> {
   const { observer, signal, resume } = parts;
+  checkBackend(config, resume !== undefined);
   const onWarning = (error: PremotorError): void => observer.warning(error);
   const resumed = resume ? await openResumed(config, resume.dir, { onWarning }) : undefined;
   const rig = await openRig(config);
@@ -109,7 +111,7 @@ export async function runEpisode(config: RobotConfig, parts: EpisodeParts): Prom
     });
     // In virtual time the robot's clock stands while it waits for a picture.
     policy = new YieldingPolicy(opened.policy, { isPatient: config.robot.pace === 'virtual' });
-    const untrained = existsSync(join(config.policy.checkpoint_dir, UNTRAINED_MARKER));
+    const untrained = isLocal(config) && existsSync(join(sourceOf(config), UNTRAINED_MARKER));
     observer.ready({ rig, info: policy.info, untrained });
     const past = resumed ? await restoreEpisode(resumed, policy, rig, signal) : undefined;
     if (resumed) observer.resumed(resumed.supervisor.chunk, resumed.journal.dir);
@@ -167,7 +169,7 @@ function summaryFor(config: RobotConfig, rig: Rig, { info }: Policy, { untrained
     task: rig.task,
     seed: config.task.seed,
     instruction: rig.instruction,
-    checkpoint: config.policy.checkpoint_dir,
+    checkpoint: sourceOf(config),
     untrained,
     parameters: info.parameters,
     backend: info.backend,
@@ -198,7 +200,7 @@ function aboutOf(config: RobotConfig, rig: Rig, policy: Policy, untrained: boole
     chunksMax: rig.chunksMax,
     actionRateHz: config.control.action_rate_hz,
     mode: config.control.mode,
-    checkpoint: config.policy.checkpoint_dir,
+    checkpoint: sourceOf(config),
     untrained,
     job: policy.job,
     policy: policy.info,

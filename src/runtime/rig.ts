@@ -154,7 +154,7 @@ export async function openRig(config: RobotConfig): Promise<Rig> {
 
 /** What loadPolicy is given for a configuration. */
 export function policyOptions({ policy }: RobotConfig): LoadPolicyOptions {
-  const { checkpoint_dir: checkpoint, device, precision, allow_uncertified: allowUncertified, isolate, threads, plan } = policy;
+  const { checkpoint_dir: checkpoint = '', device, precision, allow_uncertified: allowUncertified, isolate, threads, plan } = policy;
   const optional = {
     ...(policy.kv_cache === undefined ? {} : { kvCache: policy.kv_cache }),
     ...(threads === undefined ? {} : { threads }),
@@ -166,8 +166,8 @@ export function policyOptions({ policy }: RobotConfig): LoadPolicyOptions {
 /** The job of a configuration: its own, the checkpoint's, or that of the robot type. */
 export function jobOf({ job, checkpoint_dir }: RobotConfig['policy']): LoadPolicyOptions['job'] {
   if (job !== undefined) return job;
-  const file = join(checkpoint_dir, JOB_FILE);
-  return existsSync(file) ? file : SIM_JOB;
+  const file = checkpoint_dir === undefined ? undefined : join(checkpoint_dir, JOB_FILE);
+  return file !== undefined && existsSync(file) ? file : SIM_JOB;
 }
 
 type Limits = RobotConfig['control']['limits'];

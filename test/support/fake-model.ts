@@ -202,9 +202,9 @@ export async function playEpisode(policy: Policy, chunks: number, seed = 5): Pro
   let moment = 0;
   await policy.reset({ prompt: 'press the red button two times' });
   for (let chunk = 0; chunk < chunks; chunk++) {
-    const made = await policy.predict({ ...(chunk === 0 ? { obs: fakeMoment(moment++) } : {}), seed, onProgress: () => undefined });
+    const made = await policy.predict({ ...(chunk === 0 ? { obs: fakeMoment(moment++, policy.job) } : {}), seed, onProgress: () => undefined });
     actions.push(made.actions);
-    const obs = Array.from({ length: 4 * (chunk === 0 ? K - 1 : K) }, () => fakeMoment(moment++));
+    const obs = Array.from({ length: 4 * (chunk === 0 ? K - 1 : K) }, () => fakeMoment(moment++, policy.job));
     await policy.commit({ obs, actions: made.actions.map((value) => value / 2), onProgress: () => undefined });
   }
   return actions;
