@@ -259,7 +259,8 @@ function invalid(problems: readonly Problem[], file: string | undefined): Premot
   const list = problems.map(({ field: name, expected, found }) => `${name}: expected ${expected}, found ${found}`);
   const more = list.length > 5 ? `; and ${list.length - 5} more` : '';
   const first = problems[0] as Problem;
-  const message = `The job${file === undefined ? '' : ` file ${file}`} of the exported policy is not usable. ${list.slice(0, 5).join('; ')}${more}. Correct it; docs/ONNX.md describes it.`;
+  const which = `The job${file === undefined ? '' : ` file ${file}`} of the exported policy`;
+  const message = `${which} is not usable. ${list.slice(0, 5).join('; ')}${more}. Correct it; docs/ONNX.md describes it.`;
   return new PremotorError('JOB_INVALID', message, {
     field: first.field,
     ...(file === undefined ? {} : { file }),

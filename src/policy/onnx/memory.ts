@@ -1,6 +1,6 @@
 /**
- * The little that an exported policy keeps between predictions: the newest pictures, fitted to the model, and how far the episode is. Written and read
- * as the contract's encoder state, so that a policy in a new process goes on with the same bytes. Pure.
+ * The little that an exported policy keeps between predictions: the newest pictures, fitted to the model, and how far the episode is. Written and
+ * read as the contract's encoder state, so that a policy in a new process goes on with the same bytes. Pure.
  */
 import { createHash } from 'node:crypto';
 import { PremotorError } from '../../errors.js';
@@ -27,7 +27,7 @@ export function packMemory({ frameIndex, pictures }: Memory, identity: string): 
   return pack({ identity, frameIndex, pictures: Object.fromEntries([...pictures].map(([name, { data }]) => [name, data])) });
 }
 
-/** Errors: RESTORE_MISMATCH. */
+/** Errors: RESTORE_STATE. */
 export function unpackMemory(bytes: Uint8Array, identity: string, feeds: readonly Feed[]): Memory {
   let found: { readonly identity?: unknown; readonly frameIndex?: unknown; readonly pictures?: Readonly<Record<string, unknown>> };
   try {
@@ -50,5 +50,5 @@ export function unpackMemory(bytes: Uint8Array, identity: string, feeds: readonl
 
 function foreign(expected: string, found: string, cause?: unknown): PremotorError {
   const message = `The episode cannot be restored: expected ${expected}, found ${found}. Restore with the model that it was run with, or begin anew.`;
-  return new PremotorError('RESTORE_MISMATCH', message, { field: 'encoder', expected, found, ...(cause === undefined ? {} : { cause }) });
+  return new PremotorError('RESTORE_STATE', message, { field: 'encoder', expected, found, ...(cause === undefined ? {} : { cause }) });
 }

@@ -1,6 +1,6 @@
 /**
- * Opens an exported policy: reads model.onnx and job.json of a folder, compares the two, runs the model once, and puts the contract around it, in this
- * process or in a child. Owned by load.ts; it holds no state of its own.
+ * Opens an exported policy: reads model.onnx and job.json of a folder, compares the two, runs the model once, and puts the contract around it, in
+ * this process or in a child. Owned by load.ts; it holds no state of its own.
  */
 import { createHash } from 'node:crypto';
 import { existsSync } from 'node:fs';
@@ -50,7 +50,8 @@ export async function openOnnx(options: LoadPolicyOptions, { importRuntime }: On
   const file = join(folder, ONNX_MODEL_FILE);
   const mapping = await readOnnxJob(options.job ?? join(folder, ONNX_JOB_FILE));
   const model = await readFile(file).catch((cause: Error) => {
-    const message = `The exported policy ${folder} cannot be used: ${ONNX_MODEL_FILE}: ${cause.message}. Expected it beside ${ONNX_JOB_FILE}; check the path.`;
+    const expectation = `Expected ${ONNX_MODEL_FILE} beside ${ONNX_JOB_FILE}`;
+    const message = `The exported policy ${folder} cannot be used: ${cause.message}. ${expectation}; check the path.`;
     throw new PremotorError('CHECKPOINT_MISSING_FILE', message, {
       field: 'checkpoint',
       file,
@@ -118,8 +119,8 @@ function infoOf(mapping: OnnxJob, horizon: number, { version, ...about }: About)
 }
 
 /**
- * The modes that make sense without a memory: a chunk from the newest picture (sync), the mean of many such (ensemble), and, where the model looks two
- * chunks ahead, the part of its actions that follows the executing ones (async-naive). Nothing is imagined and nothing is painted in.
+ * The modes that make sense without a memory: a chunk from the newest picture (sync), the mean of many such (ensemble), and, where the model looks
+ * two chunks ahead, the part of its actions that follows the executing ones (async-naive). Nothing is imagined and nothing is painted in.
  */
 function modesOf(horizon: number, chunk: number): readonly ModeName[] {
   return horizon >= 2 * chunk ? ['sync', 'ensemble', 'async-naive'] : ['sync', 'ensemble'];
@@ -139,7 +140,8 @@ function checkOptions(options: LoadPolicyOptions): number {
   if (plan !== undefined) throw badOption('plan', 'none: plans are for the engine', plan);
   if (kvCache !== undefined && kvCache !== 'f32') throw badOption('kvCache', 'none: an exported policy has no KV cache', kvCache);
   if (precision !== 'f32') {
-    const message = `precision: expected "f32", found "${precision}": an exported policy runs as it was exported. Export it in another precision instead.`;
+    const remedy = 'An exported policy runs as it was exported: export it in another precision instead.';
+    const message = `precision: expected "f32", found "${precision}". ${remedy}`;
     throw new PremotorError('PRECISION_UNSUPPORTED', message, { field: 'precision', expected: 'f32', found: precision });
   }
   if (device !== 'auto' && device !== 'cpu') {

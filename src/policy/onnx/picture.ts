@@ -46,8 +46,8 @@ interface Taps {
 }
 
 /**
- * Along one axis of `from` pixels to `to`. Pixel centres lie at i + 0.5. 'bilinear' looks at the two nearest source pixels (edges repeat); 'area' takes
- * the mean of what a pixel covers, which is the better one for making pictures smaller.
+ * Along one axis of `from` pixels to `to`. Pixel centres lie at i + 0.5. 'bilinear' looks at the two nearest source pixels (edges repeat); 'area'
+ * takes the mean of what a pixel covers, which is the better one for making pictures smaller.
  */
 function weightsOf(from: number, to: number, resize: 'bilinear' | 'area'): Taps[] {
   const step = from / to;

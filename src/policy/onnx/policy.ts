@@ -284,8 +284,8 @@ export class OnnxPolicy implements Policy {
   }
 
   /**
-   * The chunk that begins `skipped` latent frames from now. An episode's first latent frame is the observation itself, so in its first chunk group 0 is
-   * padding and the model's first action comes after it.
+   * The chunk that begins `skipped` latent frames from now. An episode's first latent frame is the observation itself, so in its first chunk group 0
+   * is padding and the model's first action comes after it.
    */
   #chunk({ actions, timing, trace }: Ran, committedFrames: number, skipped: number): Chunk {
     const { frame_chunk_size: frames, action_per_frame: perFrame } = this.job;

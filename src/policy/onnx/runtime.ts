@@ -75,7 +75,7 @@ export async function openSession(model: Uint8Array, file: string, threads: numb
     const message = `The backend onnx needs the package onnxruntime-node: expected it installed, found ${found}. Run "npm install onnxruntime-node".`;
     throw new PremotorError('ONNX_MISSING', message, { expected: 'onnxruntime-node', found, cause });
   });
-  const options = { executionProviders: ['cpu'], intraOpNumThreads: threads, interOpNumThreads: 1, logSeverityLevel: 3 } as const;
+  const options = { executionProviders: ['cpu'], intraOpNumThreads: threads, interOpNumThreads: 1, logSeverityLevel: 4 } as const;
   const session = await runtime.InferenceSession.create(model, options).catch((cause: Error) => {
     const message = `The model ${file} cannot be opened: ${cause.message} Expected an ONNX model with its weights inside; export or copy it again.`;
     throw new PremotorError('ONNX_MODEL', message, { file, expected: 'an ONNX model', found: cause.message, cause });
