@@ -49,17 +49,7 @@ export async function openOnnx(options: LoadPolicyOptions, { importRuntime }: On
   const folder = resolve(options.checkpoint);
   const file = join(folder, ONNX_MODEL_FILE);
   const mapping = await readOnnxJob(options.job ?? join(folder, ONNX_JOB_FILE));
-  const model = await readFile(file).catch((cause: Error) => {
-    const expectation = `Expected ${ONNX_MODEL_FILE} beside ${ONNX_JOB_FILE}`;
-    const message = `The exported policy ${folder} cannot be used: ${cause.message}. ${expectation}; check the path.`;
-    throw new PremotorError('CHECKPOINT_MISSING_FILE', message, {
-      field: 'checkpoint',
-      file,
-      expected: ONNX_MODEL_FILE,
-      found: cause.message,
-      cause,
-    });
-  });
+  const model = await readModel(folder);
   const weights = weightsOf(model);
   if (weights?.isExternal) throw externalWeights(file);
   const session = await openSession(model, file, threads, importRuntime);
@@ -79,6 +69,22 @@ export async function openOnnx(options: LoadPolicyOptions, { importRuntime }: On
     await session.close();
     throw error;
   }
+}
+
+/** Errors: CHECKPOINT_MISSING_FILE. */
+function readModel(folder: string): Promise<Uint8Array> {
+  const file = join(folder, ONNX_MODEL_FILE);
+  return readFile(file).catch((cause: Error) => {
+    const expectation = `Expected ${ONNX_MODEL_FILE} beside ${ONNX_JOB_FILE}`;
+    const message = `The exported policy ${folder} cannot be used: ${cause.message}. ${expectation}; check the path.`;
+    throw new PremotorError('CHECKPOINT_MISSING_FILE', message, {
+      field: 'checkpoint',
+      file,
+      expected: ONNX_MODEL_FILE,
+      found: cause.message,
+      cause,
+    });
+  });
 }
 
 /** Runs the model on a grey picture: what it gives must be a chunk of this job. Gives the number of its actions. */
@@ -124,6 +130,11 @@ function infoOf(mapping: OnnxJob, horizon: number, { version, ...about }: About)
  */
 function modesOf(horizon: number, chunk: number): readonly ModeName[] {
   return horizon >= 2 * chunk ? ['sync', 'ensemble', 'async-naive'] : ['sync', 'ensemble'];
+}
+
+/** The hash that a policy of this folder has. Errors: CHECKPOINT_MISSING_FILE, those of readOnnxJob. */
+export async function onnxHash(folder: string, job: unknown = join(folder, ONNX_JOB_FILE)): Promise<string> {
+  return hashOf(await readModel(folder), await readOnnxJob(job));
 }
 
 /** Of the model and of what it is told and asked: another mapping is another policy. */
