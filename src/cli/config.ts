@@ -8,6 +8,7 @@ import { ConfigError, type ConfigProblem, type LoadedConfig, readRobotConfig, sh
 import { configKeys, ROBOT_TYPES, type RobotConfig } from '../config/schema.js';
 import { PremotorError } from '../errors.js';
 import { readJob } from '../policy/job.js';
+import { readOnnxJob } from '../policy/onnx/job.js';
 import { jobOf, VOCABULARY } from '../runtime/rig.js';
 import { type CliContext, FoundProblems, printResult } from './context.js';
 
@@ -38,7 +39,7 @@ async function checkFile(file: string): Promise<FileCheck> {
   }
   const { config, defaults } = loaded;
   try {
-    await readJob(jobOf(config.policy));
+    await (config.policy.backend === 'onnx' ? readOnnxJob : readJob)(jobOf(config.policy));
   } catch (error) {
     if (!(error instanceof PremotorError)) throw error;
     return { file, ok: false, problems: [loaded.problemAt('policy.job', 'a usable job', error.message)] };

@@ -8,6 +8,8 @@ import { fileURLToPath } from 'node:url';
 import { InvalidArgumentError } from 'commander';
 import type { Subject } from '../evaluation/configuration.js';
 import { readJob } from '../policy/job.js';
+import { contractJob, readOnnxJob } from '../policy/onnx/job.js';
+import { isOnnxFolder } from '../policy/onnx/open.js';
 import { SIM_JOB } from '../sim/job.js';
 
 export const WORKERS_MAX = 256;
@@ -17,14 +19,20 @@ export const SHIPPED_CHECKPOINT = fileURLToPath(new URL('../../models/tabletop',
 
 export interface SubjectOptions {
   readonly checkpoint: string;
+  /** Default: what the folder holds. */
+  readonly backend?: 'engine' | 'onnx';
   readonly job?: string;
   readonly plan?: string;
 }
 
 /** The checkpoint and its job: the file given, else job.json in the checkpoint's folder, else the built-in job of the simulated arm. */
-export async function subjectOf({ checkpoint, job, plan }: SubjectOptions): Promise<Subject> {
+export async function subjectOf({ checkpoint, backend, job, plan }: SubjectOptions): Promise<Subject> {
   const folder = resolve(checkpoint);
   const beside = join(folder, 'job.json');
+  if ((backend ?? (isOnnxFolder(folder) ? 'onnx' : 'engine')) === 'onnx') {
+    const onnxJob = resolve(job ?? beside);
+    return { checkpoint: folder, onnxJob, job: contractJob(await readOnnxJob(onnxJob)), ...(plan === undefined ? {} : { plan: resolve(plan) }) };
+  }
   const parsed = await readJob(job ?? (existsSync(beside) ? beside : SIM_JOB));
   return { checkpoint: folder, job: parsed.job, ...(plan === undefined ? {} : { plan: resolve(plan) }) };
 }

@@ -32,6 +32,7 @@ export interface EvalOptions {
   readonly task: TaskName | 'all';
   readonly episodes: number;
   readonly checkpoint: string;
+  readonly backend?: 'engine' | 'onnx';
   readonly job?: string;
   readonly plan?: string;
   readonly steps?: { readonly video: number; readonly action?: number };
@@ -148,6 +149,8 @@ export async function runEval(
   const tasks = options.task === 'all' ? TASK_NAMES : [options.task];
   const subject = await subjectOf(options);
   const configuration = configurationOf(options);
+  if (subject.onnxJob !== undefined && (options.steps ?? options.videoExecStep) !== undefined)
+    throw new UsageError('--steps and --video-exec-step are for policies that denoise: expected neither with an exported one. Leave them out.');
   const { seed, episodes, workers } = options;
   const bar = new ProgressBar(context.err);
   try {
@@ -192,6 +195,7 @@ export function registerEval(program: Command, context: CliContext): void {
     .addOption(new Option('--commits <what>', 'what is committed as executed, in mode sync').choices(COMMITS).default('executed'))
     .option('--speed-share <share>', "the joints' speed limits as a share of the arm's (default: 1)", share)
     .option('--checkpoint <dir>', 'checkpoint folder', SHIPPED_CHECKPOINT)
+    .addOption(new Option('--backend <name>', 'what computes (default: onnx for a folder with model.onnx, else engine)').choices(['engine', 'onnx']))
     .option('--job <file>', "job file (default: the checkpoint's job.json, else the job of the simulated arm)")
     .option('--steps <v/a>', "video and action denoising steps (default: the job's)", steps)
     .option('--video-exec-step <n>', "denoising passes of the video that run; -1: all (default: the job's)", whole(-1, 1001))

@@ -2,7 +2,7 @@
  * `premotor replay`: asks a policy again what an episode asked it, and compares every answer bit by bit. Owned by the command line; src/replay reads
  * the record and does the comparing.
  */
-import { resolve } from 'node:path';
+import { join, resolve } from 'node:path';
 import { type Command, Option } from 'commander';
 import { PremotorError } from '../errors.js';
 import { jobHash } from '../journal/format.js';
@@ -71,10 +71,12 @@ const recordedKvCache = ({ precision, kvCache }: RecordHeader): KvCache => kvCac
 
 function loadOptions(header: RecordHeader, options: ReplayOptions): LoadPolicyOptions {
   const { checkpoint, precision = header.precision, allowUncertified = false, device, threads } = options;
+  const folder = checkpoint === undefined ? header.checkpoint : resolve(checkpoint);
   const kvCache = options.kvCache ?? (precision === header.precision ? recordedKvCache(header) : defaultKvCache(precision));
   return {
-    checkpoint: checkpoint === undefined ? header.checkpoint : resolve(checkpoint),
-    job: header.job,
+    checkpoint: folder,
+    // The record has the job that follows from an exported policy's mapping, not the mapping.
+    ...(header.backend.startsWith('onnxruntime') ? { backend: 'onnx', job: join(folder, 'job.json') } : { job: header.job }),
     precision,
     kvCache,
     allowUncertified,

@@ -3,7 +3,7 @@
  * from. Pure functions; cycle.ts decides when.
  */
 import { PremotorError } from '../errors.js';
-import type { Job, Policy } from '../policy/contract.js';
+import type { Job, Policy, PolicyInfo } from '../policy/contract.js';
 import type { Joint, Robot, RobotState } from '../robot/robot.js';
 import type { ActionMap } from './action-map.js';
 import type { ModeName } from './modes/mode.js';
@@ -84,4 +84,12 @@ export function checkPose({ positionsRad }: RobotState, joints: readonly Joint[]
       found: `${angle} rad`,
     });
   });
+}
+
+/** Errors: CONTROL_MODE. */
+export function checkMode({ modes, backend }: PolicyInfo, mode: ModeName): void {
+  if (modes === undefined || modes.includes(mode)) return;
+  const expected = modes.join(', ');
+  const message = `The policy (${backend}) cannot be run in mode ${mode}: expected one of ${expected}. Set control.mode, or use another policy.`;
+  throw new PremotorError('CONTROL_MODE', message, { field: 'mode', expected, found: mode });
 }

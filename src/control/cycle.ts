@@ -14,7 +14,7 @@ import type { Robot } from '../robot/robot.js';
 import type { ActionMap } from './action-map.js';
 import { FixedBudget } from './budget/fixed.js';
 import type { Budget } from './budget/types.js';
-import { checkConfiguration, checkForgetting, checkPolicy, checkPose, MOMENTS_PER_LATENT } from './checks.js';
+import { checkConfiguration, checkForgetting, checkMode, checkPolicy, checkPose, MOMENTS_PER_LATENT } from './checks.js';
 import { type CycleListener, type CycleReport, type EpisodeOptions, Listeners, type Outcome } from './events.js';
 import { Lifecycle, type State } from './lifecycle.js';
 import { TOLERANCE, type Tolerance } from './limits.js';
@@ -81,11 +81,12 @@ export class ControlCycle {
   /** Requests so far, so that one which comes while the robot is being armed is not lost. */
   #stopRequests = 0;
 
-  /** Errors: CONTROL_JOINTS, CONTROL_RATE, CONTROL_MOMENTS, CONTROL_MEMORY, CAMERA_MISSING. */
+  /** Errors: CONTROL_JOINTS, CONTROL_RATE, CONTROL_MOMENTS, CONTROL_MODE, CONTROL_MEMORY, CAMERA_MISSING. */
   constructor(options: CycleOptions) {
     const { policy, robot, cameras, videoSteps, actionSteps, mode = 'sync' } = options;
     const rateHz = options.actionRateHz ?? ACTION_RATE_HZ;
     checkConfiguration(policy.job, robot, rateHz, options.actions);
+    checkMode(policy.info, mode);
     const forgets = options.memory === 'chunk';
     if (forgets) checkForgetting(policy.job, mode);
     const nanoseconds = (milliseconds: number): bigint => BigInt(Math.round(milliseconds * 1e6));

@@ -108,8 +108,11 @@ export class EpisodeRun {
   }
 
   /** What every prediction is asked with. */
-  asked(chunk: number): Pick<PredictOptions, 'videoSteps' | 'actionSteps' | 'seed' | 'signal' | 'onProgress'> {
-    return { ...this.settings.steps, seed: this.options.seed ?? 0, signal: this.stop.signal, onProgress: (one) => this.noteProgress(chunk, one) };
+  async asked(chunk: number): Promise<Pick<PredictOptions, 'videoSteps' | 'actionSteps' | 'seed' | 'signal' | 'state' | 'onProgress'>> {
+    const { policy, robot, steps } = this.settings;
+    const state = policy.info.usesState === true ? { state: Float64Array.from((await robot.getState()).positionsRad) } : {};
+    const { seed = 0 } = this.options;
+    return { ...steps, seed, signal: this.stop.signal, ...state, onProgress: (one) => this.noteProgress(chunk, one) };
   }
 
   /** The policy has got somewhere: a sign of life, which the robot is given too. */

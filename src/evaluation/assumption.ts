@@ -28,7 +28,8 @@ export class AssumptionMeter {
         this.#compare(event.frameIndex + index, seen);
       });
     }
-    if (event.type !== 'predicted' || !event.assumed || !this.#known) return;
+    // Frames without values are of a policy that imagines none: there is nothing to be right about.
+    if (event.type !== 'predicted' || !event.assumed || event.assumed.length === 0 || !this.#known) return;
     const assumed = splitFrames(event.assumed);
     for (const [index, frame] of assumed.entries()) this.#open.set(event.frameIndex - assumed.length + index, { assumed: frame, known: this.#known });
   };

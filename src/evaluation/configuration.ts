@@ -50,6 +50,8 @@ export function thinkingMsOf({ pace, mode = 'sync', delayChunks }: Configuration
 /** One checkpoint and its job. */
 export interface Subject {
   readonly checkpoint: string;
+  /** An exported policy: the file of its mapping, from which the job follows. */
+  readonly onnxJob?: string;
   /** A plan of it, at the configuration's precision. */
   readonly plan?: string;
   readonly job: Job;

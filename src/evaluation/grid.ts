@@ -11,7 +11,7 @@ export interface GridEntry {
   /** Names the kept file. */
   readonly name: string;
   readonly title: string;
-  readonly group: 'denoising' | 'memory' | 'disturbances';
+  readonly group: 'denoising' | 'memory' | 'disturbances' | 'baseline';
   readonly configuration: Configuration;
   readonly tasks: readonly TaskName[];
 }
@@ -20,6 +20,12 @@ export interface GridEntry {
 export const BASE_NAME = 'full-5-f32';
 const VIDEO_STEPS = [5, 3] as const;
 const STOP_SIGMA = 0.5;
+
+/** Another policy on the seeds of the base. An exported one knows what it was made for; the shipped one is made for touch. */
+export function baselineEntry(name: string, tasks: readonly TaskName[]): GridEntry {
+  const configuration: Configuration = { precision: 'f32', memory: 'episode', disturbances: {}, pace: 'virtual' };
+  return { name: `baseline-${name}`, title: name, group: 'baseline', configuration, tasks };
+}
 
 /** One rung of denoising: full, or stopped at the pass whose noise level is nearest to 0.5. The title says which level that is. */
 function rungs(job: Job): { name: string; title: string; videoSteps: number; videoExecStep: number }[] {

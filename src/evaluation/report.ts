@@ -16,6 +16,8 @@ export interface ReportRow {
   readonly title: string;
   readonly group: GridEntry['group'];
   readonly configuration: GridEntry['configuration'];
+  /** Of a baseline: it is another one than the report's. */
+  readonly checkpoint?: Evaluation['checkpoint'];
   readonly tasks: readonly (TaskSummary & { readonly againstBase: Paired | null })[];
   /** Over all tasks together. */
   readonly predictMs: Latency;
@@ -48,6 +50,7 @@ function rowOf(entry: ReportEntry, base: Evaluation): ReportRow {
     title,
     group,
     configuration,
+    ...(group === 'baseline' ? { checkpoint: evaluation.checkpoint } : {}),
     tasks: evaluation.tasks.map((summary) => ({
       ...summary,
       againstBase: name === BASE_NAME ? null : comparePaired(outcomes(base, summary.task), outcomes(evaluation, summary.task)),
@@ -130,6 +133,16 @@ function provenance(report: Report): string[] {
   ];
 }
 
+/** Other policies on the same seeds, only on the tasks that they were made for. */
+function baselineSection(base: readonly ReportRow[], rows: readonly ReportRow[]): string[] {
+  if (rows.length === 0) return [];
+  const named = rows.map(({ title, checkpoint }) => {
+    const { parameters = 0, backend = '', hash = '' } = checkpoint ?? {};
+    return `- ${title}: ${(parameters / 1e6).toFixed(2)} M parameters, ${backend}, SHA-256 of model and mapping ${hash}`;
+  });
+  return [[...named, '', 'Empty cells: tasks that it was not made for.'].join('\n'), byTask([...base, ...rows], success), byTask(rows, difference)];
+}
+
 /** REPORT.md. `chart` is the picture's path from there. */
 export function reportMarkdown(report: Report, chart: string): string {
   const rows = (...groups: readonly GridEntry['group'][]): ReportRow[] => report.rows.filter(({ group }) => groups.includes(group));
@@ -158,6 +171,7 @@ export function reportMarkdown(report: Report, chart: string): string {
     ...(rows('disturbances').length === 0
       ? []
       : section('Disturbances', byTask([...base, ...rows('disturbances')], success), byTask(rows('disturbances'), difference))),
+    ...(rows('baseline').length === 0 ? [] : section('Baseline: exported policies', ...baselineSection(base, rows('baseline')))),
     ...section(
       'Robot time until done, median seconds',
       byTask(report.rows, ({ completionS }) => numberOr(completionS.p50, 2)),

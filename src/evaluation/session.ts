@@ -28,10 +28,14 @@ export class EvaluationSession {
 
   /** Loads the policy with one thread: workers share the cores. Errors: those of loadPolicy. */
   static async open(subject: Subject, configuration: Configuration, loadPolicy: LoadPolicy): Promise<EvaluationSession> {
-    const job = configuredJob(subject.job, configuration);
-    const { checkpoint, plan } = subject;
+    const { checkpoint, plan, onnxJob } = subject;
+    const job = onnxJob ?? configuredJob(subject.job, configuration);
     const { precision, kvCache } = configuration;
-    const optional = { ...(kvCache === undefined ? {} : { kvCache }), ...(plan === undefined ? {} : { plan }) };
+    const optional = {
+      ...(kvCache === undefined ? {} : { kvCache }),
+      ...(plan === undefined ? {} : { plan }),
+      ...(onnxJob === undefined ? {} : { backend: 'onnx' as const }),
+    };
     // An evaluation is what certificates are made of.
     const options = { checkpoint, job, precision, allowUncertified: true, ...optional };
     const policy = await loadPolicy({ ...options, threads: 1, isolate: false });

@@ -2,6 +2,7 @@
  * The policy contract: what the rest of premotor, and third parties, call. One implementation runs in this process (local.ts), one in a child
  * process (isolated.ts); both behave alike. Types only: nothing here computes.
  */
+import type { ModeName } from '../mode-names.js';
 
 /** One camera picture. `data` is RGB, 8 bits, [height, width, 3] row by row. */
 export interface Frame {
@@ -111,8 +112,10 @@ export interface Job {
 }
 
 export interface LoadPolicyOptions {
-  /** Folder in the released layout: transformer/ vae/ text_encoder/ tokenizer/. */
+  /** Folder in the released layout: transformer/ vae/ text_encoder/ tokenizer/. With backend 'onnx': one with model.onnx. */
   readonly checkpoint: string;
+  /** 'onnx': an exported policy (docs/ONNX.md), with a job of its own form. Default: 'engine'. */
+  readonly backend?: 'engine' | 'onnx';
   /** The job, or the path of its JSON file. */
   readonly job: Partial<Job> | Record<string, unknown> | string;
   readonly device?: Device;
@@ -168,6 +171,8 @@ export interface PredictOptions {
   /** false: this prediction denoises without guidance. true is the job's guidance. Default: true. */
   readonly guidance?: boolean;
   readonly inpaint?: Inpaint;
+  /** Measured joint positions now, radians, in the robot's order: for policies whose info.usesState is true. Others ignore it. */
+  readonly state?: Float64Array;
   readonly trace?: boolean;
   readonly signal?: AbortSignal;
   /** Called from the event loop as passes finish. */
@@ -315,10 +320,14 @@ export interface PolicyInfo {
   readonly weightBytes: number;
   readonly cacheBytes: number;
   readonly unusedTensors: readonly string[];
-  /** Latent chunk [C, K, h, w] and actions [used, K, H]. */
+  /** Latent chunk [C, K, h, w] and actions [used, K, H]. C = 0: it imagines no pictures, its latents are empty and decode is refused. */
   readonly latentShape: readonly [number, number, number, number];
   readonly actionShape: readonly [number, number, number];
   readonly parameters: number;
+  /** Every prediction needs the measured joints (PredictOptions.state). Default: false. */
+  readonly usesState?: boolean;
+  /** The execution modes that this policy can serve. Default: all. */
+  readonly modes?: readonly ModeName[];
   /** Suspicious but legal things: misspelt keys of the job with the name that was probably meant, a precision without its certificate. */
   readonly warnings: readonly string[];
 }

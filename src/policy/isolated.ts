@@ -304,8 +304,8 @@ function signalOf(options: unknown): AbortSignal | undefined {
   return signal instanceof AbortSignal ? signal : undefined;
 }
 
-function sampling({ seed, noise, videoSteps, actionSteps, videoExecStep, guidance, inpaint, trace }: Omit<PredictOptions, 'obs'>): object {
-  return { seed, noise, videoSteps, actionSteps, videoExecStep, guidance, inpaint, trace };
+function sampling({ seed, noise, videoSteps, actionSteps, videoExecStep, guidance, inpaint, state, trace }: Omit<PredictOptions, 'obs'>): object {
+  return { seed, noise, videoSteps, actionSteps, videoExecStep, guidance, inpaint, state, trace };
 }
 
 /** Past commits as data: latents may be tensors, which lose their labels on the way. */

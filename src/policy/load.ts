@@ -18,6 +18,7 @@ import { IsolatedPolicy } from './isolated.js';
 import { type ParsedJob, readJob } from './job.js';
 import { kvCacheFor } from './kv-cache.js';
 import { LocalPolicy, type TextProvider } from './local.js';
+import { isOnnxFolder, loadOnnx } from './onnx/open.js';
 import { type CpuPrecision, KV_CACHES, type KvCache, PRECISIONS, type PrecisionPair } from './precision.js';
 
 const THREADS_MAX = 1024;
@@ -42,6 +43,7 @@ export interface Parts {
 
 /** Loads a checkpoint for one robot's job. Errors: docs/ERRORS.md, "Loading". */
 export async function loadPolicy(options: LoadPolicyOptions): Promise<Policy> {
+  if (options?.backend === 'onnx') return loadOnnx(options);
   const settings = await checkLoadOptions(options);
   if (!settings.isolate) return openWith(settings);
   const { checkpoint, precision, kvCache, threads, promptCache, parsed, allowUncertified, plan } = settings;
@@ -119,7 +121,8 @@ export const defaultThreads = (): number => Math.max(1, availableParallelism() -
 /** Checks what loadPolicy is given and fills in the defaults. */
 export async function checkLoadOptions(options: LoadPolicyOptions): Promise<Settings> {
   if (typeof options !== 'object' || options === null) throw badOption('options', 'an object', options);
-  const { checkpoint, isolate = false, allowUncertified = false, promptCache } = options;
+  const { checkpoint, backend = 'engine', isolate = false, allowUncertified = false, promptCache } = options;
+  if (backend !== 'engine') throw badOption('backend', '"engine" or "onnx"', backend);
   if (typeof checkpoint !== 'string' || checkpoint === '') throw badOption('checkpoint', 'the path of a checkpoint folder', checkpoint);
   if (typeof isolate !== 'boolean') throw badOption('isolate', 'true or false', isolate);
   if (typeof allowUncertified !== 'boolean') throw badOption('allowUncertified', 'true or false', allowUncertified);
@@ -172,7 +175,8 @@ function checkFolder(folder: string): void {
   const absent = isFolder ? ['transformer', 'vae'].map((part) => join(folder, part, 'config.json')).find((file) => !existsSync(file)) : folder;
   if (absent === undefined) return;
   const found = isFolder || !existsSync(folder) ? 'nothing there' : 'not a folder';
-  const message = `The checkpoint ${folder} cannot be used: ${absent}: ${found}. ${remedy} Check the path.`;
+  const advice = isOnnxFolder(folder) ? "It holds an exported policy: use the backend 'onnx'." : 'Check the path.';
+  const message = `The checkpoint ${folder} cannot be used: ${absent}: ${found}. ${remedy} ${advice}`;
   throw new PremotorError('CHECKPOINT_MISSING_FILE', message, { field: 'checkpoint', file: absent, expected: 'a checkpoint folder', found });
 }
 

@@ -75,6 +75,8 @@ interface Episode {
   readonly journal: Journal | undefined;
   /** The first observation, until the first commit carries its latent. */
   first: readonly Frame[] | undefined;
+  /** The joints that the last prediction was told; one that only repeats it is told the same. */
+  state: Float64Array | undefined;
   /** A predict has answered since the last commit. */
   isPredicted: boolean;
   /** Commits so far; the journal has as many while it records. */
@@ -85,7 +87,7 @@ interface Episode {
 }
 
 /** Nothing has happened in it yet. */
-const NEW_EPISODE = { first: undefined, isPredicted: false, commits: 0, restarts: 0, isSpoilt: false } as const;
+const NEW_EPISODE = { first: undefined, state: undefined, isPredicted: false, commits: 0, restarts: 0, isSpoilt: false } as const;
 
 type Report = ((progress: Progress) => void) | undefined;
 
@@ -161,7 +163,10 @@ export class RecoveringPolicy implements Policy {
     return this.#gate.run('predict', options?.signal, async (signal) => {
       const chunk = await this.#guarded(options?.onProgress, signal, (engine) => engine.predict({ ...options, signal }));
       const episode = this.#episode;
-      if (episode) episode.isPredicted = true;
+      if (episode) {
+        episode.isPredicted = true;
+        episode.state = options?.state?.slice();
+      }
       // Kept for an engine that dies before the first commit; the caller may reuse its pictures.
       if (episode && episode.commits === 0 && options?.obs && options.obs.length > 0) episode.first = options.obs.map(copied);
       return { ...chunk, generation: this.#generation };
@@ -387,7 +392,7 @@ function lost(found: string, cause?: unknown): PremotorError {
 
 async function rebuild(
   engine: Engine,
-  { prompt, isPredicted }: Episode,
+  { prompt, isPredicted, state }: Episode,
   past: Past,
   call: Pick<RestoreOptions, 'signal' | 'onProgress'>,
 ): Promise<void> {
@@ -395,7 +400,7 @@ async function rebuild(
   const [expected, found] = [past.checksum, engine.cache.checksum];
   if (expected === undefined || expected === found) {
     // What a prediction evicts from a full cache, the commit after it no longer sees.
-    if (isPredicted) await engine.predict({ ...CHEAPEST, ...(call.signal ? { signal: call.signal } : {}) });
+    if (isPredicted) await engine.predict({ ...CHEAPEST, ...(state ? { state } : {}), ...(call.signal ? { signal: call.signal } : {}) });
     return;
   }
   const message = `The rebuilt KV cache is another one: expected checksum ${expected}, found ${found}. Begin the episode anew; please report this.`;
@@ -403,10 +408,10 @@ async function rebuild(
 }
 
 /** Nothing was committed yet. Where something was seen, the cheapest prediction shows it again: what it predicts is dropped by the first commit. */
-async function beginAgain(engine: Engine, { prompt, first }: Episode, signal: AbortSignal | undefined): Promise<void> {
+async function beginAgain(engine: Engine, { prompt, first, state }: Episode, signal: AbortSignal | undefined): Promise<void> {
   const call = signal === undefined ? {} : { signal };
   await engine.reset({ prompt, ...call });
-  if (first !== undefined) await engine.predict({ obs: first, ...CHEAPEST, ...call });
+  if (first !== undefined) await engine.predict({ obs: first, ...CHEAPEST, ...(state ? { state } : {}), ...call });
 }
 
 const copied = ({ camera, width, height, data, capturedAtNs }: Frame): Frame => ({ camera, width, height, data: data.slice(), capturedAtNs });

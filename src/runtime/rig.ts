@@ -156,6 +156,7 @@ export async function openRig(config: RobotConfig): Promise<Rig> {
 export function policyOptions({ policy }: RobotConfig): LoadPolicyOptions {
   const { checkpoint_dir: checkpoint = '', device, precision, allow_uncertified: allowUncertified, isolate, threads, plan } = policy;
   const optional = {
+    ...(policy.backend === 'onnx' ? { backend: policy.backend } : {}),
     ...(policy.kv_cache === undefined ? {} : { kvCache: policy.kv_cache }),
     ...(threads === undefined ? {} : { threads }),
     ...(plan === undefined ? {} : { plan }),
@@ -163,11 +164,12 @@ export function policyOptions({ policy }: RobotConfig): LoadPolicyOptions {
   return { checkpoint, job: jobOf(policy), device, precision, allowUncertified, isolate, ...optional };
 }
 
-/** The job of a configuration: its own, the checkpoint's, or that of the robot type. */
-export function jobOf({ job, checkpoint_dir }: RobotConfig['policy']): LoadPolicyOptions['job'] {
+/** The job of a configuration: its own, the checkpoint's, or that of the robot type. An exported policy has none but its own. */
+export function jobOf({ job, checkpoint_dir, backend }: RobotConfig['policy']): LoadPolicyOptions['job'] {
   if (job !== undefined) return job;
-  const file = checkpoint_dir === undefined ? undefined : join(checkpoint_dir, JOB_FILE);
-  return file !== undefined && existsSync(file) ? file : SIM_JOB;
+  if (checkpoint_dir === undefined) return SIM_JOB;
+  const file = join(checkpoint_dir, JOB_FILE);
+  return backend === 'onnx' || existsSync(file) ? file : SIM_JOB;
 }
 
 type Limits = RobotConfig['control']['limits'];

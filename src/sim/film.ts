@@ -70,6 +70,11 @@ export class EpisodeFilm {
     return this.#imagined.length === 0;
   }
 
+  /** An exported policy's latents have no channels: there is nothing to decode. */
+  get #imaginesNothing(): boolean {
+    return this.#shape[1] === 0;
+  }
+
   /**
    * One row per moment: every camera as seen, then every camera as imagined. All frames are decoded as one video, because the decoder gives one
    * picture for the first latent frame and four for each later one, which is exactly when the cameras were read: at the start, then at every
@@ -77,13 +82,14 @@ export class EpisodeFilm {
    */
   async compose(policy: Pick<Policy, 'decode'>, onProgress?: (progress: Progress) => void): Promise<Picture[]> {
     if (this.isEmpty) return [];
+    if (this.#imaginesNothing) return composeFilm(this.#seen, undefined);
     const imagined = await policy.decode(framesOf(this.#imagined, this.#shape), onProgress ? { onProgress } : {});
     return composeFilm(this.#seen, imagined);
   }
 
   /** What was imagined, as pictures of all cameras side by side, each with the time on the robot's clock at which it was to come true. */
   async imagined(policy: Pick<Policy, 'decode'>): Promise<{ readonly frame: Frame; readonly timeNs: bigint }[]> {
-    if (this.isEmpty) return [];
+    if (this.isEmpty || this.#imaginesNothing) return [];
     const frames = await policy.decode(framesOf(this.#imagined, this.#shape));
     return this.#seen.flatMap((seen, moment) => {
       const [frame, timeNs] = [frames[moment], seen[0]?.capturedAtNs];
@@ -92,17 +98,17 @@ export class EpisodeFilm {
   }
 }
 
-/** Pairs the n-th observation with the n-th imagined picture, which shows all cameras joined along its width. */
-export async function composeFilm(seen: readonly Observation[], imagined: DecodedVideo | readonly Frame[]): Promise<Picture[]> {
+/** Pairs the n-th observation with the n-th imagined picture, which shows all cameras joined along its width; without any, shows what was seen. */
+export async function composeFilm(seen: readonly Observation[], imagined: DecodedVideo | readonly Frame[] | undefined): Promise<Picture[]> {
   const start = seen[0]?.[0]?.capturedAtNs ?? 0n;
   const rows: Picture[] = [];
-  for (let moment = 0; moment < Math.min(seen.length, imagined.length); moment++) {
-    const [real, joined] = [seen[moment] ?? [], imagined[moment]];
-    if (!joined) break;
+  for (let moment = 0; moment < Math.min(seen.length, imagined?.length ?? seen.length); moment++) {
+    const real = seen[moment] ?? [];
+    const joined = imagined?.[moment];
     const seconds = Number((real[0]?.capturedAtNs ?? start) - start) / 1e9;
     const names = real.map(({ camera }) => camera.slice(camera.lastIndexOf('.') + 1));
-    const labels = [...names.map((name) => `seen: ${name}  ${seconds.toFixed(2)} s`), ...names.map((name) => `imagined: ${name}`)];
-    const pictures = [...real, ...splitColumns(joined, real.length)].map((picture) => enlarge(picture, ENLARGEMENT));
+    const labels = [...names.map((name) => `seen: ${name}  ${seconds.toFixed(2)} s`), ...(joined ? names.map((name) => `imagined: ${name}`) : [])];
+    const pictures = [...real, ...(joined ? splitColumns(joined, real.length) : [])].map((picture) => enlarge(picture, ENLARGEMENT));
     rows.push(await composeRow(pictures, { gap: GAP_PIXELS, labels }));
   }
   return rows;

@@ -158,7 +158,7 @@ export class Pipeline {
     const think = this.#thinkOf(framesLeft);
     // Nothing waits for the first prediction: the arm rests.
     const choice = budget?.choose(think, first ? Number.POSITIVE_INFINITY : this.#framesLeft * this.#frameMs);
-    const asked = { ...run.asked(chunk), ...rungOf(choice) };
+    const asked = { ...(await run.asked(chunk)), ...rungOf(choice) };
     const startNs = await this.#beginningNs();
     const { done } = this.#timeline;
     let call: (signal: AbortSignal) => Promise<Chunk>;

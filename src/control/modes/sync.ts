@@ -40,7 +40,7 @@ async function runChunk(run: EpisodeRun, chunk: number, first: Observation): Pro
   const askedNs = await run.now();
   if (forgetsNow) await run.resetPolicy();
   const isFirst = chunk === 0 || forgets;
-  const prediction = await policy.predict({ ...(isFirst ? { obs } : {}), ...run.asked(chunk) });
+  const prediction = await policy.predict({ ...(isFirst ? { obs } : {}), ...(await run.asked(chunk)) });
   run.checkGeneration(prediction);
   if (thinkingNs !== undefined) await run.idleUntil(askedNs + thinkingNs);
   const predicted = performance.now();
