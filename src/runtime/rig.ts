@@ -16,6 +16,7 @@ import { Simulation, type SimulationSnapshot } from '../sim/simulation.js';
 import { taskNamed } from '../sim/tasks/index.js';
 import { TASK_NAMES, type TaskName, type Verdict } from '../sim/tasks/task.js';
 import type { MotionSample, RobotStatus } from '../tap/observer.js';
+import { eachCycle } from './motion-samples.js';
 
 /** What a configuration may name. */
 export const VOCABULARY: Vocabulary = { tasks: TASK_NAMES, joints: JOINTS };
@@ -96,7 +97,7 @@ export interface Rig {
   readonly path: string;
   /** What the stream and the firmware have counted so far. */
   motion(): MotionSummary;
-  /** Calls a watcher in every step of the motion; returns what removes it again. The sample's arrays are reused. */
+  /** Calls a watcher with every cycle of the setpoint stream; returns what removes it again. The sample's arrays are reused. */
   watch(watcher: (sample: MotionSample) => void): () => void;
   /** Stream, bridge and bus now. */
   status(): Omit<RobotStatus, 'state'>;
@@ -136,7 +137,7 @@ export async function openRig(config: RobotConfig): Promise<Rig> {
     chunksMax: config.control.chunks_max ?? task.chunksMax,
     path: `setpoint stream 1 kHz, bridge protocol on virtual CAN FD, firmware 4 kHz, ${JOINTS.length} Damiao motors (simulated)`,
     motion: () => summaryOf(simulation.motors),
-    watch: (watcher) => simulation.watch((setpointRad) => watcher({ setpointRad, ...world.state() })),
+    watch: (watcher) => simulation.watchCycles(eachCycle(robot.joints.length, () => world.state(), watcher)),
     status: () => statusOf(simulation),
     verdict,
     completedNs: () => completedNs,

@@ -6,6 +6,7 @@
 import { SimulatedCameras } from '../cameras/simulated.js';
 import type { FrameSource } from '../cameras/source.js';
 import { PremotorError } from '../errors.js';
+import type { NativeSamples } from '../native.js';
 import { MotionRobot } from '../robot/motion-robot.js';
 import type { Joint, Robot } from '../robot/robot.js';
 import { JOINTS } from './arm.js';
@@ -54,6 +55,7 @@ export class Simulation {
   readonly #shift: Shift;
   readonly #isReal: boolean;
   readonly #watchers = new Set<(setpointRad: Float64Array) => void>();
+  readonly #cycleWatchers = new Set<(samples: NativeSamples) => void>();
   #motors: SimulatedMotors;
   #boots = 1;
   /** What the motors of a restored world hold until they are armed. */
@@ -178,6 +180,17 @@ export class Simulation {
     return () => this.#watchers.delete(watcher);
   }
 
+  /**
+   * Called after every physics step with the cycles of the setpoint stream in it, 1000 a second of the world's clock: what it told the joints and what
+   * the bridge reported. Returns what removes the watcher again. Several watchers see the same.
+   */
+  watchCycles(watcher: (samples: NativeSamples) => void): () => void {
+    // What was before the first of them looked is not theirs.
+    if (this.#cycleWatchers.size === 0) this.#motors.native.samples();
+    this.#cycleWatchers.add(watcher);
+    return () => this.#cycleWatchers.delete(watcher);
+  }
+
   /** When the block was knocked aside in this episode, or will be; undefined when it was not. */
   get nudgedAtNs(): bigint | undefined {
     return this.#nudge.atNs;
@@ -201,6 +214,9 @@ export class Simulation {
     this.#shift.tick();
     this.#sampled.tick();
     for (const watcher of this.#watchers) watcher(this.#motors.setpointRad);
+    if (this.#cycleWatchers.size === 0) return;
+    const samples = this.#motors.native.samples();
+    for (const watcher of this.#cycleWatchers) watcher(samples);
   }
 
   async #waitUntil(timeNs: bigint): Promise<void> {
