@@ -3,6 +3,7 @@
  * somebody waits for the robot and never otherwise, so equal inputs give equal bits. In real time it follows the wall clock by itself. Owned by
  * whoever opened it; knows no policy and no task.
  */
+import type { CameraClock } from '../cameras/clock.js';
 import { SimulatedCameras } from '../cameras/simulated.js';
 import type { FrameSource } from '../cameras/source.js';
 import { PremotorError } from '../errors.js';
@@ -43,6 +44,8 @@ const CATCH_UP_PERIOD_MS = 4;
 /** A longer pause of the whole process (a suspended machine) is not made up for: the world's clock loses it. */
 const CATCH_UP_MAX_MS = 500;
 const STEP_MS = Number(STEP_NS) / 1e6;
+/** performance.now() counts on the monotonic clock, from this moment of it. */
+const MONOTONIC_ORIGIN_NS = process.hrtime.bigint() - BigInt(Math.round(performance.now() * 1e6));
 
 export class Simulation {
   readonly world: World;
@@ -167,6 +170,15 @@ export class Simulation {
     if (!this.#isReal) return;
     this.#originMs = performance.now() - Number(this.world.timeNs) / 1e6;
     this.#catchUp ??= setInterval(() => this.#wake(), CATCH_UP_PERIOD_MS);
+  }
+
+  /** The world's clock, for cameras that are not of this world. */
+  get clock(): CameraClock {
+    return {
+      isReal: this.#isReal,
+      nowNs: () => this.world.timeNs,
+      fromMonotonicNs: (monotonicNs) => monotonicNs - MONOTONIC_ORIGIN_NS - BigInt(Math.round(this.#originMs * 1e6)),
+    };
   }
 
   /** The motors, to be watched or broken. They are new after every reset. */
