@@ -82,6 +82,24 @@ export interface NativeMotionStatus {
   readonly measuredRadPerS: Float64Array;
 }
 
+/** Cycles of the stream (cpp/motion/sample_ring.h). One object with arrays of fixed length, filled anew by every call; `count` cycles of them count. */
+export interface NativeSamples {
+  readonly count: number;
+  /** Cycles that nobody took in time, since the robot was opened or this supervisor attached. */
+  readonly lost: number;
+  /** Of the cycles, [cycle]. */
+  readonly timesNs: BigInt64Array;
+  /** Arrival of the feedback, [cycle]; -1 before the first. */
+  readonly measuredNs: BigInt64Array;
+  /** 1: the stream told the joints something, [cycle]. */
+  readonly hasSetpoint: Uint8Array;
+  /** [cycle, joint]; NaN without. */
+  readonly setpointRad: Float64Array;
+  /** What the bridge reported, [cycle, joint]; NaN of joints that did not report within 50 ms. */
+  readonly positionRad: Float64Array;
+  readonly velocityRadPerS: Float64Array;
+}
+
 export interface NativeStreamCounts {
   readonly cycles: number;
   readonly missed: number;
@@ -104,6 +122,8 @@ export interface NativeMotion {
   push(plan: NativePlan): boolean;
   /** What was executed since the last call, oldest first. */
   executed(): NativeExecuted[];
+  /** Every cycle since the last call, oldest first, 2048 at most: whoever looks away for longer loses the oldest, which are counted. */
+  samples(): NativeSamples;
   status(): NativeMotionStatus;
   counts(): NativeStreamCounts;
 }

@@ -8,11 +8,13 @@ import { createRequire } from 'node:module';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { PremotorError } from './errors.js';
+import type { NativeCameraModule } from './native-camera.js';
 import type { NativeCanModule } from './native-can.js';
 import type { NativeKinematics } from './native-kinematics.js';
 import type { NativeMotionModule, NativeStreamModule } from './native-motion.js';
 import type { NativePlanModule } from './native-plan.js';
 
+export type * from './native-camera.js';
 export type * from './native-can.js';
 export type * from './native-kinematics.js';
 export type * from './native-motion.js';
@@ -216,7 +218,13 @@ export interface NativeEngineModule {
   cpu(): { name: string; features: string[] };
 }
 
-export type NativeModule = NativeEngineModule & NativeMotionModule & NativeKinematics & NativeCanModule & NativeStreamModule & NativePlanModule;
+export type NativeModule = NativeEngineModule &
+  NativeMotionModule &
+  NativeKinematics &
+  NativeCanModule &
+  NativeStreamModule &
+  NativePlanModule &
+  NativeCameraModule;
 
 const folder = dirname(fileURLToPath(import.meta.url));
 let loaded: NativeModule | undefined;

@@ -5,6 +5,7 @@
 #include <memory>
 #include <string>
 
+#include "addon/camera_object.h"
 #include "addon/can_object.h"
 #include "addon/convert.h"
 #include "addon/engine_object.h"
@@ -161,6 +162,7 @@ Napi::Value inspect(const Napi::CallbackInfo& info) {
 Napi::Object init(Napi::Env env, Napi::Object exports) {
   EngineObject::define(env);
   VirtualRobotObject::define(env, exports);
+  CameraObject::define(env, exports);
   StreamClientObject::define(env, exports);
   exports.Set("openEngine", Napi::Function::New(env, open_engine));
   exports.Set("encodeText", Napi::Function::New(env, encode_text));

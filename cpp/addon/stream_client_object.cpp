@@ -15,8 +15,9 @@ void StreamClientObject::define(Napi::Env env, Napi::Object exports) {
                           {InstanceMethod<&Self::arm>("arm"), InstanceMethod<&Self::disarm>("disarm"),
                            InstanceMethod<&Self::stop>("stop"), InstanceMethod<&Self::estop>("estop"),
                            InstanceMethod<&Self::beat>("beat"), InstanceMethod<&Self::push>("push"),
-                           InstanceMethod<&Self::executed>("executed"), InstanceMethod<&Self::status>("status"),
-                           InstanceMethod<&Self::counts>("counts"), InstanceMethod<&Self::loop_counts>("loopCounts"),
+                           InstanceMethod<&Self::executed>("executed"), InstanceMethod<&Self::samples>("samples"),
+                           InstanceMethod<&Self::status>("status"), InstanceMethod<&Self::counts>("counts"),
+                           InstanceMethod<&Self::loop_counts>("loopCounts"),
                            InstanceMethod<&Self::histograms>("histograms"), InstanceMethod<&Self::warnings>("warnings"),
                            InstanceMethod<&Self::information>("info"), InstanceMethod<&Self::is_alive>("isAlive"),
                            InstanceMethod<&Self::now_ns>("nowNs"), InstanceMethod<&Self::detach>("detach")}));
@@ -27,6 +28,7 @@ StreamClientObject::StreamClientObject(const Napi::CallbackInfo& info)
   const Status attached = motion::SharedClient::attach(info[0].ToString().Utf8Value(), &client_);
   if (!attached.ok()) throw to_error(info.Env(), attached);
   info_ = client_->info();
+  samples_.open(info.Env(), info_.joints);
 }
 
 motion::SharedClient& StreamClientObject::client(Napi::Env env) {
@@ -83,6 +85,12 @@ Napi::Value StreamClientObject::executed(const Napi::CallbackInfo& info) {
   for (int i = 0; i < stream::Stream::kExecutedMax && from.executed(&one); ++i)
     all.Set(all.Length(), from_executed(info.Env(), one, info_.joints));
   return all;
+}
+
+Napi::Value StreamClientObject::samples(const Napi::CallbackInfo& info) {
+  motion::SharedClient& from = client(info.Env());
+  const auto next = [&](motion::MotionSample* out) { return from.sample(out); };
+  return samples_.fill(next, [&] { return from.samples_lost(); });
 }
 
 const motion::StreamReport& StreamClientObject::report(Napi::Env env) {

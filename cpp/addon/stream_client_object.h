@@ -5,6 +5,7 @@
 
 #include <memory>
 
+#include "addon/sample_block.h"
 #include "motion/shared_memory.h"
 
 namespace premotor::addon {
@@ -22,6 +23,7 @@ class StreamClientObject : public Napi::ObjectWrap<StreamClientObject> {
   Napi::Value beat(const Napi::CallbackInfo& info);
   Napi::Value push(const Napi::CallbackInfo& info);
   Napi::Value executed(const Napi::CallbackInfo& info);
+  Napi::Value samples(const Napi::CallbackInfo& info);
   Napi::Value status(const Napi::CallbackInfo& info);
   Napi::Value counts(const Napi::CallbackInfo& info);
   Napi::Value loop_counts(const Napi::CallbackInfo& info);
@@ -40,6 +42,7 @@ class StreamClientObject : public Napi::ObjectWrap<StreamClientObject> {
 
   std::unique_ptr<motion::SharedClient> client_;
   std::unique_ptr<stream::Chunk> chunk_;
+  SampleBlock samples_;
   motion::StreamReport report_;
   motion::SharedInfo info_;
 };

@@ -69,15 +69,15 @@ rig::VirtualRobotOptions to_options(const Napi::Object& object) {
 
 void VirtualRobotObject::define(Napi::Env env, Napi::Object exports) {
   using Self = VirtualRobotObject;
-  exports.Set(
-      "VirtualRobot",
-      DefineClass(env, "NativeVirtualRobot",
-                  {InstanceMethod<&Self::arm>("arm"), InstanceMethod<&Self::disarm>("disarm"),
-                   InstanceMethod<&Self::stop>("stop"), InstanceMethod<&Self::estop>("estop"),
-                   InstanceMethod<&Self::beat>("beat"), InstanceMethod<&Self::push>("push"),
-                   InstanceMethod<&Self::executed>("executed"), InstanceMethod<&Self::status>("status"),
-                   InstanceMethod<&Self::counts>("counts"), InstanceMethod<&Self::bridge_counts>("bridgeCounts"),
-                   InstanceMethod<&Self::advance>("advance"), InstanceMethod<&Self::inject>("inject")}));
+  exports.Set("VirtualRobot",
+              DefineClass(env, "NativeVirtualRobot",
+                          {InstanceMethod<&Self::arm>("arm"), InstanceMethod<&Self::disarm>("disarm"),
+                           InstanceMethod<&Self::stop>("stop"), InstanceMethod<&Self::estop>("estop"),
+                           InstanceMethod<&Self::beat>("beat"), InstanceMethod<&Self::push>("push"),
+                           InstanceMethod<&Self::executed>("executed"), InstanceMethod<&Self::samples>("samples"),
+                           InstanceMethod<&Self::status>("status"), InstanceMethod<&Self::counts>("counts"),
+                           InstanceMethod<&Self::bridge_counts>("bridgeCounts"),
+                           InstanceMethod<&Self::advance>("advance"), InstanceMethod<&Self::inject>("inject")}));
 }
 
 VirtualRobotObject::VirtualRobotObject(const Napi::CallbackInfo& info)
@@ -86,6 +86,7 @@ VirtualRobotObject::VirtualRobotObject(const Napi::CallbackInfo& info)
   const Status opened = rig::VirtualRobot::open(options, nanoseconds(info[1], "nowNs"), &robot_);
   if (!opened.ok()) throw to_error(info.Env(), opened);
   joints_ = options.robot.axes;
+  samples_.open(info.Env(), joints_);
 }
 
 Napi::Value VirtualRobotObject::arm(const Napi::CallbackInfo& info) {
@@ -123,6 +124,11 @@ Napi::Value VirtualRobotObject::executed(const Napi::CallbackInfo& info) {
   stream::Executed one;
   while (robot_->motion().executed(&one)) all.Set(all.Length(), from_executed(info.Env(), one, joints_));
   return all;
+}
+
+Napi::Value VirtualRobotObject::samples(const Napi::CallbackInfo&) {
+  const auto next = [&](motion::MotionSample* out) { return robot_->sample(out); };
+  return samples_.fill(next, [&] { return robot_->samples_lost(); });
 }
 
 Napi::Value VirtualRobotObject::status(const Napi::CallbackInfo& info) {

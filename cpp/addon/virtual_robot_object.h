@@ -5,6 +5,7 @@
 
 #include <memory>
 
+#include "addon/sample_block.h"
 #include "rig/virtual_robot.h"
 
 namespace premotor::addon {
@@ -22,6 +23,7 @@ class VirtualRobotObject : public Napi::ObjectWrap<VirtualRobotObject> {
   Napi::Value beat(const Napi::CallbackInfo& info);
   Napi::Value push(const Napi::CallbackInfo& info);
   Napi::Value executed(const Napi::CallbackInfo& info);
+  Napi::Value samples(const Napi::CallbackInfo& info);
   Napi::Value status(const Napi::CallbackInfo& info);
   Napi::Value counts(const Napi::CallbackInfo& info);
   Napi::Value bridge_counts(const Napi::CallbackInfo& info);
@@ -30,6 +32,7 @@ class VirtualRobotObject : public Napi::ObjectWrap<VirtualRobotObject> {
 
   std::unique_ptr<rig::VirtualRobot> robot_;
   std::unique_ptr<stream::Chunk> chunk_;
+  SampleBlock samples_;
   int joints_ = 0;
 };
 

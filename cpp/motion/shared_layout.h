@@ -7,13 +7,14 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "motion/sample_ring.h"
 #include "motion/seqlock.h"
 #include "motion/shared_memory.h"
 
 namespace premotor::motion {
 
 inline constexpr std::uint64_t kSharedMagic = 0x6d6165727473706d;  // "mpstream", little-endian
-inline constexpr std::uint32_t kSharedVersion = 1;
+inline constexpr std::uint32_t kSharedVersion = 2;
 inline constexpr std::size_t kLine = 64;  // bytes: what one side writes never shares a cache line with the other's
 inline constexpr int kWarningsMax = 8;
 
@@ -88,6 +89,8 @@ struct SharedLayout {
   alignas(kLine) std::array<Seqlock<SharedExecuted>, stream::Stream::kExecutedMax> executed;
   alignas(kLine) Seqlock<SharedStatus> status;
   alignas(kLine) std::array<SharedHistogram, kHistograms> histograms;
+  // Stream -> supervisor; overflow: the oldest is lost, and the reader counts it.
+  alignas(kLine) SampleRing samples;
 };
 
 }  // namespace premotor::motion

@@ -32,7 +32,8 @@ static_assert(offsetof(SharedLayout, warnings) == 52 && offsetof(SharedLayout, a
 static_assert(offsetof(SharedLayout, commands) == 2304 && offsetof(SharedLayout, executed) == 4480);
 static_assert(offsetof(SharedLayout, status) == 168320 && sizeof(Seqlock<SharedStatus>) == 1000);
 static_assert(offsetof(SharedLayout, histograms) == 169344 && sizeof(SharedHistogram) == 106528);
-static_assert(sizeof(SharedLayout) == 488960);
+static_assert(offsetof(SharedLayout, samples) == 488960 && sizeof(Seqlock<MotionSample>) == 384);
+static_assert(sizeof(SharedLayout) == 1275456);
 
 Status failure(const char* what, const std::string& path) {
   Status status = Status::error("STREAM_PROCESS_MEMORY", "shared memory " + path + ": cannot " + what + ": " +
@@ -261,6 +262,7 @@ void SharedStream::publish(const Motion& motion, const LoopCounts& loop) {
   to.loop.commands_taken = commands_.commands_taken;
   to.loop.commands_refused = commands_.commands_refused;
   mapping_.layout()->status.store(to);
+  samples_.put(&mapping_.layout()->samples, sample_of(from));
 }
 
 Status SharedClient::attach(const std::string& path, std::unique_ptr<SharedClient>* out) {
@@ -296,6 +298,7 @@ Status SharedClient::attach(const std::string& path, std::unique_ptr<SharedClien
   PREMOTOR_TRY(stream::Timeline::attach(made->mapping_.timeline(), stream::Timeline::bytes(), &made->timeline_));
   made->info_ = {static_cast<int>(layout->joints), layout->period_ns, layout->lead_ns, layout->pid,
                  layout->configuration_hash};
+  made->samples_.begin(layout->samples);
   made->generation_ = to_attachment(layout->attachment.load()).generation + 1;
   const std::uint64_t record = static_cast<std::uint64_t>(made->generation_) << 32;
   // A predecessor that wrote nonsense must not lock out its successor.
@@ -362,6 +365,8 @@ bool SharedClient::executed(stream::Executed* out) {
   layout->executed_read.store(read, std::memory_order_relaxed);
   return is_found;
 }
+
+bool SharedClient::sample(MotionSample* out) { return samples_.next(mapping_.layout()->samples, out); }
 
 bool SharedClient::status(StreamReport* out) const {
   SharedStatus got;

@@ -1,6 +1,6 @@
-// The one mapping between a stream process and its supervisor: timeline, commands, executed knots, status, histograms.
-// SharedStream is the process' end, SharedClient the supervisor's. Every number from the other side is bounded before
-// use; neither side ever waits for the other.
+// The one mapping between a stream process and its supervisor: timeline, commands, executed knots, status,
+// histograms, samples of the motion. SharedStream is the process' end, SharedClient the supervisor's. Every number from
+// the other side is bounded before use; neither side ever waits for the other.
 //
 // Who is alive is said by locks of the file, which the kernel releases with their owner, however it ends: one by the
 // stream process, one by the supervisor. So there is one of each, and a successor may come as soon as its predecessor
@@ -15,6 +15,7 @@
 
 #include "base/status.h"
 #include "motion/motion.h"
+#include "motion/sample_ring.h"
 #include "stream/histogram.h"
 #include "stream/timeline.h"
 
@@ -134,7 +135,7 @@ class SharedStream {
   [[nodiscard]] bool take(Command* out);
   void record(Measure measure, std::int64_t value_ns);
   void publish_executed(const stream::Executed& one);
-  // `loop`: cycles and skipped; the commands are counted here.
+  // Once per cycle: the status, and a sample. `loop`: cycles and skipped; the commands are counted here.
   void publish(const Motion& motion, const LoopCounts& loop);
 
  private:
@@ -147,6 +148,7 @@ class SharedStream {
   stream::Timeline timeline_;
   std::uint64_t commands_read_ = 0;  // the memory has copies of these two for the other side, which are not read back
   std::uint64_t executed_written_ = 0;
+  SampleWriter samples_;
   LoopCounts commands_;
 };
 
@@ -172,6 +174,9 @@ class SharedClient {
   // The oldest executed knot that no supervisor took yet; false when there is none.
   [[nodiscard]] bool executed(stream::Executed* out);
   [[nodiscard]] std::uint64_t executed_lost() const { return executed_lost_; }
+  // The oldest cycle since this attached that was not taken yet; false when there is none.
+  [[nodiscard]] bool sample(MotionSample* out);
+  [[nodiscard]] std::uint64_t samples_lost() const { return samples_.lost(); }
   // False, and nothing changes, when the stream process died while it wrote.
   [[nodiscard]] bool status(StreamReport* out) const;
   void histogram(Measure measure, stream::Histogram* out) const;
@@ -184,6 +189,7 @@ class SharedClient {
   Mapping mapping_;
   stream::Timeline timeline_;
   std::uint64_t executed_lost_ = 0;
+  SampleReader samples_;
 };
 
 }  // namespace premotor::motion

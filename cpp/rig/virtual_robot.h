@@ -9,6 +9,7 @@
 #include "base/status.h"
 #include "can/virtual_bus.h"
 #include "motion/motion.h"
+#include "motion/sample_ring.h"
 #include "rig/simulated_robot.h"
 
 namespace premotor::rig {
@@ -26,6 +27,10 @@ class VirtualRobot {
   void advance(std::int64_t to_ns);
   // False when the ring is full.
   [[nodiscard]] bool push(const stream::Chunk& chunk) { return timeline_.push(chunk); }
+
+  // The oldest cycle that was not taken yet; false when there is none.
+  [[nodiscard]] bool sample(motion::MotionSample* out) { return reader_.next(*samples_, out); }
+  [[nodiscard]] std::uint64_t samples_lost() const { return reader_.lost(); }
 
   [[nodiscard]] motion::Motion& motion() { return *motion_; }
   [[nodiscard]] SimulatedRobot& robot() { return *robot_; }
@@ -49,6 +54,9 @@ class VirtualRobot {
   std::unique_ptr<can::Bus> host_end_, bridge_end_;
   std::unique_ptr<motion::Motion> motion_;
   std::unique_ptr<SimulatedRobot> robot_;
+  std::unique_ptr<motion::SampleRing> samples_;
+  motion::SampleWriter writer_;
+  motion::SampleReader reader_;
   std::int64_t period_ns_ = 1000000;
   std::int64_t now_ns_ = 0, cycle_ns_ = 0;
   bool is_stopped_ = false;

@@ -2,13 +2,10 @@
  * Camera pictures from files for `premotor infer`: which file belongs to which camera of the job, and decoding to RGB. Owned by infer.ts; resizing
  * to the model's size is the engine's work and never done here.
  */
-import sharp from 'sharp';
+import { decodePicture } from '../cameras/pictures.js';
 import { PremotorError } from '../errors.js';
 import type { Frame } from '../policy/contract.js';
 import { UsageError } from './context.js';
-
-/** Decoded size limit of one picture; a larger one is a mistake or an attack. */
-const PIXELS_MAX = 100_000_000;
 
 /**
  * Pairs `camera=file` arguments with the job's cameras. A camera may be named by its key or by the key's last part ("cam_high" for
@@ -44,19 +41,10 @@ function matchCamera(name: string, cameras: readonly string[]): string | undefin
 /** Decodes one file of any format that sharp reads: turned upright by its EXIF, transparency removed, grey made RGB. Errors: IMAGE_UNREADABLE. */
 export async function loadPicture(camera: string, file: string): Promise<Frame> {
   try {
-    const image = sharp(file, { limitInputPixels: PIXELS_MAX }).rotate().toColourspace('srgb').removeAlpha().raw({ depth: 'uchar' });
-    const { data, info } = await image.toBuffer({ resolveWithObject: true });
-    const rgb = info.channels === 3 ? new Uint8Array(data) : repeatGrey(data, info.channels);
-    return { camera, width: info.width, height: info.height, data: rgb, capturedAtNs: process.hrtime.bigint() };
+    return { camera, ...(await decodePicture(file)), capturedAtNs: process.hrtime.bigint() };
   } catch (cause) {
     const found = (cause as Error).message;
     const message = `The picture ${file} of camera ${camera} cannot be read: ${found}. Give a PNG, JPEG, WebP, TIFF, GIF or AVIF file.`;
     throw new PremotorError('IMAGE_UNREADABLE', message, { file, expected: 'a picture', found, cause });
   }
-}
-
-function repeatGrey(data: Uint8Array, channels: number): Uint8Array {
-  const rgb = new Uint8Array((data.length / channels) * 3);
-  for (let pixel = 0; pixel * channels < data.length; pixel++) rgb.fill(data[pixel * channels] ?? 0, pixel * 3, pixel * 3 + 3);
-  return rgb;
 }

@@ -87,8 +87,9 @@ export const cameraSource = z.strictObject({
   ),
   topic: note(text.optional(), 'a text', '`mcap`: the topic of the pictures', "the camera's own"),
   port: port(0, '`websocket`: where pictures are taken on this machine'),
-  width: note(whole(1, 16_384).optional(), wholeWords(1, 16_384), 'pixels', "the source's own"),
-  height: note(whole(1, 16_384).optional(), wholeWords(1, 16_384), 'pixels', "the source's own"),
+  width: note(whole(1, 16_384).optional(), wholeWords(1, 16_384), 'pixels', "the source's own; required for `websocket`"),
+  height: note(whole(1, 16_384).optional(), wholeWords(1, 16_384), 'pixels', "the source's own; required for `websocket`"),
+  loop: onOff(true, '`file` and `mcap`: after the last picture comes the first again; else the last one gets too old'),
   frame_rate_hz: note(positive.max(1000).optional(), 'a number above 0 and up to 1000', 'pictures per second', '`cameras.frame_rate_hz`'),
   format: note(z.enum(['mjpeg', 'yuyv']).optional(), among(['mjpeg', 'yuyv']), '`v4l2`: what the camera sends', 'mjpeg where it can, else yuyv'),
 });

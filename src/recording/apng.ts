@@ -27,21 +27,21 @@ export async function encodeAnimatedPng(frames: readonly Picture[], options: Ani
   const control = Buffer.alloc(8);
   control.writeUInt32BE(frames.length, 0);
   control.writeUInt32BE(options.loop, 4);
-  const chunks = [SIGNATURE, chunk('IHDR', header), chunk('acTL', control)];
+  const chunks = [SIGNATURE, pngChunk('IHDR', header), pngChunk('acTL', control)];
   let sequence = 0;
   for (const [index, frame] of frames.entries()) {
-    chunks.push(chunk('fcTL', frameControl(sequence++, width, height, options.delayMs)));
+    chunks.push(pngChunk('fcTL', frameControl(sequence++, width, height, options.delayMs)));
     const data = await compress(filterRows(frame), { level: 6, strategy: constants.Z_FILTERED });
     if (index === 0) {
-      chunks.push(chunk('IDAT', data));
+      chunks.push(pngChunk('IDAT', data));
       continue;
     }
     const numbered = Buffer.alloc(4 + data.length);
     numbered.writeUInt32BE(sequence++, 0);
     data.copy(numbered, 4);
-    chunks.push(chunk('fdAT', numbered));
+    chunks.push(pngChunk('fdAT', numbered));
   }
-  chunks.push(chunk('IEND', Buffer.alloc(0)));
+  chunks.push(pngChunk('IEND', Buffer.alloc(0)));
   return Buffer.concat(chunks);
 }
 
@@ -69,7 +69,7 @@ function filterRows({ width, height, data }: Picture): Buffer {
   return rows;
 }
 
-function chunk(type: string, data: Buffer): Buffer {
+export function pngChunk(type: string, data: Buffer): Buffer {
   const bytes = Buffer.alloc(12 + data.length);
   bytes.writeUInt32BE(data.length, 0);
   bytes.write(type, 4, 'latin1');

@@ -86,6 +86,7 @@ export async function runEpisode(config: RobotConfig, parts: EpisodeParts): Prom
   const onWarning = (error: PremotorError): void => observer.warning(error);
   const resumed = resume ? await openResumed(config, resume.dir, { onWarning }) : undefined;
   const rig = await openRig(config);
+  for (const text of rig.notices) observer.notice(text);
   const point = new ResumePoint(rig, config.control.mode, resumed?.supervisor);
   const unregister = register('run', `${config.robot.type}, task ${config.task.name}`);
   let policy: YieldingPolicy | undefined;

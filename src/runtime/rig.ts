@@ -4,18 +4,23 @@
  */
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
+import { openCameras, ownCameras } from '../cameras/open.js';
+import { CAMERA_KEY_PREFIX } from '../cameras/simulated.js';
 import type { FrameSource } from '../cameras/source.js';
 import type { Vocabulary } from '../config/reader.js';
 import type { RobotConfig } from '../config/schema.js';
+import { loadNative } from '../native.js';
 import type { LoadPolicyOptions } from '../policy/contract.js';
 import type { Joint, Robot } from '../robot/robot.js';
 import { JOINTS } from '../sim/arm.js';
 import { SIM_JOB } from '../sim/job.js';
 import type { SimulatedMotors } from '../sim/motors.js';
+import { CAMERAS } from '../sim/scene.js';
 import { Simulation, type SimulationSnapshot } from '../sim/simulation.js';
 import { taskNamed } from '../sim/tasks/index.js';
 import { TASK_NAMES, type TaskName, type Verdict } from '../sim/tasks/task.js';
 import type { MotionSample, RobotStatus } from '../tap/observer.js';
+import { eachCycle } from './motion-samples.js';
 
 /** What a configuration may name. */
 export const VOCABULARY: Vocabulary = { tasks: TASK_NAMES, joints: JOINTS };
@@ -94,9 +99,11 @@ export interface Rig {
   readonly chunksMax: number;
   /** The way from a plan to the motors, in words. */
   readonly path: string;
+  /** What the operator should know, such as where pictures can be pushed. */
+  readonly notices: readonly string[];
   /** What the stream and the firmware have counted so far. */
   motion(): MotionSummary;
-  /** Calls a watcher in every step of the motion; returns what removes it again. The sample's arrays are reused. */
+  /** Calls a watcher with every cycle of the setpoint stream; returns what removes it again. The sample's arrays are reused. */
   watch(watcher: (sample: MotionSample) => void): () => void;
   /** Stream, bridge and bus now. */
   status(): Omit<RobotStatus, 'state'>;
@@ -111,18 +118,30 @@ export interface Rig {
   close(): Promise<void>;
 }
 
-/** Errors: SIM_TASK, SIM_MODEL. */
+/** Errors: SIM_TASK, SIM_MODEL, and those of openCameras. */
 export async function openRig(config: RobotConfig): Promise<Rig> {
   const task = taskNamed(config.task.name);
   const scene = task.scene(config.task.seed);
+  const { sources } = config.cameras;
+  const keyOf = (name: string): string => `${CAMERA_KEY_PREFIX}${name}`;
+  // A camera that something else stands in for is not rendered.
+  const own = ownCameras(sources, CAMERAS.map(keyOf));
   const simulation = await Simulation.open({
     kind: task.kind,
+    cameras: CAMERAS.filter((name) => own.includes(keyOf(name))),
     fps: config.cameras.frame_rate_hz,
     pace: config.robot.pace,
     joints: tightened(JOINTS, config.control.limits),
   });
   simulation.reset(scene.layout, config.task.seed);
-  const { world, robot, cameras } = simulation;
+  const { world, robot } = simulation;
+  const notices: string[] = [];
+  const { clock, cameras: rendered } = simulation;
+  const parts = { own: rendered, clock, rateHz: config.cameras.frame_rate_hz, loadNative, onNotice: (text: string) => void notices.push(text) };
+  const cameras = await openCameras(sources, parts).catch((error: unknown) => {
+    simulation.close();
+    throw error;
+  });
   const verdict = (): Verdict => task.verdict(world, scene);
   let completedNs: bigint | undefined;
   const unwatch = simulation.watch(() => {
@@ -135,8 +154,9 @@ export async function openRig(config: RobotConfig): Promise<Rig> {
     instruction: config.task.instruction ?? scene.instruction,
     chunksMax: config.control.chunks_max ?? task.chunksMax,
     path: `setpoint stream 1 kHz, bridge protocol on virtual CAN FD, firmware 4 kHz, ${JOINTS.length} Damiao motors (simulated)`,
+    notices,
     motion: () => summaryOf(simulation.motors),
-    watch: (watcher) => simulation.watch((setpointRad) => watcher({ setpointRad, ...world.state() })),
+    watch: (watcher) => simulation.watchCycles(eachCycle(robot.joints.length, () => world.state(), watcher)),
     status: () => statusOf(simulation),
     verdict,
     completedNs: () => completedNs,
@@ -147,7 +167,8 @@ export async function openRig(config: RobotConfig): Promise<Rig> {
     },
     close: async () => {
       unwatch();
-      simulation.close();
+      // The simulation's own have nothing to release; those that were opened here do.
+      await cameras.close().finally(() => simulation.close());
     },
   };
 }

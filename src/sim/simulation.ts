@@ -3,9 +3,11 @@
  * somebody waits for the robot and never otherwise, so equal inputs give equal bits. In real time it follows the wall clock by itself. Owned by
  * whoever opened it; knows no policy and no task.
  */
+import type { CameraClock } from '../cameras/clock.js';
 import { SimulatedCameras } from '../cameras/simulated.js';
 import type { FrameSource } from '../cameras/source.js';
 import { PremotorError } from '../errors.js';
+import type { NativeSamples } from '../native.js';
 import { MotionRobot } from '../robot/motion-robot.js';
 import type { Joint, Robot } from '../robot/robot.js';
 import { JOINTS } from './arm.js';
@@ -42,6 +44,8 @@ const CATCH_UP_PERIOD_MS = 4;
 /** A longer pause of the whole process (a suspended machine) is not made up for: the world's clock loses it. */
 const CATCH_UP_MAX_MS = 500;
 const STEP_MS = Number(STEP_NS) / 1e6;
+/** performance.now() counts on the monotonic clock, from this moment of it. */
+const MONOTONIC_ORIGIN_NS = process.hrtime.bigint() - BigInt(Math.round(performance.now() * 1e6));
 
 export class Simulation {
   readonly world: World;
@@ -54,6 +58,7 @@ export class Simulation {
   readonly #shift: Shift;
   readonly #isReal: boolean;
   readonly #watchers = new Set<(setpointRad: Float64Array) => void>();
+  readonly #cycleWatchers = new Set<(samples: NativeSamples) => void>();
   #motors: SimulatedMotors;
   #boots = 1;
   /** What the motors of a restored world hold until they are armed. */
@@ -167,6 +172,15 @@ export class Simulation {
     this.#catchUp ??= setInterval(() => this.#wake(), CATCH_UP_PERIOD_MS);
   }
 
+  /** The world's clock, for cameras that are not of this world. */
+  get clock(): CameraClock {
+    return {
+      isReal: this.#isReal,
+      nowNs: () => this.world.timeNs,
+      fromMonotonicNs: (monotonicNs) => monotonicNs - MONOTONIC_ORIGIN_NS - BigInt(Math.round(this.#originMs * 1e6)),
+    };
+  }
+
   /** The motors, to be watched or broken. They are new after every reset. */
   get motors(): SimulatedMotors {
     return this.#motors;
@@ -176,6 +190,17 @@ export class Simulation {
   watch(watcher: (setpointRad: Float64Array) => void): () => void {
     this.#watchers.add(watcher);
     return () => this.#watchers.delete(watcher);
+  }
+
+  /**
+   * Called after every physics step with the cycles of the setpoint stream in it, 1000 a second of the world's clock: what it told the joints and what
+   * the bridge reported. Returns what removes the watcher again. Several watchers see the same.
+   */
+  watchCycles(watcher: (samples: NativeSamples) => void): () => void {
+    // What was before the first of them looked is not theirs.
+    if (this.#cycleWatchers.size === 0) this.#motors.native.samples();
+    this.#cycleWatchers.add(watcher);
+    return () => this.#cycleWatchers.delete(watcher);
   }
 
   /** When the block was knocked aside in this episode, or will be; undefined when it was not. */
@@ -201,6 +226,9 @@ export class Simulation {
     this.#shift.tick();
     this.#sampled.tick();
     for (const watcher of this.#watchers) watcher(this.#motors.setpointRad);
+    if (this.#cycleWatchers.size === 0) return;
+    const samples = this.#motors.native.samples();
+    for (const watcher of this.#cycleWatchers) watcher(samples);
   }
 
   async #waitUntil(timeNs: bigint): Promise<void> {

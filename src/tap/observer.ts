@@ -16,7 +16,7 @@ export interface MotionSample {
   readonly timeNs: bigint;
   /** What the setpoint stream tells the joints, [joints]; NaN while it tells nothing. */
   readonly setpointRad: Float64Array;
-  /** Measured, [joints]. */
+  /** What the bridge reported last, [joints]; where it reports nothing, what the robot itself measures. */
   readonly positionsRad: Float64Array;
   readonly velocitiesRadPerS: Float64Array;
 }
@@ -94,7 +94,7 @@ export interface Observer {
   begin(about: RunAbout, control: RunControl): Promise<void>;
   /** `timeNs`: the robot's clock. */
   event(event: RunEvent, timeNs: bigint): void;
-  /** Every step of the motion, 500 to 1000 times a second of the robot's time. */
+  /** Every cycle of the setpoint stream, 1000 a second of the robot's time; they come a few at once. */
   motion(sample: MotionSample): void;
   /** The episode is over and the robot holds or has no power; undefined: it failed before it began. */
   end(report: CycleReport | undefined): Promise<void>;

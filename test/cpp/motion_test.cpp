@@ -75,6 +75,58 @@ void test_following(bool has_fd) {
   tap::equal(rig.bridge().counters[PM_COUNT_CLAMPED], 0u, "the bridge clamped nothing");
 }
 
+// One sample per cycle, whoever looks and whether anybody looks; what they say is what the cycle did.
+void test_samples() {
+  Rig watched, ignored;
+  std::vector<std::array<double, joints>> seen, unseen;
+  bool is_told = true, is_measured = true;
+  std::int64_t last_ns = watched.now_ns - ms;
+  bool is_each = true;
+  watched.each = [&] {
+    motion::MotionSample sample;
+    int count = 0;
+    while (watched.robot->sample(&sample)) {
+      ++count;
+      is_each = is_each && sample.time_ns == last_ns + ms;
+      last_ns = sample.time_ns;
+      const motion::MotionStatus& status = watched.status();
+      is_told = is_told && (sample.has_setpoint != 0) == status.setpoints.is_valid &&
+                sample.setpoint_rad == status.setpoints.position;
+      is_measured = is_measured && sample.position_rad == status.measured.position_rad &&
+                    sample.measured_ns == (status.measured.received_us < 0 ? -1 : status.measured.received_us * 1000);
+    }
+    is_each = is_each && count == 1;
+    std::array<double, joints> now{};
+    std::copy_n(watched.status().setpoints.position.begin(), joints, now.begin());
+    seen.push_back(now);
+  };
+  ignored.each = [&] {
+    std::array<double, joints> now{};
+    std::copy_n(ignored.status().setpoints.position.begin(), joints, now.begin());
+    unseen.push_back(now);
+  };
+  for (Rig* rig : {&watched, &ignored}) {
+    tap::ok(rig->arm(), "armed");
+    rig->move(50);
+    rig->run(970);
+    rig->robot->motion().beat(rig->now_ns + 4000 * ms);
+    rig->run(3000);
+  }
+  tap::ok(is_each, "one sample per cycle, a millisecond apart");
+  tap::ok(is_told && is_measured, "which says what was told and measured");
+  tap::ok(seen == unseen && seen.size() > 3000, "setpoints are the same bits, watched or not");
+  motion::MotionSample sample;
+  int kept = 0;
+  while (ignored.robot->sample(&sample)) ++kept;
+  tap::ok(kept == motion::kSamplesMax && sample.time_ns == ignored.now_ns - ms, "who never looked has the newest ones");
+  tap::equal(ignored.robot->samples_lost(), unseen.size() - static_cast<std::size_t>(kept), "and the others counted");
+  tap::equal(watched.robot->samples_lost(), std::uint64_t{0}, "who looked has lost none");
+  watched.robot->set_stopped(true);
+  watched.each = nullptr;
+  watched.run(10);
+  tap::ok(!watched.robot->sample(&sample), "a stream that stands still has no cycles");
+}
+
 void test_restart() {
   Rig rig;
   tap::ok(rig.arm(), "armed");
@@ -97,6 +149,7 @@ int main() {
   test_arming(false);
   test_following(true);
   test_following(false);
+  test_samples();
   test_restart();
   return tap::finish();
 }

@@ -258,6 +258,76 @@ void test_executed_threads() {
           "seen and lost are all: " + std::to_string(seen));
 }
 
+motion::MotionSample sample_at(int i) {
+  motion::MotionSample one;
+  one.time_ns = 1000 * i;
+  one.measured_ns = i;
+  one.has_setpoint = static_cast<std::uint32_t>(i & 1);
+  one.valid = 7;
+  one.setpoint_rad.fill(0.25 * i);
+  one.position_rad.fill(0.5 * i);
+  one.velocity_rad_s.fill(-0.5 * i);
+  return one;
+}
+
+bool is_same(const motion::MotionSample& got, int i) {
+  const motion::MotionSample want = sample_at(i);
+  return got.time_ns == want.time_ns && got.measured_ns == want.measured_ns && got.has_setpoint == want.has_setpoint &&
+         got.valid == want.valid && got.setpoint_rad == want.setpoint_rad && got.position_rad == want.position_rad &&
+         got.velocity_rad_s == want.velocity_rad_s;
+}
+
+void test_samples() {
+  const auto ring = std::make_unique<motion::SampleRing>();
+  motion::SampleWriter writer;
+  motion::SampleReader reader, late;
+  motion::MotionSample got;
+  constexpr int size = motion::kSamplesMax;
+  tap::ok(!reader.next(*ring, &got), "no sample yet");
+  for (int i = 0; i < 5; ++i) writer.put(ring.get(), sample_at(i));
+  bool is_right = true;
+  for (int i = 0; i < 5; ++i) is_right = is_right && reader.next(*ring, &got) && is_same(got, i);
+  tap::ok(is_right && !reader.next(*ring, &got) && reader.lost() == 0, "samples come in order, each once");
+  late.begin(*ring);
+  for (int i = 5; i < 5 + size + 3; ++i) writer.put(ring.get(), sample_at(i));
+  is_right = true;
+  for (int i = 8; i < 8 + size; ++i) is_right = is_right && reader.next(*ring, &got) && is_same(got, i);
+  tap::ok(is_right && !reader.next(*ring, &got), "an overflow drops the oldest");
+  tap::equal(reader.lost(), std::uint64_t{3}, "and is counted");
+  tap::ok(late.next(*ring, &got) && is_same(got, 8) && late.lost() == 3, "who begins later has lost nothing of before");
+  ring->written.store(UINT64_MAX);
+  int found = 0;
+  for (int i = 0; i < 2 * size && reader.next(*ring, &got); ++i) ++found;
+  tap::ok(found <= 1, "samples that nobody wrote are not found");
+  ring->written.store(2);
+  tap::ok(reader.next(*ring, &got) == false || got.time_ns >= 0, "a count that went back harms nobody");
+}
+
+// A reader of the ring while it is overwritten sees whole samples only, in order, and all that it does not see is
+// counted.
+void test_samples_threads() {
+  const auto ring = std::make_unique<motion::SampleRing>();
+  constexpr int count = 100000;
+  std::thread thread([&] {
+    motion::SampleWriter writer;
+    for (int i = 0; i < count; ++i) writer.put(ring.get(), sample_at(i));
+  });
+  motion::SampleReader reader;
+  motion::MotionSample got;
+  int last = -1, seen = 0;
+  bool is_right = true;
+  while (last < count - 1) {
+    if (!reader.next(*ring, &got)) continue;
+    const auto i = static_cast<int>(got.measured_ns);
+    is_right = is_right && i > last && is_same(got, i);
+    last = i;
+    ++seen;
+  }
+  thread.join();
+  tap::ok(is_right, "whole samples only, each once");
+  tap::ok(seen + static_cast<int>(reader.lost()) == count, "seen and lost are all: " + std::to_string(seen));
+}
+
 struct Words {
   std::array<std::uint64_t, 40> word{};
 };
@@ -369,6 +439,8 @@ void test_hostile() {
     for (int i = 0; i < motion::kCommandsMax && pair.stream->take(&command); ++i) shown += command.liveness & 1;
     for (int i = 0; i < 4 && pair.client->executed(&executed); ++i) shown += executed.sequence & 1;
     while (timeline.pop(chunk.get())) ++shown;
+    motion::MotionSample sample;
+    for (int i = 0; i < 4 && pair.client->sample(&sample); ++i) shown += sample.has_setpoint & 1;
     static_cast<void>(pair.client->send(command));
     if (pair.client->status(report.get()))
       shown +=
@@ -392,6 +464,8 @@ int main() {
   test_commands();
   test_executed();
   test_executed_threads();
+  test_samples();
+  test_samples_threads();
   test_seqlock();
   test_histogram();
   test_versions();

@@ -150,6 +150,18 @@ t.test('arm, follow, feedback, stop of both categories', async (t) => {
   const executed = client.executed();
   t.ok(executed.length >= 55 && executed.every((one, i) => i === 0 || one.timeNs > (executed[i - 1]?.timeNs as bigint)), 'executed knots come back');
   t.equal(executed.at(-1)?.knot, 59, 'up to the last one');
+  const { count, timesNs, hasSetpoint, positionRad, setpointRad } = client.samples();
+  t.ok(count > 500 && hasSetpoint[count - 1] === 1, `${count} cycles of the process were told`);
+  const times = timesNs.slice(0, count);
+  t.ok(
+    times.every((timeNs, cycle) => cycle === 0 || timeNs > (times[cycle - 1] as bigint)),
+    'in order',
+  );
+  const ends = [0, 1, 2].map((j) => [positionRad[3 * (count - 1) + j], setpointRad[3 * (count - 1) + j]] as [number, number]);
+  t.ok(
+    ends.every(([measured, told]) => Math.abs(measured - told) < 0.05),
+    'with what was told and measured',
+  );
   const status = client.status();
   t.ok(
     status.measuredRad.every((rad, j) => Math.abs(rad - (status.setpointRad[j] as number)) < 0.05),
