@@ -165,7 +165,9 @@ export class McapReader {
     const wanted = options.topics && new Set(options.topics);
     for (let at = MAGIC.length; ; ) {
       if (options.signal?.aborted) throw new PremotorError('ABORTED', 'Reading was interrupted. Nothing was changed.');
-      const head = await this.#source.read(at, HEAD_BYTES);
+      const reading = this.#source.read(at, HEAD_BYTES);
+      // What is in memory costs no turn of the event loop.
+      const head = reading instanceof Promise ? await reading : reading;
       if (head.length < HEAD_BYTES) return this.#broken(at, 'the end of the file where a record was wanted');
       const view = new DataView(head.buffer, head.byteOffset, head.byteLength);
       const [opcode, length] = [view.getUint8(0), Number(view.getBigUint64(1, true))];
@@ -175,7 +177,8 @@ export class McapReader {
       if (end > this.bytes) return this.#broken(at, `a record of ${length} bytes where ${this.bytes - at - HEAD_BYTES} are left`);
       if (opcode === OPCODES.footer) return await this.#ending(end);
       if (WANTED.includes(opcode)) {
-        for (const message of this.#recordsIn(await this.#source.read(at, HEAD_BYTES + length), at)) {
+        const record = this.#source.read(at, HEAD_BYTES + length);
+        for (const message of this.#recordsIn(record instanceof Promise ? await record : record, at)) {
           if (!wanted || wanted.has(message.topic)) yield message;
         }
       }
