@@ -1,7 +1,8 @@
 /**
- * `node setup/cuda.mjs`: compiles every kernel of cuda/ with nvcc for every target, reads what each uses from ptxas and writes cuda/RESOURCES.md. With
- * --check nothing is written, and a table that is out of date, a spill or an exceeded limit is a failure. Needs no GPU. What was compiled once is kept
- * in build/cuda under a digest of the sources, so a second run takes no time. test/cuda.test.ts does the same with the functions below.
+ * `node setup/cuda.mjs`: compiles every kernel of cuda/ with nvcc for every target, reads what each uses from ptxas and writes
+ * cuda/RESOURCES.md. With --check nothing is written, and a table that is out of date, a spill or an exceeded limit is a failure. Needs no GPU. What
+ * was compiled once is kept in build/cuda under a digest of the sources, so a second run takes no time. test/cuda.test.ts does the same with the
+ * functions below.
  */
 import { spawn, spawnSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
@@ -16,7 +17,15 @@ import { filesBelow, root, runMain, SetupError, say } from './steps.mjs';
  * have. Jetson AGX Orin, RTX 40, H100 and Jetson Thor.
  */
 export const targets = [
-  { name: 'sm_87', gencode: 'arch=compute_87,code=sm_87', threads: 1536, blocks: 16, registers: 65536, shared: 164 * 1024, sharedOfBlock: 163 * 1024 },
+  {
+    name: 'sm_87',
+    gencode: 'arch=compute_87,code=sm_87',
+    threads: 1536,
+    blocks: 16,
+    registers: 65536,
+    shared: 164 * 1024,
+    sharedOfBlock: 163 * 1024,
+  },
   { name: 'sm_89', gencode: 'arch=compute_89,code=sm_89', threads: 1536, blocks: 24, registers: 65536, shared: 100 * 1024, sharedOfBlock: 99 * 1024 },
   {
     name: 'sm_90a',
@@ -150,7 +159,9 @@ export function resourceRows(kernels, compiled) {
         (entry) => entry.target === target.name && entry.source === kernel.source && entry.symbol.includes(kernel.symbol),
       );
       if (matching.length !== 1) {
-        problems.push(`${kernel.name}: expected one kernel like ${kernel.symbol} for ${target.name} in cuda/${kernel.source}, found ${matching.length}`);
+        problems.push(
+          `${kernel.name}: expected one kernel like ${kernel.symbol} for ${target.name} in cuda/${kernel.source}, found ${matching.length}`,
+        );
         return [];
       }
       const entry = matching[0];
@@ -200,9 +211,9 @@ export function renderTable(rows, version, digest) {
   return `${[
     '# What the kernels use',
     '',
-    'Written by `node setup/cuda.mjs` from what ptxas says; test/cuda.test.ts fails when it is out of date, when a kernel spills, and when one uses more',
-    'than cuda/kernels.json allows. Blocks and occupancy are computed for one multiprocessor, from registers, shared memory and threads: how many fit, not',
-    'how fast they are. Nothing here was run on a GPU.',
+    'Written by `node setup/cuda.mjs` from what ptxas says; test/cuda.test.ts fails when it is out of date, when a kernel spills, and when one',
+    'uses more than cuda/kernels.json allows. Blocks and occupancy are computed for one multiprocessor, from registers, shared memory and threads:',
+    'how many fit, not how fast they are. Nothing here was run on a GPU.',
     '',
     `Compiler: nvcc ${version}`,
     '',

@@ -175,5 +175,6 @@ int main() {
           std::to_string(host::counters().matrix_loads) + " matrix loads without a bank conflict");
   test_plans();
   test_refusals();
+  expect_sizes({"flash_attention.cu"});
   return tap::finish();
 }

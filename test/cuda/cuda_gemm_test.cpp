@@ -65,7 +65,7 @@ struct Ends {
   }
 };
 
-std::int64_t workspace_words(const GemmCase& c) { return c.splits == 1 ? 0 : c.splits * c.m * round_up(c.n, 2); }
+std::int64_t workspace_words(const GemmCase& c) { return c.splits == 1 ? 0 : c.splits * c.m * round_up(c.n, 8); }
 
 // What the CPU's contract says, with weights as they are stored.
 std::vector<float> by_cpu(ops::CpuOps& cpu, const GemmCase& c, const Ends& ends, const std::vector<float>& x,
@@ -86,7 +86,7 @@ void expect_product(const std::string& name, const GemmCase& c, const Ends& ends
   std::vector<float> first;
   for (const std::uint64_t seed : kSeeds) {
     host::settings().seed = seed;
-    const Bf16Matrix y(ends.before, c.m, c.n, round_up(c.n + 1, 2) + 4);
+    const Bf16Matrix y(ends.before, c.m, c.n, round_up(c.n, 8) + 8);
     const DeviceArray<float> workspace(workspace_words(c));
     GemmEnd end;
     ends.set(c, &end);
@@ -189,7 +189,7 @@ void test_plans() {
           const std::int64_t steps = blocks_of(k, plan.is_narrow ? 64 : 32);
           is_bounded = is_bounded && plan.is_narrow == (m <= 64) && plan.splits >= 1 && plan.splits <= 8 &&
                        (plan.splits == 1 || steps / plan.splits >= 8) &&
-                       plan.workspace_bytes == (plan.splits == 1 ? 0 : plan.splits * m * n * 4);
+                       plan.workspace_bytes == (plan.splits == 1 ? 0 : plan.splits * m * round_up(n, 8) * 4);
         }
   tap::ok(is_bounded, "plans keep their bounds");
   tap::equal(plan_gemm(32, 3072, 3072, 2, 132).splits, 5, "few tiles on many multiprocessors are split");
@@ -197,10 +197,10 @@ void test_plans() {
 }
 
 void test_refusals() {
-  const Bf16Matrix x(4, 40, 40), w(6, 40, 40), y(4, 6, 6);
+  const Bf16Matrix x(4, 40, 40), w(6, 40, 40), y(4, 6, 8);
   GemmBf16 a;
   a.x = x.bits.data(), a.w = w.bits.data(), a.m = 4, a.n = 6, a.k = 40, a.ldx = a.ldw = 40;
-  a.end.y = y.bits.data(), a.end.ldy = 6;
+  a.end.y = y.bits.data(), a.end.ldy = 8;
   const auto with = [&](auto change) {
     GemmBf16 b = a;
     change(b);
@@ -241,5 +241,6 @@ int main() {
           std::to_string(counters.matrix_loads) + " matrix loads without a bank conflict");
   test_plans();
   test_refusals();
+  expect_sizes({"gemm_bf16.cu", "gemm_int8.cu"});
   return tap::finish();
 }

@@ -115,5 +115,6 @@ int main() {
   tap::ok(host::counters().bank_conflicts == 0 && host::counters().matrix_loads > 0,
           std::to_string(host::counters().matrix_loads) + " matrix loads without a bank conflict");
   test_refusals();
+  expect_sizes({"head_guidance_euler.cu"});
   return tap::finish();
 }

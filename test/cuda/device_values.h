@@ -5,12 +5,17 @@
 #include <cmath>
 #include <cstdint>
 #include <cstring>
+#include <fstream>
+#include <iterator>
 #include <memory>
 #include <random>
+#include <set>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "base/half.h"
+#include "base/json.h"
 #include "cuda/host/machine.h"
 #include "cuda/launch.h"
 #include "ops/cpu/cpu_ops.h"
@@ -120,6 +125,22 @@ inline void expect_close(const std::string& name, Outcome outcome, const std::ve
               (fault.message.empty()
                    ? std::to_string(d.share * 100) + " % differ, by " + std::to_string(d.worst_steps) + " steps"
                    : fault.message));
+}
+
+// What was launched since the counters were reset is, block for block, what cuda/kernels.json says of these sources:
+// its sizes are what the table of resources computes with. Run from the root of the tree, as test/native.test.ts does.
+inline void expect_sizes(const std::set<std::string>& sources) {
+  std::ifstream file("cuda/kernels.json", std::ios::binary);
+  const std::string text((std::istreambuf_iterator<char>(file)), {});
+  premotor::JsonValue kernels;
+  std::set<std::pair<std::uint32_t, std::uint32_t>> expected;
+  if (!tap::ok(premotor::parse_json(text, &kernels).ok(), "cuda/kernels.json is read")) return;
+  for (const premotor::JsonValue& kernel : kernels.items())
+    if (sources.contains(std::string(kernel.find("source")->string())))
+      expected.insert({static_cast<std::uint32_t>(kernel.find("threads")->integer()),
+                       static_cast<std::uint32_t>(kernel.find("shared_bytes")->integer())});
+  tap::ok(!expected.empty() && premotor::cuda::host::counters().sizes == expected,
+          "launches have the sizes of cuda/kernels.json");
 }
 
 }  // namespace device_values
