@@ -3,14 +3,16 @@
  * cuda/RESOURCES.md. With --check nothing is written, and a table that is out of date, a spill or an exceeded limit is a failure. Needs no GPU. What
  * was compiled once is kept in build/cuda under a digest of the sources, so a second run takes no time. test/cuda.test.ts does the same with the
  * functions below.
+ *
+ * With --run it also builds the kernels' tests (test/cuda) for a GPU and runs them on the one of this machine, against the same results of the CPU.
  */
 import { spawn, spawnSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
-import { join, relative } from 'node:path';
+import { basename, join, relative } from 'node:path';
 import { pathToFileURL } from 'node:url';
-import { filesBelow, root, runMain, SetupError, say } from './steps.mjs';
+import { ensureNative, filesBelow, root, run, runMain, SetupError, say } from './steps.mjs';
 
 /**
  * The targets and what one multiprocessor of each has: threads, blocks, 32-bit registers, shared memory in all, and the most of it that one block may
@@ -117,10 +119,13 @@ export function parsePtxas(text) {
   return found;
 }
 
+/** Where the objects of these sources and this compiler lie, and what ptxas said of them. */
+const outputFolder = (nvcc) => join(root, 'build', 'cuda', `${nvcc.version}-${sourcesDigest().slice(0, 16)}`);
+
 /** Compiles all sources, as many at a time as there are processors; from build/cuda when nothing changed since. */
 export async function compileAll(nvcc) {
-  const folder = join(root, 'build', 'cuda');
-  const cache = join(folder, `${nvcc.version}-${sourcesDigest()}.json`);
+  const folder = outputFolder(nvcc);
+  const cache = join(folder, 'ptxas.json');
   if (existsSync(cache)) return JSON.parse(readFileSync(cache, 'utf8'));
   mkdirSync(folder, { recursive: true });
   const waiting = [...new Set(readKernels().map((kernel) => kernel.source))];
@@ -230,6 +235,23 @@ export function tableOrigin(table) {
   return { version: /^Compiler: nvcc (\S+)$/m.exec(table)?.[1], digest: /^Sources: (\w+)$/m.exec(table)?.[1] };
 }
 
+/** The kernels' tests, built for a device and run on it; each says itself when there is none. Returns how many failed. */
+function runOnDevice(nvcc) {
+  const libraries = join(ensureNative('tests', { PREMOTOR_TESTS: 'ON' }, ['premotor_ops']), '..');
+  const objects = filesBelow(outputFolder(nvcc)).filter((path) => path.endsWith('.o'));
+  const tests = filesBelow(join(root, 'test', 'cuda')).filter((path) => path.endsWith('_test.cpp') && !path.includes('machine'));
+  let failed = 0;
+  for (const test of tests) {
+    const program = join(outputFolder(nvcc), basename(test, '.cpp'));
+    const linked = [...objects, join(libraries, 'libpremotor_ops.a'), join(libraries, 'libpremotor_base.a'), '-lpthread'];
+    const includes = ['-Icpp', '-I.', '-Itest/cpp', '-Itest/cuda'];
+    run(`building ${basename(test)}`, nvcc.command, ['-std=c++20', '-O2', '-DPREMOTOR_ON_DEVICE', ...includes, test, ...linked, '-o', program]);
+    say(`running ${basename(test)} on the device`);
+    if (spawnSync(program, [], { cwd: root, stdio: 'inherit' }).status !== 0) failed += 1;
+  }
+  return failed;
+}
+
 async function main() {
   const nvcc = findNvcc();
   if (nvcc === undefined) {
@@ -244,6 +266,7 @@ async function main() {
     problems.push('cuda/RESOURCES.md is out of date: run node setup/cuda.mjs');
   for (const problem of problems) say(problem);
   say(`${rows.length} kernels compiled: ${problems.length === 0 ? 'ok' : 'failed'}`);
+  if (process.argv.includes('--run') && runOnDevice(nvcc) > 0) problems.push('a test failed on the device');
   return problems.length === 0 ? 0 : 1;
 }
 

@@ -91,7 +91,7 @@ void expect_product(const std::string& name, const GemmCase& c, const Ends& ends
     GemmEnd end;
     ends.set(c, &end);
     end.y = y.bits.data(), end.ldy = y.stride;
-    const Outcome outcome = launch_into(end, workspace.data());
+    const Outcome outcome = settle(launch_into(end, workspace.data()));
     // Terms have size 1, and so have results: where they cancel, a step is that of 1/4 at least.
     if (first.empty()) {
       first = y.values();
@@ -217,12 +217,8 @@ void test_refusals() {
   tap::ok(gemm_int8(deep, nullptr) == Outcome::bad_shape, "int8 deeper than 32 bits hold is refused");
 }
 
-}  // namespace
-
-int main() {
+void tests(ops::CpuOps& cpu) {
   tap::note("seed 12, orders 0, 1, 20261130");
-  ops::CpuOps cpu(1, ops::baseline::kernels());
-  host::counters() = {};
   test_bf16(cpu, {1, 1, 1, true, 1, End::plain});
   test_bf16(cpu, {7, 65, 75, true, 1, End::gelu});
   test_bf16(cpu, {32, 130, 328, true, 3, End::gated});
@@ -236,11 +232,12 @@ int main() {
   test_int8({32, 70, 515, true, 3, End::gated});
   test_int8({131, 130, 203, false, 1, End::plain});
   test_int8({20, 10, 150, false, 5, End::plain});
-  const host::Counters& counters = host::counters();
-  tap::ok(counters.matrix_loads > 0 && counters.bank_conflicts == 0,
-          std::to_string(counters.matrix_loads) + " matrix loads without a bank conflict");
+  expect_no_conflicts();
   test_plans();
   test_refusals();
   expect_sizes({"gemm_bf16.cu", "gemm_int8.cu"});
-  return tap::finish();
 }
+
+}  // namespace
+
+int main() { return run_tests(tests); }

@@ -50,7 +50,7 @@ void test_layer_norm(ops::CpuOps& cpu, const NormCase& c) {
     a.x = dx.bits.data(), a.rows = c.rows, a.dim = c.dim, a.ldx = ld;
     a.y = dy.bits.data(), a.ldy = ld;
     if (c.is_quantised) a.quantised = quantised.data(), a.ldq = ldq, a.scales = scales.data();
-    const Outcome outcome = layer_norm_modulate(a, nullptr);
+    const Outcome outcome = settle(layer_norm_modulate(a, nullptr));
     const std::string name = "layer norm " + std::to_string(c.rows) + "x" + std::to_string(c.dim);
     expect_close(name, outcome, dy.values(), expected, 1e-2, 0.005);
     tap::ok(dy.is_clean(), name + " writes its columns only");
@@ -81,8 +81,8 @@ void test_norm_not_finite() {
   LayerNormModulate a;
   a.x = dx.bits.data(), a.rows = 3, a.dim = 40, a.ldx = 40;
   a.quantised = quantised.data(), a.ldq = 48, a.scales = scales.data();
-  tap::ok(layer_norm_modulate(a, nullptr) == Outcome::launched && std::isfinite(scales[0]) && std::isnan(scales[1]) &&
-              std::isfinite(scales[2]),
+  tap::ok(settle(layer_norm_modulate(a, nullptr)) == Outcome::launched && std::isfinite(scales[0]) &&
+              std::isnan(scales[1]) && std::isfinite(scales[2]),
           "a quantised row that is not finite has a scale that is none");
 }
 
@@ -185,7 +185,7 @@ void run_cache_heads(const HeadsCase& c, const HeadsOperands& o, const HeadsResu
   if (c.is_turned) a.cos = cos.data(), a.sin = sin.data();
   for (int b = 0; b < c.batch; ++b)
     a.cache[b] = {planes[static_cast<std::size_t>(2 * b)].data(), planes[static_cast<std::size_t>(2 * b + 1)].data()};
-  const Outcome outcome = cache_heads(a, nullptr);
+  const Outcome outcome = settle(cache_heads(a, nullptr));
   HeadsResult found;
   std::int64_t written = 0;
   for (std::int64_t r = 0; r < all; ++r)
@@ -213,11 +213,8 @@ void test_cache_heads(ops::CpuOps& cpu, const HeadsCase& c) {
   }
 }
 
-}  // namespace
-
-int main() {
+void tests(ops::CpuOps& cpu) {
   tap::note("seed 11, orders 0, 1, 20261130");
-  ops::CpuOps cpu(1, ops::baseline::kernels());
   test_layer_norm(cpu, {1, 3072, false, true, false});
   test_layer_norm(cpu, {7, 75, true, false, false});
   test_layer_norm(cpu, {3, 2051, true, true, true});
@@ -230,5 +227,8 @@ int main() {
   test_cache_heads(cpu, {5, 1, 1, false, true, false});
   test_cache_heads(cpu, {9, 2, 2, true, false, false});
   expect_sizes({"layer_norm_modulate.cu", "cache_heads.cu"});
-  return tap::finish();
 }
+
+}  // namespace
+
+int main() { return run_tests(tests); }
