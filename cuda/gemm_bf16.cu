@@ -9,8 +9,8 @@
 //   bias       [n]                          f32    4 bytes                       none
 //   gate       [*, n], gate_stride          f32    4 bytes                       none
 //   row_map    [m]                          s32    4 bytes                       none
-//   y          [m, n], ldy                  bf16   4 bytes, ldy even             not x
-//   workspace  [splits, m, n rounded up to even]  f32  16 bytes                  none; with splits > 1
+//   y          [m, n], ldy                  bf16   16 bytes, ldy a multiple of 8 not x
+//   workspace  [splits, m, n rounded up to 8]  f32  16 bytes                  none; with splits > 1
 //
 // Tiles: gemm_tile.h, blocks of 128 x 128 (256 threads) or 32 x 64 (128 threads). Blocks with the same columns follow
 // one another, so that a weight is read from memory once and from the second-level cache for the other rows.
@@ -44,7 +44,7 @@ GemmPlan plan_gemm(std::int64_t m, std::int64_t n, std::int64_t k, int element_b
   std::int64_t splits = wanted < most ? wanted : most;
   if (splits > kSplitsMost) splits = kSplitsMost;
   plan.splits = splits < 1 ? 1 : static_cast<int>(splits);
-  plan.workspace_bytes = plan.splits == 1 ? 0 : plan.splits * m * ((n + 1) / 2 * 2) * 4;
+  plan.workspace_bytes = plan.splits == 1 ? 0 : plan.splits * m * partial_columns(n) * 4;
   return plan;
 }
 

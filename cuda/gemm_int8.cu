@@ -10,7 +10,7 @@
 //   w          [n, k], ldw                  s8     16 bytes, ldw a multiple of 16 none
 //   w_scales   [n]                          f32    4 bytes                        none
 //   bias, gate, row_map, y                  as gemm_bf16.cu
-//   workspace  [splits, m, n rounded up to even]  s32  16 bytes                   none; with splits > 1
+//   workspace  [splits, m, n rounded up to 8]  s32  16 bytes                   none; with splits > 1
 //
 // Tiles: gemm_tile.h; a stage holds twice the values of bfloat16.
 // Bytes: n k + m k + 2 m n; FLOPs: 2 m n k. SMs: 8.0 and later.

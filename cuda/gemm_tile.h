@@ -137,23 +137,36 @@ __device__ __forceinline__ void multiply_tile(const GemmOperands& a, std::int64_
   wait_copies<0>();
 }
 
-// Calls `put(row, column, first, second)` for each pair of neighbouring sums of this thread that has a place.
-template <typename Tile, typename Sum, typename Put>
-__device__ __forceinline__ void each_pair(const Sum (&sums)[Tile::kMTiles][Tile::kNTiles][4], std::int64_t m0,
-                                          std::int64_t n0, std::int64_t m, std::int64_t n, Put put) {
+// Two neighbouring sums.
+template <typename Sum>
+struct alignas(8) SumPair {
+  Sum first, second;
+};
+
+// Where the chunk of four sums that begins at a column lies once the sums are in shared memory, [kRows, kColumns] of
+// four bytes: eight columns at a time are swizzled by the row, so that neither side meets in a bank.
+template <typename Tile>
+__device__ __forceinline__ int sums_at(int row, int column) {
+  return (row * Tile::kColumns + (column ^ ((row & 3) << 3))) / 4;
+}
+
+// Puts the sums of all warps into the shared memory that held the stages, from where they can be taken row by row.
+template <typename Tile, typename Sum>
+__device__ __forceinline__ void gather_sums(const Sum (&sums)[Tile::kMTiles][Tile::kNTiles][4]) {
+  static_assert(Tile::kRows * Tile::kColumns * 4 <= Tile::kSharedBytes);
+  const Shared<SumPair<Sum>> pairs(0, Tile::kRows * Tile::kColumns / 2);
   const int warp = static_cast<int>(threadIdx.x / kLanes), lane = static_cast<int>(threadIdx.x % kLanes);
-  const std::int64_t row0 = m0 + warp / Tile::kWarpsN * Tile::kMTiles * 16 + lane / 4;
-  const std::int64_t column0 = n0 + warp % Tile::kWarpsN * Tile::kNTiles * 8 + lane % 4 * 2;
+  const int row0 = warp / Tile::kWarpsN * Tile::kMTiles * 16 + lane / 4,
+            column0 = warp % Tile::kWarpsN * Tile::kNTiles * 8;
+  // All have read their last stage.
+  __syncthreads();
   PREMOTOR_UNROLL
   for (int i = 0; i < Tile::kMTiles; ++i) PREMOTOR_UNROLL
-  for (int half = 0; half < 2; ++half) {
-    const std::int64_t row = row0 + i * 16 + half * 8;
-    PREMOTOR_UNROLL
-    for (int j = 0; j < Tile::kNTiles; ++j) {
-      const std::int64_t column = column0 + j * 8;
-      if (row < m && column < n) put(row, column, sums[i][j][half * 2], sums[i][j][half * 2 + 1]);
-    }
-  }
+  for (int half = 0; half < 2; ++half) PREMOTOR_UNROLL
+  for (int j = 0; j < Tile::kNTiles; ++j)
+    pairs.store(sums_at<Tile>(row0 + i * 16 + half * 8, column0 + j * 8) * 2 + lane % 4,
+                {sums[i][j][half * 2], sums[i][j][half * 2 + 1]});
+  __syncthreads();
 }
 
 }  // namespace premotor::cuda

@@ -1,22 +1,33 @@
 /**
- * `node setup/cuda.mjs`: compiles every kernel of cuda/ with nvcc for every target, reads what each uses from ptxas and writes cuda/RESOURCES.md. With
- * --check nothing is written, and a table that is out of date, a spill or an exceeded limit is a failure. Needs no GPU. What was compiled once is kept
- * in build/cuda under a digest of the sources, so a second run takes no time. test/cuda.test.ts does the same with the functions below.
+ * `node setup/cuda.mjs`: compiles every kernel of cuda/ with nvcc for every target, reads what each uses from ptxas and writes
+ * cuda/RESOURCES.md. With --check nothing is written, and a table that is out of date, a spill or an exceeded limit is a failure. Needs no GPU. What
+ * was compiled once is kept in build/cuda under a digest of the sources, so a second run takes no time. test/cuda.test.ts does the same with the
+ * functions below.
+ *
+ * With --run it also builds the kernels' tests (test/cuda) for a GPU and runs them on the one of this machine, against the same results of the CPU.
  */
 import { spawn, spawnSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
-import { join, relative } from 'node:path';
+import { basename, join, relative } from 'node:path';
 import { pathToFileURL } from 'node:url';
-import { filesBelow, root, runMain, SetupError, say } from './steps.mjs';
+import { ensureNative, filesBelow, root, run, runMain, SetupError, say } from './steps.mjs';
 
 /**
  * The targets and what one multiprocessor of each has: threads, blocks, 32-bit registers, shared memory in all, and the most of it that one block may
  * have. Jetson AGX Orin, RTX 40, H100 and Jetson Thor.
  */
 export const targets = [
-  { name: 'sm_87', gencode: 'arch=compute_87,code=sm_87', threads: 1536, blocks: 16, registers: 65536, shared: 164 * 1024, sharedOfBlock: 163 * 1024 },
+  {
+    name: 'sm_87',
+    gencode: 'arch=compute_87,code=sm_87',
+    threads: 1536,
+    blocks: 16,
+    registers: 65536,
+    shared: 164 * 1024,
+    sharedOfBlock: 163 * 1024,
+  },
   { name: 'sm_89', gencode: 'arch=compute_89,code=sm_89', threads: 1536, blocks: 24, registers: 65536, shared: 100 * 1024, sharedOfBlock: 99 * 1024 },
   {
     name: 'sm_90a',
@@ -108,10 +119,13 @@ export function parsePtxas(text) {
   return found;
 }
 
+/** Where the objects of these sources and this compiler lie, and what ptxas said of them. */
+const outputFolder = (nvcc) => join(root, 'build', 'cuda', `${nvcc.version}-${sourcesDigest().slice(0, 16)}`);
+
 /** Compiles all sources, as many at a time as there are processors; from build/cuda when nothing changed since. */
 export async function compileAll(nvcc) {
-  const folder = join(root, 'build', 'cuda');
-  const cache = join(folder, `${nvcc.version}-${sourcesDigest()}.json`);
+  const folder = outputFolder(nvcc);
+  const cache = join(folder, 'ptxas.json');
   if (existsSync(cache)) return JSON.parse(readFileSync(cache, 'utf8'));
   mkdirSync(folder, { recursive: true });
   const waiting = [...new Set(readKernels().map((kernel) => kernel.source))];
@@ -150,7 +164,9 @@ export function resourceRows(kernels, compiled) {
         (entry) => entry.target === target.name && entry.source === kernel.source && entry.symbol.includes(kernel.symbol),
       );
       if (matching.length !== 1) {
-        problems.push(`${kernel.name}: expected one kernel like ${kernel.symbol} for ${target.name} in cuda/${kernel.source}, found ${matching.length}`);
+        problems.push(
+          `${kernel.name}: expected one kernel like ${kernel.symbol} for ${target.name} in cuda/${kernel.source}, found ${matching.length}`,
+        );
         return [];
       }
       const entry = matching[0];
@@ -200,9 +216,9 @@ export function renderTable(rows, version, digest) {
   return `${[
     '# What the kernels use',
     '',
-    'Written by `node setup/cuda.mjs` from what ptxas says; test/cuda.test.ts fails when it is out of date, when a kernel spills, and when one uses more',
-    'than cuda/kernels.json allows. Blocks and occupancy are computed for one multiprocessor, from registers, shared memory and threads: how many fit, not',
-    'how fast they are. Nothing here was run on a GPU.',
+    'Written by `node setup/cuda.mjs` from what ptxas says; test/cuda.test.ts fails when it is out of date, when a kernel spills, and when one',
+    'uses more than cuda/kernels.json allows. Blocks and occupancy are computed for one multiprocessor, from registers, shared memory and threads:',
+    'how many fit, not how fast they are. Nothing here was run on a GPU.',
     '',
     `Compiler: nvcc ${version}`,
     '',
@@ -219,6 +235,23 @@ export function tableOrigin(table) {
   return { version: /^Compiler: nvcc (\S+)$/m.exec(table)?.[1], digest: /^Sources: (\w+)$/m.exec(table)?.[1] };
 }
 
+/** The kernels' tests, built for a device and run on it; each says itself when there is none. Returns how many failed. */
+function runOnDevice(nvcc) {
+  const libraries = join(ensureNative('tests', { PREMOTOR_TESTS: 'ON' }, ['premotor_ops']), '..');
+  const objects = filesBelow(outputFolder(nvcc)).filter((path) => path.endsWith('.o'));
+  const tests = filesBelow(join(root, 'test', 'cuda')).filter((path) => path.endsWith('_test.cpp') && !path.includes('machine'));
+  let failed = 0;
+  for (const test of tests) {
+    const program = join(outputFolder(nvcc), basename(test, '.cpp'));
+    const linked = [...objects, join(libraries, 'libpremotor_ops.a'), join(libraries, 'libpremotor_base.a'), '-lpthread'];
+    const includes = ['-Icpp', '-I.', '-Itest/cpp', '-Itest/cuda'];
+    run(`building ${basename(test)}`, nvcc.command, ['-std=c++20', '-O2', '-DPREMOTOR_ON_DEVICE', ...includes, test, ...linked, '-o', program]);
+    say(`running ${basename(test)} on the device`);
+    if (spawnSync(program, [], { cwd: root, stdio: 'inherit' }).status !== 0) failed += 1;
+  }
+  return failed;
+}
+
 async function main() {
   const nvcc = findNvcc();
   if (nvcc === undefined) {
@@ -233,6 +266,7 @@ async function main() {
     problems.push('cuda/RESOURCES.md is out of date: run node setup/cuda.mjs');
   for (const problem of problems) say(problem);
   say(`${rows.length} kernels compiled: ${problems.length === 0 ? 'ok' : 'failed'}`);
+  if (process.argv.includes('--run') && runOnDevice(nvcc) > 0) problems.push('a test failed on the device');
   return problems.length === 0 ? 0 : 1;
 }
 

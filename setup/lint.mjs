@@ -52,7 +52,7 @@ await runMain(() => {
   if (isWriting) refillAll();
   const biome = createRequire(join(root, 'package.json')).resolve('@biomejs/biome/bin/biome');
   check('biome', process.execPath, [biome, 'check', '--no-errors-on-unmatched', ...(isWriting ? ['--write'] : [])]);
-  const sources = ['cpp', 'protocol', 'firmware-bridge', 'cuda', 'test/cpp', 'test/fuzz', 'test/vm']
+  const sources = ['cpp', 'protocol', 'firmware-bridge', 'cuda', 'test/cpp', 'test/cuda', 'test/fuzz', 'test/vm']
     .flatMap((folder) => filesBelow(join(root, folder)))
     .filter((path) => /\.(cpp|h|c|cu)$/.test(path));
   const formatter = clangFormat();

@@ -1,5 +1,6 @@
 /**
- * Runs every native test program (test/cpp/*_test.cpp) as a subtest. A source without a program is a failure, not a skip: `npm test` builds them.
+ * Runs every native test program as a subtest: test/cpp/*_test.cpp, and test/cuda/*_test.cpp, which run the GPU's kernels on the host. A source
+ * without a program is a failure, not a skip: `npm test` builds them.
  */
 import { existsSync, readdirSync } from 'node:fs';
 import { basename, dirname, join } from 'node:path';
@@ -8,7 +9,9 @@ import t from 'tap';
 
 const folder = dirname(fileURLToPath(import.meta.url));
 const programs = process.env['PREMOTOR_NATIVE_TESTS'] ?? join(folder, '..', 'build', 'tests', 'bin');
-const sources = existsSync(join(folder, 'cpp')) ? readdirSync(join(folder, 'cpp')).filter((name) => name.endsWith('_test.cpp')) : [];
+const sourcesIn = (name: string): string[] => readdirSync(join(folder, name)).filter((file) => file.endsWith('_test.cpp'));
+// The machine that kernels run on is tested twice: cuda/CMakeLists.txt.
+const sources = [...sourcesIn('cpp'), ...sourcesIn('cuda'), 'cuda_machine_ucontext_test.cpp'];
 
 // A sanitizer run preloads its library for node and looks for no leaks there, because node's own allocations at exit are not ours. These programs are
 // built with it and are ours alone: they run without the preload and with leak detection.

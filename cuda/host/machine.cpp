@@ -211,6 +211,7 @@ bool run(Dim3 grid, Dim3 block, std::uint32_t shared_bytes, const std::function<
   m.grid = grid;
   m.block = block;
   m.threads = block.x * block.y * block.z;
+  m.counters.sizes.insert({m.threads, shared_bytes});
   m.kernel = &kernel;
   m.random.seed(m.settings.seed);
   while (m.pool.size() < m.threads) m.pool.push_back(std::make_unique<Thread>());

@@ -11,8 +11,10 @@
 #include <cstddef>
 #include <cstdint>
 #include <functional>
+#include <set>
 #include <source_location>
 #include <string>
+#include <utility>
 
 namespace premotor::cuda::host {
 
@@ -51,6 +53,8 @@ struct Counters {
   std::uint64_t launches = 0, blocks = 0, matrix_products = 0, matrix_loads = 0;
   // Extra passes of ldmatrix because two of eight rows lay in the same banks.
   std::uint64_t bank_conflicts = 0;
+  // Threads and bytes of shared memory of a block, of each launch.
+  std::set<std::pair<std::uint32_t, std::uint32_t>> sizes;
 };
 Counters& counters();
 

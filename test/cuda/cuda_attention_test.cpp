@@ -113,7 +113,7 @@ void test_attention(ops::CpuOps& cpu, const Case& c) {
     const Bf16Matrix dy(all, inner, inner + 2);
     const bool is_in_place = seed == 1;
     a.y = is_in_place ? dq.bits.data() : dy.bits.data(), a.ldy = is_in_place ? ldq : dy.stride;
-    const Outcome outcome = flash_attention(a, nullptr);
+    const Outcome outcome = settle(flash_attention(a, nullptr));
     std::vector<float> y = dy.values();
     if (is_in_place) {
       y.clear();
@@ -157,12 +157,8 @@ void test_refusals() {
   tap::ok(with([](auto& b) { b.attended[0].last_weight = 0; }) == Outcome::bad_shape, "a weight of nothing is refused");
 }
 
-}  // namespace
-
-int main() {
+void tests(ops::CpuOps& cpu) {
   tap::note("seed 13, orders 0, 1, 20261130");
-  ops::CpuOps cpu(1, ops::baseline::kernels());
-  host::counters() = {};
   test_attention(cpu, {1, 1, 1, 1, 1, 1});
   test_attention(cpu, {7, 2, 130, 97, 2, 1});
   test_attention(cpu, {32, 1, 320, 289, 1, 3});
@@ -171,9 +167,12 @@ int main() {
   test_attention(cpu, {33, 1, 200, 190, 2, 2});
   test_attention(cpu, {5, 2, 37, 37, 2, 1, 476.0f, true});
   test_attention(cpu, {65, 1, 70, 66, 1, 2, 3.0f, true});
-  tap::ok(host::counters().bank_conflicts == 0 && host::counters().matrix_loads > 0,
-          std::to_string(host::counters().matrix_loads) + " matrix loads without a bank conflict");
+  expect_no_conflicts();
   test_plans();
   test_refusals();
-  return tap::finish();
+  expect_sizes({"flash_attention.cu"});
 }
+
+}  // namespace
+
+int main() { return run_tests(tests); }

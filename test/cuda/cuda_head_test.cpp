@@ -73,7 +73,7 @@ void test_head(ops::CpuOps& cpu, const Case& c) {
     a.guidance = guidance, a.step = step, a.frozen_tokens = c.frozen;
     a.feature_map = c.is_mapped ? d_features.data() : nullptr;
     a.x = dx.data(), a.ldx = c.features, a.velocity = dv.data();
-    const Outcome outcome = head_guidance_euler(a, nullptr);
+    const Outcome outcome = settle(head_guidance_euler(a, nullptr));
     const std::vector<float> v(dv.data(), dv.data() + dv.count()), y(dx.data(), dx.data() + dx.count());
     if (!first.empty()) {
       tap::ok(v == first && host::take_fault().message.empty(), name + ", order " + std::to_string(seed));
@@ -102,18 +102,17 @@ void test_refusals() {
   tap::ok(with([](auto& b) { b.ldw = 44; }) == Outcome::misaligned, "a stride off the boundary is refused");
 }
 
-}  // namespace
-
-int main() {
+void tests(ops::CpuOps& cpu) {
   tap::note("seed 14, orders 0, 1, 20261130");
-  ops::CpuOps cpu(1, ops::baseline::kernels());
-  host::counters() = {};
   test_head(cpu, {1, 8, 1, 0, false, false});
   test_head(cpu, {13, 75, 30, 0, true, true});
   test_head(cpu, {21, 200, 30, 16, false, true});
   test_head(cpu, {17, 136, 192, 8, true, false});
-  tap::ok(host::counters().bank_conflicts == 0 && host::counters().matrix_loads > 0,
-          std::to_string(host::counters().matrix_loads) + " matrix loads without a bank conflict");
+  expect_no_conflicts();
   test_refusals();
-  return tap::finish();
+  expect_sizes({"head_guidance_euler.cu"});
 }
+
+}  // namespace
+
+int main() { return run_tests(tests); }

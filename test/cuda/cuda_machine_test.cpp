@@ -240,6 +240,15 @@ void test_products() {
     }
   tap::ok(fault.kind == FaultKind::none && is_right,
           "bf16 product through ldmatrix, plain and transposed " + fault.message);
+  std::array<float, 32> halves{};
+  run(32, 0, [&] {
+    // Rows of 1.5 and 2 at k = 0, 1, columns of -0.25 and 3.
+    float sums[4] = {0.5f, 0, 0, 0};
+    const std::uint32_t left[4] = {lane() % 4 == 0 ? 0x40003e00u : 0u, 0, 0, 0};
+    multiply_f16(sums, left, lane() % 4 == 0 ? 0x4200b400u : 0u, 0);
+    halves[threadIdx.x] = sums[0];
+  });
+  tap::equal(halves[6], 0.5f - 0.375f + 6.0f, "f16 product");
   std::array<std::int32_t, 32> first{};
   run(32, 0, [&] {
     std::int32_t sums[4] = {1, 1, 1, 1};

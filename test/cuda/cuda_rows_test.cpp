@@ -50,7 +50,7 @@ void test_layer_norm(ops::CpuOps& cpu, const NormCase& c) {
     a.x = dx.bits.data(), a.rows = c.rows, a.dim = c.dim, a.ldx = ld;
     a.y = dy.bits.data(), a.ldy = ld;
     if (c.is_quantised) a.quantised = quantised.data(), a.ldq = ldq, a.scales = scales.data();
-    const Outcome outcome = layer_norm_modulate(a, nullptr);
+    const Outcome outcome = settle(layer_norm_modulate(a, nullptr));
     const std::string name = "layer norm " + std::to_string(c.rows) + "x" + std::to_string(c.dim);
     expect_close(name, outcome, dy.values(), expected, 1e-2, 0.005);
     tap::ok(dy.is_clean(), name + " writes its columns only");
@@ -81,8 +81,8 @@ void test_norm_not_finite() {
   LayerNormModulate a;
   a.x = dx.bits.data(), a.rows = 3, a.dim = 40, a.ldx = 40;
   a.quantised = quantised.data(), a.ldq = 48, a.scales = scales.data();
-  tap::ok(layer_norm_modulate(a, nullptr) == Outcome::launched && std::isfinite(scales[0]) && std::isnan(scales[1]) &&
-              std::isfinite(scales[2]),
+  tap::ok(settle(layer_norm_modulate(a, nullptr)) == Outcome::launched && std::isfinite(scales[0]) &&
+              std::isnan(scales[1]) && std::isfinite(scales[2]),
           "a quantised row that is not finite has a scale that is none");
 }
 
@@ -103,6 +103,8 @@ void test_norm_refusals() {
   tap::ok(with([](auto& b) { b.x += 1; }) == Outcome::misaligned, "a pointer off the boundary is refused");
   tap::ok(with([](auto& b) { b.y = nullptr; }) == Outcome::bad_shape, "nothing to write is refused");
 }
+
+constexpr std::int64_t kPlaneRows = 64;
 
 struct HeadsCase {
   std::int64_t rows, heads;
@@ -125,85 +127,94 @@ float cached(const ops::KvLayout& l, const std::vector<std::uint16_t>& plane, bo
   return bf16_to_f32(plane[static_cast<std::size_t>(is_key ? l.key_at(head, row, d) : l.value_at(head, row, d))]);
 }
 
-void test_cache_heads(ops::CpuOps& cpu, const HeadsCase& c) {
-  const std::int64_t inner = c.heads * 128, ld = 3 * inner + 8, plane_rows = 64, all = c.rows * c.batch;
-  std::vector<float> qkv = normal_bf16(generator, all * ld, 2.0f);
-  const std::vector<float> norm_q = normal(generator, inner), norm_k = normal(generator, inner),
-                           angles = normal(generator, c.rows * 64, 2.0f);
-  std::vector<float> cos, sin;
-  for (const float angle : angles) cos.push_back(std::cos(angle)), sin.push_back(std::sin(angle));
-  const std::vector<std::int32_t> slots = some_rows(c.rows, plane_rows);
-  const ops::KvLayout layout{c.heads, plane_rows, 128, ops::Dtype::bf16};
-  std::vector<float> expected_q, expected_kv;
-  std::vector<float> apart(qkv);
+struct HeadsOperands {
+  std::int64_t inner, ld;
+  std::vector<float> qkv, norm_q, norm_k, cos, sin;
+  std::vector<std::int32_t> slots;
+
+  explicit HeadsOperands(const HeadsCase& c)
+      : inner(c.heads * 128),
+        ld(3 * inner + 8),
+        qkv(normal_bf16(generator, c.rows * c.batch * ld, 2.0f)),
+        norm_q(normal(generator, inner)),
+        norm_k(normal(generator, inner)),
+        slots(some_rows(c.rows, kPlaneRows)) {
+    for (const float angle : normal(generator, c.rows * 64, 2.0f)) {
+      cos.push_back(std::cos(angle));
+      sin.push_back(std::sin(angle));
+    }
+  }
+};
+
+struct HeadsResult {
+  std::vector<float> q, kv;  // kv: [batch, k or v, head, slot, 128], the rows of `slots`
+};
+
+HeadsResult heads_by_cpu(ops::CpuOps& cpu, const HeadsCase& c, const HeadsOperands& o) {
+  const ops::KvLayout layout{c.heads, kPlaneRows, 128, ops::Dtype::bf16};
+  std::vector<float> apart(o.qkv);
+  HeadsResult expected;
   for (int b = 0; b < c.batch; ++b) {
     std::vector<std::uint16_t> keys(static_cast<std::size_t>(layout.key_bytes() / 2)), values(keys.size());
-    float* q = apart.data() + b * c.rows * ld;
-    ops::Ops::HeadRows args{q,
-                            q + inner,
-                            q + 2 * inner,
-                            c.rows,
-                            c.heads,
-                            128,
-                            ld,
-                            1e-6f,
-                            norm_q.data(),
-                            norm_k.data(),
-                            c.is_turned ? cos.data() : nullptr,
-                            c.is_turned ? sin.data() : nullptr,
-                            keys.data(),
-                            values.data(),
-                            ops::Dtype::bf16,
-                            plane_rows,
-                            slots.data(),
-                            ops::Rounding::bf16};
-    cpu.cache_heads(args);
-    for (std::int64_t r = 0; r < c.rows; ++r) expected_q.insert(expected_q.end(), q + r * ld, q + r * ld + inner);
+    float* q = apart.data() + b * c.rows * o.ld;
+    cpu.cache_heads({q, q + o.inner, q + 2 * o.inner, c.rows, c.heads, 128, o.ld, 1e-6f, o.norm_q.data(),
+                     o.norm_k.data(), c.is_turned ? o.cos.data() : nullptr, c.is_turned ? o.sin.data() : nullptr,
+                     keys.data(), values.data(), ops::Dtype::bf16, kPlaneRows, o.slots.data(), ops::Rounding::bf16});
+    for (std::int64_t r = 0; r < c.rows; ++r) expected.q.insert(expected.q.end(), q + r * o.ld, q + r * o.ld + o.inner);
     for (const bool is_key : {true, false})
       for (std::int64_t h = 0; h < c.heads; ++h)
-        for (const std::int32_t slot : slots)
+        for (const std::int32_t slot : o.slots)
           for (std::int64_t d = 0; d < 128; ++d)
-            expected_kv.push_back(cached(layout, is_key ? keys : values, is_key, h, slot, d));
+            expected.kv.push_back(cached(layout, is_key ? keys : values, is_key, h, slot, d));
   }
-  const DeviceArray<float> d_norm_q(norm_q), d_norm_k(norm_k), d_cos(cos), d_sin(sin);
-  const DeviceArray<std::int32_t> d_slots(slots);
+  return expected;
+}
+
+void run_cache_heads(const HeadsCase& c, const HeadsOperands& o, const HeadsResult& expected) {
+  const std::int64_t all = c.rows * c.batch;
+  const DeviceArray<float> norm_q(o.norm_q), norm_k(o.norm_k), cos(o.cos), sin(o.sin);
+  const DeviceArray<std::int32_t> slots(o.slots);
+  const Bf16Matrix qkv(o.qkv, all, o.ld, o.ld);
+  std::vector<DeviceArray<std::uint16_t>> planes;
+  for (int i = 0; i < 2 * c.batch; ++i) planes.emplace_back(c.heads * kPlaneRows * 128);
+  CacheHeads a;
+  if (c.has_q) a.q = qkv.bits.data();
+  if (c.has_k) a.k = qkv.bits.data() + o.inner, a.v = qkv.bits.data() + 2 * o.inner, a.slots = slots.data();
+  a.rows = c.rows, a.batch = c.batch, a.heads = c.heads, a.ld = o.ld, a.eps = 1e-6f, a.plane_rows = kPlaneRows;
+  a.norm_q = norm_q.data(), a.norm_k = norm_k.data();
+  if (c.is_turned) a.cos = cos.data(), a.sin = sin.data();
+  for (int b = 0; b < c.batch; ++b)
+    a.cache[b] = {planes[static_cast<std::size_t>(2 * b)].data(), planes[static_cast<std::size_t>(2 * b + 1)].data()};
+  const Outcome outcome = settle(cache_heads(a, nullptr));
+  HeadsResult found;
+  std::int64_t written = 0;
+  for (std::int64_t r = 0; r < all; ++r)
+    for (std::int64_t i = 0; i < o.inner; ++i) found.q.push_back(bf16_to_f32(qkv.bits[r * o.ld + i]));
+  for (const DeviceArray<std::uint16_t>& plane : planes) {
+    for (std::int64_t i = 0; i < plane.count(); ++i) written += plane[i] != 0xffff;
+    for (std::int64_t h = 0; h < c.heads; ++h)
+      for (const std::int32_t slot : o.slots)
+        for (std::int64_t d = 0; d < 128; ++d)
+          found.kv.push_back(bf16_to_f32(plane[(h * kPlaneRows + slot) * 128 + d]));
+  }
+  const std::string name = "cache_heads, " + std::to_string(c.rows) + " rows, " + std::to_string(c.heads) + " heads";
+  // A pair that nearly cancels differs by a step of its parts, not of its own.
+  if (c.has_q) expect_close(name + ", queries", outcome, found.q, expected.q, 0.5, 0.005);
+  if (c.has_k) expect_close(name + ", cache", outcome, found.kv, expected.kv, 0.5, 0.005);
+  tap::equal(written, c.has_k ? 2 * all * o.inner : 0, name + " writes its rows of the cache only");
+}
+
+void test_cache_heads(ops::CpuOps& cpu, const HeadsCase& c) {
+  const HeadsOperands operands(c);
+  const HeadsResult expected = heads_by_cpu(cpu, c, operands);
   for (const std::uint64_t seed : kSeeds) {
     host::settings().seed = seed;
-    const Bf16Matrix d_qkv(qkv, all, ld, ld);
-    std::vector<DeviceArray<std::uint16_t>> planes;
-    for (int i = 0; i < 2 * c.batch; ++i) planes.emplace_back(c.heads * plane_rows * 128);
-    CacheHeads a;
-    if (c.has_q) a.q = d_qkv.bits.data();
-    if (c.has_k) a.k = d_qkv.bits.data() + inner, a.v = d_qkv.bits.data() + 2 * inner, a.slots = d_slots.data();
-    a.rows = c.rows, a.batch = c.batch, a.heads = c.heads, a.ld = ld, a.eps = 1e-6f, a.plane_rows = plane_rows;
-    a.norm_q = d_norm_q.data(), a.norm_k = d_norm_k.data();
-    if (c.is_turned) a.cos = d_cos.data(), a.sin = d_sin.data();
-    for (int b = 0; b < c.batch; ++b)
-      a.cache[b] = {planes[static_cast<std::size_t>(2 * b)].data(), planes[static_cast<std::size_t>(2 * b + 1)].data()};
-    const Outcome outcome = cache_heads(a, nullptr);
-    const std::string name = "cache_heads, " + std::to_string(c.rows) + " rows, " + std::to_string(c.heads) + " heads";
-    std::vector<float> q, kv;
-    std::int64_t written = 0;
-    for (std::int64_t r = 0; r < all; ++r)
-      for (std::int64_t i = 0; i < inner; ++i) q.push_back(bf16_to_f32(d_qkv.bits[r * ld + i]));
-    for (const DeviceArray<std::uint16_t>& plane : planes) {
-      for (std::int64_t i = 0; i < plane.count(); ++i) written += plane[i] != 0xffff;
-      for (std::int64_t h = 0; h < c.heads; ++h)
-        for (const std::int32_t slot : slots)
-          for (std::int64_t d = 0; d < 128; ++d) kv.push_back(bf16_to_f32(plane[(h * plane_rows + slot) * 128 + d]));
-    }
-    // A pair that nearly cancels differs by a step of its parts, not of its own.
-    if (c.has_q) expect_close(name + ", queries", outcome, q, expected_q, 0.5, 0.005);
-    if (c.has_k) expect_close(name + ", cache", outcome, kv, expected_kv, 0.5, 0.005);
-    tap::equal(written, c.has_k ? 2 * all * inner : 0, name + " writes its rows of the cache only");
+    run_cache_heads(c, operands, expected);
   }
 }
 
-}  // namespace
-
-int main() {
+void tests(ops::CpuOps& cpu) {
   tap::note("seed 11, orders 0, 1, 20261130");
-  ops::CpuOps cpu(1, ops::baseline::kernels());
   test_layer_norm(cpu, {1, 3072, false, true, false});
   test_layer_norm(cpu, {7, 75, true, false, false});
   test_layer_norm(cpu, {3, 2051, true, true, true});
@@ -215,5 +226,9 @@ int main() {
   test_cache_heads(cpu, {1, 24, 1, true, true, true});
   test_cache_heads(cpu, {5, 1, 1, false, true, false});
   test_cache_heads(cpu, {9, 2, 2, true, false, false});
-  return tap::finish();
+  expect_sizes({"layer_norm_modulate.cu", "cache_heads.cu"});
 }
+
+}  // namespace
+
+int main() { return run_tests(tests); }

@@ -38,6 +38,7 @@ const mayInclude: Readonly<Record<string, readonly string[]>> = {
 const owned: readonly { readonly pattern: RegExp; readonly layers: readonly string[] }[] = [
   { pattern: /^(napi|node_api|js_native_api|node)(-inl)?\.h$/, layers: ['cpp/addon'] },
   { pattern: /^(cuda|cublas|cudnn|nv|cooperative_groups|cub\/|mma)/, layers: ['cuda'] },
+  { pattern: /^ucontext\.h$/, layers: ['cuda'] },
   { pattern: /^(immintrin|cpuid|arm_neon|arm_sve)\.h$/, layers: ['cpp/ops'] },
 ];
 const standard = /^[a-z_]+$|^(sys|linux|net|arpa|netinet)\/[a-z_/]+\.h$/;
