@@ -48,7 +48,10 @@ export interface StageOptions {
   readonly change?: Readonly<Record<string, unknown>>;
 }
 
-export async function stage(t: Test, { policy, change = {} }: StageOptions): Promise<Staged> {
+/** What it needs of a test: a folder, and somebody who ends it. */
+export type StageHost = Pick<Test, 'testdir' | 'teardown'>;
+
+export async function stage(t: StageHost, { policy, change = {} }: StageOptions): Promise<Staged> {
   const dir = t.testdir();
   const config: RobotConfig = robotConfigSchema.parse({
     robot: { type: 'sim' },
