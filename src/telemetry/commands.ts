@@ -78,9 +78,13 @@ export class Commands {
   }
 }
 
-/** A boolean that is true, and said to be one if anything is said. */
-function isTrue({ boolean_value, datatype }: ReceivedMetric): boolean {
-  return boolean_value === true && (datatype === undefined || datatype === DATA_TYPES.Boolean);
+const OTHER_VALUES = ['int_value', 'long_value', 'float_value', 'double_value', 'string_value'] as const;
+
+/** A boolean that is true and nothing else, and said to be one if anything is said. */
+function isTrue(metric: ReceivedMetric): boolean {
+  const { boolean_value, datatype } = metric;
+  const isAlone = OTHER_VALUES.every((name) => metric[name] === undefined);
+  return boolean_value === true && isAlone && (datatype === undefined || datatype === DATA_TYPES.Boolean);
 }
 
 function does(action: () => void): true {

@@ -141,18 +141,22 @@ export class Link {
 
   async #accepted(signal: AbortSignal): Promise<void> {
     const client = this.#client;
+    let abort = (): void => undefined;
     try {
       await new Promise<void>((resolve, reject) => {
+        abort = () => reject(new Error('closed'));
         client.once('connect', () => resolve());
         client.once('error', reject);
         client.once('close', () => reject(new Error('the broker closed the connection')));
-        signal.addEventListener('abort', () => reject(new Error('closed')), { once: true });
-        if (signal.aborted) reject(new Error('closed'));
+        signal.addEventListener('abort', abort, { once: true });
+        if (signal.aborted) abort();
       });
     } catch (error) {
       client.on('error', () => undefined);
       this.destroy();
       throw error;
+    } finally {
+      signal.removeEventListener('abort', abort);
     }
   }
 

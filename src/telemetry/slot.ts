@@ -2,7 +2,7 @@
  * Which process uses which folder of a queue: the first that no living process holds. Owned by DiskQueue; it looks at lock files and at /proc, and
  * never takes a folder from a process that lives.
  */
-import { mkdir, open, readFile, rm } from 'node:fs/promises';
+import { link, mkdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { z } from 'zod';
 import { PremotorError } from '../errors.js';
@@ -28,37 +28,43 @@ async function startOf(pid: number): Promise<string | undefined> {
 /** Folders that this process holds: two queues of one process are two, too. */
 const held = new Set<string>();
 
-async function isHeld(file: string): Promise<boolean> {
+/** By another process that lives. */
+async function isTaken(file: string): Promise<boolean> {
   try {
     const { pid, started } = ownerSchema.parse(JSON.parse(await readFile(file, 'utf8')));
-    if (pid === process.pid) return held.has(file);
-    return (await startOf(pid)) === started;
+    return pid !== process.pid && (await startOf(pid)) === started;
   } catch {
-    // None, or half of one: whoever wrote it was cut off.
+    // None, or nonsense: a lock appears whole or not at all.
     return false;
   }
 }
 
 async function take(dir: string): Promise<Lock | undefined> {
   const file = join(dir, LOCK);
-  if (held.has(file) || (await isHeld(file))) return undefined;
-  await rm(file, { force: true });
+  if (held.has(file)) return undefined;
+  held.add(file);
+  const own = `${file}.${process.pid}`;
   try {
-    const handle = await open(file, 'wx');
-    held.add(file);
-    await handle.writeFile(JSON.stringify({ pid: process.pid, started: (await startOf(process.pid)) ?? '' }));
-    await handle.close();
+    if (!(await isTaken(file))) {
+      await rm(file, { force: true });
+      await writeFile(own, JSON.stringify({ pid: process.pid, started: (await startOf(process.pid)) ?? '' }));
+      await link(own, file);
+      await rm(own);
+      return { release: () => release(file) };
+    }
+    held.delete(file);
+    return undefined;
   } catch (error) {
     held.delete(file);
+    await rm(own, { force: true });
     if ((error as NodeJS.ErrnoException).code === 'EEXIST') return undefined;
     throw error;
   }
-  return {
-    release: async () => {
-      held.delete(file);
-      await rm(file, { force: true });
-    },
-  };
+}
+
+async function release(file: string): Promise<void> {
+  await rm(file, { force: true });
+  held.delete(file);
 }
 
 /** Errors: TELEMETRY_QUEUE. */

@@ -51,8 +51,8 @@ class Reader {
     for (let shift = 0n; ; shift += 7n) {
       const byte = this.byte();
       value |= BigInt(byte & 127) << shift;
-      if (byte < 128) return value;
-      if (shift > 63n) throw new Error('a varint without an end');
+      if (byte < 128) return BigInt.asUintN(64, value);
+      if (shift >= 63n) throw new Error('a varint without an end');
     }
   }
 
@@ -160,6 +160,8 @@ export interface SpMetric {
   /** Field number of the value, 10 and above. */
   field?: number;
   value?: bigint | number | boolean | string | Uint8Array;
+  /** Values that were given; the last one counts, and a sender gives one. */
+  values?: number;
 }
 
 export interface SpPayload {
@@ -197,7 +199,7 @@ function scalarOf(kind: number, { wire, varint, bytes }: Field): bigint | number
   if (kind === 0 || kind === 1) return varint;
   if (kind === 2) return view(bytes).getFloat32(0, true);
   if (kind === 3) return view(bytes).getFloat64(0, true);
-  if (kind === 4) return varint === 1n;
+  if (kind === 4) return varint !== 0n;
   return kind === 5 ? utf8(bytes) : bytes;
 }
 
@@ -211,36 +213,41 @@ function propertyOf(bytes: Uint8Array): SpProperty {
   return property;
 }
 
-function metricOf(bytes: Uint8Array): SpMetric {
+/** How the fields are written that a lenient reader looks at; written otherwise they are others, which it passes over. */
+const WIRE_OF: Readonly<Record<number, number>> = { 1: 2, 2: 0, 3: 0, 4: 0, 5: 0, 7: 0, 14: 0 };
+
+function metricOf(bytes: Uint8Array, isLenient: boolean): SpMetric {
   const metric: SpMetric = {};
   for (const field of fieldsOf(bytes)) {
-    if (field.number === 1) metric.name = utf8(field.bytes);
+    if (isLenient && field.wire !== WIRE_OF[field.number]) continue;
+    if (field.number === 1) metric.name = isLenient ? Buffer.from(field.bytes).toString('utf8') : utf8(field.bytes);
     else if (field.number === 2) metric.alias = field.varint;
     else if (field.number === 3) metric.timestamp = field.varint;
     else if (field.number === 4) metric.datatype = field.varint;
-    else if (field.number === 5) metric.isHistorical = field.varint === 1n;
-    else if (field.number === 7) metric.isNull = field.varint === 1n;
-    else if (field.number === 9) {
+    else if (field.number === 5) metric.isHistorical = field.varint !== 0n;
+    else if (field.number === 7) metric.isNull = field.varint !== 0n;
+    else if (field.number === 9 && !isLenient) {
       metric.properties = { keys: [], values: [] };
       for (const inner of fieldsOf(field.bytes)) {
         if (inner.number === 1) metric.properties.keys.push(utf8(inner.bytes));
         else metric.properties.values.push(propertyOf(inner.bytes));
       }
-    } else if (field.number >= 10 && field.number <= 16) {
+    } else if (field.number >= 10 && field.number <= 16 && !(isLenient && field.number !== 14)) {
+      metric.values = (metric.values ?? 0) + 1;
       Object.assign(metric, { field: field.number, value: scalarOf(field.number - 10, field) });
-    } else throw new Error(`a metric's field ${field.number}`);
+    } else if (!isLenient) throw new Error(`a metric's field ${field.number}`);
   }
   return metric;
 }
 
-/** A payload; it throws where the bytes are none. */
-export function readPayload(bytes: Uint8Array): SpPayload {
+/** A payload; it throws where the bytes are none. Lenient: what says nothing about a boolean may be anything. */
+export function readPayload(bytes: Uint8Array, isLenient = false): SpPayload {
   const payload: SpPayload = { metrics: [] };
   for (const field of fieldsOf(bytes)) {
     if (field.number === 1) payload.timestamp = field.varint;
-    else if (field.number === 2) payload.metrics.push(metricOf(field.bytes));
+    else if (field.number === 2 && field.wire === 2) payload.metrics.push(metricOf(field.bytes, isLenient));
     else if (field.number === 3) payload.seq = field.varint;
-    else throw new Error(`a payload's field ${field.number}`);
+    else if (!isLenient) throw new Error(`a payload's field ${field.number}`);
   }
   return payload;
 }

@@ -19,7 +19,7 @@ import { type MetricSpec, metricTable } from '../../src/telemetry/metrics.js';
 import { headerOf, Outbox } from '../../src/telemetry/outbox.js';
 import { encodePayload, type Metric } from '../../src/telemetry/payload.js';
 import { DiskQueue } from '../../src/telemetry/queue.js';
-import { Reporter } from '../../src/telemetry/reporter.js';
+import { Reporter, type Sample } from '../../src/telemetry/reporter.js';
 import type { Time } from '../../src/telemetry/time.js';
 import type { Captured } from './capture.js';
 import { PacketReader } from './wire.js';
@@ -107,7 +107,7 @@ export class LinkProxy {
   readonly #sockets = new Set<Socket>();
   readonly #target: () => number;
   #connections = 0;
-  /** Of every chunk, in both directions. */
+  /** Of every chunk of the connections that come, in both directions. */
   delayMs = 0;
   /** New connections are turned away. */
   isClosed = false;
@@ -150,6 +150,7 @@ export class LinkProxy {
     const connection = this.#connections++;
     const broker = connectTcp(this.#target(), '127.0.0.1');
     const atMs = performance.now();
+    const { delayMs } = this;
     this.captured.push({ connection, from: 'proxy', kind: 'open', atMs });
     const reader = { node: new PacketReader(), broker: new PacketReader() };
     const pass = (from: 'node' | 'broker', source: Socket, sink: Socket): void => {
@@ -159,8 +160,8 @@ export class LinkProxy {
           if (packet.type === 'connect') reader.broker.version = packet.version;
           this.captured.push({ connection, from, kind: 'packet', packet, atMs: performance.now() });
         }
-        if (this.delayMs === 0) sink.write(chunk);
-        else setTimeout(() => void (sink.writable && sink.write(chunk)), this.delayMs);
+        if (delayMs === 0) sink.write(chunk);
+        else setTimeout(() => void (sink.writable && sink.write(chunk)), delayMs);
       });
       source.on('error', () => undefined);
       source.on('end', () => sink.end());
@@ -347,8 +348,12 @@ export class Rig {
     this.reporter.set(name, value, this.#time.nowMs());
   }
 
-  report(): void {
-    if (!this.node.isHeld) this.node.report(this.reporter.take(this.#time.nowMs()));
+  /** What was given to the node. */
+  report(): readonly Sample[] {
+    if (this.node.isHeld) return [];
+    const samples = this.reporter.take(this.#time.nowMs());
+    this.node.report(samples);
+    return samples;
   }
 
   async close(): Promise<void> {
