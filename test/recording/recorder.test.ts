@@ -59,7 +59,9 @@ const require = createRequire(import.meta.url);
 function independent(schemaData: Uint8Array, name: string): protobuf.Type {
   const { FileDescriptorSet } = require('protobufjs/ext/descriptor') as { FileDescriptorSet: protobuf.Type };
   const root = protobuf.Root as unknown as { fromDescriptor(set: unknown): protobuf.Root };
-  return root.fromDescriptor(FileDescriptorSet.decode(schemaData)).resolveAll().lookupType(name);
+  const types = root.fromDescriptor(FileDescriptorSet.decode(schemaData));
+  types.resolveAll();
+  return types.lookupType(name);
 }
 
 t.test('a full recording has everything, each of its type', async (t) => {
