@@ -66,13 +66,12 @@ export class McapWriter {
     const writer = new McapWriter(path, await openFile(path));
     writer.#records.writeMagic();
     writer.#records.writeHeader({ profile: PROFILE, library: 'premotor' });
-    writer.#emit(false);
     return writer;
   }
 
   /** Bytes that are in the file, or will be once what was given is written. */
   get bytes(): number {
-    return this.#position + this.#chunk.byteLength;
+    return this.#position + this.#records.length + this.#chunk.byteLength;
   }
   /** Bytes that the disk has. */
   get bytesWritten(): number {
@@ -110,7 +109,6 @@ export class McapWriter {
     const record = { id, schemaId, topic, messageEncoding, metadata: new Map<string, string>() };
     this.#channels.push({ record, sequence: 0, count: 0n });
     this.#records.writeChannel(record);
-    this.#emit(false);
     return id;
   }
 
@@ -133,7 +131,6 @@ export class McapWriter {
     const offset = BigInt(this.#position);
     const length = this.#records.writeMetadata({ name, metadata: new Map(Object.entries(values)) });
     this.#metadata.push({ offset, length, name });
-    this.#emit(false);
   }
 
   /** Writes what was added as one chunk and waits until it is safe. Never rejects: `error` says what happened. */
@@ -170,8 +167,9 @@ export class McapWriter {
     return schema.id;
   }
 
-  /** The chunk so far becomes bytes; the next message begins another one. */
+  /** What was declared, and the chunk so far, become bytes; the next message begins another chunk. */
   #cut(): void {
+    if (this.#records.length > 0) this.#emit(false);
     const chunk = this.#chunk;
     if (chunk.numMessages === 0) return;
     const records = chunk.buffer;

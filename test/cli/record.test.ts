@@ -46,7 +46,13 @@ t.test('info', async (t) => {
   t.match(out, /^faults\n {2}1\.000 s {2}CAMERA_DARK: /m);
   t.notMatch(out, /damaged/);
   const json = JSON.parse((await run(['record', 'info', file, '--json'])).out) as RecordingContents;
-  t.match(json, { complete: true, damageCount: 0, replayEntries: 9, faults: [{ code: 'CAMERA_DARK', timeS: 1 }], run: { joints: ['yaw', 'shoulder', 'elbow'] } });
+  t.match(json, {
+    complete: true,
+    damageCount: 0,
+    replayEntries: 9,
+    faults: [{ code: 'CAMERA_DARK', timeS: 1 }],
+    run: { joints: ['yaw', 'shoulder', 'elbow'] },
+  });
   truncateSync(file, readFileSync(file).length - 3000);
   const cut = await run(['record', 'info', file]);
   t.equal(cut.code, 0);
@@ -82,7 +88,10 @@ t.test('export', async (t) => {
   const chunks = JSON.parse(readFileSync(join(out, 'chunks.json'), 'utf8'));
   t.match(chunks[1], { topic: '/policy/calls', method: 'predict', actions: { shape: [4, 2, 8] } });
   const folders = readdirSync(join(out, 'pictures')).sort();
-  t.same(folders, CAMERAS.map((camera) => camera.replaceAll('.', '_'))); // biome-ignore format: one line
+  t.same(
+    folders,
+    CAMERAS.map((camera) => camera.replaceAll('.', '_')),
+  );
   const pictures = readdirSync(join(out, 'pictures', folders[0] ?? ''));
   t.same(pictures[0], '1796032800250000000.jpg');
   t.match(await run(['record', 'export', file, '--out', out]), { code: 1, err: /error OUT_NOT_EMPTY/ });

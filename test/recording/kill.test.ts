@@ -66,6 +66,9 @@ t.test('a window', { timeout: 120_000 }, async (t) => {
     const [file = ''] = recordingsIn(dir);
     await check(t, file, flushed, `round ${round}`);
     t.ok((await readAll(file)).state.isComplete);
-    t.same(readdirSync(dir).map((name) => join(dir, name)), [file]); // biome-ignore format: one line
+    t.same(
+      readdirSync(dir).map((name) => join(dir, name)),
+      [file],
+    );
   }
 });

@@ -1,7 +1,7 @@
 /**
  * Recordings that are cut, changed, put together from pieces or made up: whatever a file says, its readers end with what could be read or a
- * PremotorError, and give back the memory. More than 300 000 seeded files go through what `premotor record info`, `play`, `export`, `replay` and cameras
- * that play a recording read with.
+ * PremotorError, and give back the memory. More than 300 000 seeded files go through what `premotor record`, `premotor replay` and cameras that
+ * play a recording read with.
  */
 import { execFile } from 'node:child_process';
 import { fileURLToPath } from 'node:url';

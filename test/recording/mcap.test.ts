@@ -11,8 +11,8 @@ import { pictureOf } from '../../src/recording/mcap-picture.js';
 import { type ByteSource, McapReader } from '../../src/recording/mcap-reader.js';
 import { McapWriter } from '../../src/recording/mcap-writer.js';
 import { mergeRecordings } from '../../src/recording/merge.js';
-import { descriptorOf, encode, TYPES } from '../../src/recording/schemas.js';
 import { decodeProto } from '../../src/recording/protobuf.js';
+import { descriptorOf, encode, TYPES } from '../../src/recording/schemas.js';
 import { fullAfter, readAll } from './support.js';
 
 const log = { topic: '/log', schema: 'foxglove.Log', schemaData: descriptorOf('foxglove.Log') };
@@ -60,8 +60,17 @@ t.test("the official library's indexed reader agrees", async (t) => {
   };
   const reader = await McapIndexedReader.Initialize({ readable });
   t.match(reader.statistics, { messageCount: 35n, chunkCount: 7, channelCount: 2, schemaCount: 2, messageStartTime: 966n, messageEndTime: 1000n });
-  t.same(reader.statistics?.channelMessageCounts, new Map([[0, 28n], [1, 7n]])); // biome-ignore format: a table
-  t.same([...reader.channelsById.values()].map(({ topic }) => topic), ['/log', '/state']); // biome-ignore format: one line
+  t.same(
+    reader.statistics?.channelMessageCounts,
+    new Map([
+      [0, 28n],
+      [1, 7n],
+    ]),
+  );
+  t.same(
+    [...reader.channelsById.values()].map(({ topic }) => topic),
+    ['/log', '/state'],
+  );
   let last = 0n;
   let count = 0;
   for await (const { logTime, channelId, data } of reader.readMessages({ validateCrcs: true })) {
@@ -119,7 +128,10 @@ t.test('a recording is made whole again', async (t) => {
   const { messages, state: found } = await readAll(target);
   t.ok(found.isComplete);
   t.same(found.metadata.get('premotor'), new Map([['id', 'run']]));
-  t.same(messages.map(({ logTimeNs }) => Number(logTimeNs)), Array.from({ length: 15 }, (_, at) => 1000 - at)); // biome-ignore format: one line
+  t.same(
+    messages.map(({ logTimeNs }) => Number(logTimeNs)),
+    Array.from({ length: 15 }, (_, at) => 1000 - at),
+  );
   await t.rejects(mergeRecordings([{ file: join(dir, 'a.mcap') }], target, { isNew: true }), { code: 'RECORD_WRITE' });
   await t.rejects(mergeRecordings([{ file: join(dir, 'none.mcap') }], join(dir, 'b.mcap')), { code: 'MCAP_MISSING' });
   const stopped = AbortSignal.abort();

@@ -16,7 +16,9 @@ require('protobufjs/ext/descriptor');
 const fromDescriptor = (bytes: Uint8Array): protobuf.Root => {
   const sets = require('protobufjs/ext/descriptor') as { FileDescriptorSet: protobuf.Type };
   const set = sets.FileDescriptorSet.decode(bytes);
-  return (protobuf.Root as unknown as { fromDescriptor(set: unknown): protobuf.Root }).fromDescriptor(set).resolveAll();
+  const root = (protobuf.Root as unknown as { fromDescriptor(set: unknown): protobuf.Root }).fromDescriptor(set);
+  root.resolveAll();
+  return root;
 };
 
 const schemas = [...new Set(Object.values(TOPICS).map(({ schema }) => schema))];
@@ -49,7 +51,9 @@ t.test("Foxglove's types are Foxglove's", async (t) => {
     const fields = TYPES.messages.get(name)?.fields ?? [];
     const last = (typeName: string): string => typeName.slice(typeName.lastIndexOf('.') + 1);
     t.same(
-      fields.map((field) => [field.name, field.number, last(field.typeName ?? field.type), field.isRepeated ?? false, field.isOptional ?? false]).sort(),
+      fields
+        .map((field) => [field.name, field.number, last(field.typeName ?? field.type), field.isRepeated ?? false, field.isOptional ?? false])
+        .sort(),
       theirs.fieldsArray.map((field) => [field.name, field.id, last(field.type), field.repeated, field.options?.['proto3_optional'] === true]).sort(),
       name,
     );
@@ -61,12 +65,12 @@ const seed = 20261130;
 t.comment(`seed ${seed}`);
 
 /** A value of a type: small and large, present and absent. */
-function valueOf(random: () => number, typeName: string): Record<string, unknown> {
+function drawn(random: () => number, typeName: string): Record<string, unknown> {
   const whole = (bits: number): number => Math.floor(random() * 2 ** Math.floor(random() * bits + 1));
   const value: Record<string, unknown> = {};
   for (const { name, type, typeName: part, isRepeated } of TYPES.messages.get(typeName)?.fields ?? []) {
     const make = (): unknown => {
-      if (type === 'message') return valueOf(random, part ?? '');
+      if (type === 'message') return drawn(random, part ?? '');
       if (type === 'string') return [...'aé"\u0000😀'].slice(0, whole(3)).join('');
       if (type === 'bytes') return Uint8Array.from({ length: whole(4) }, () => whole(8));
       if (type === 'bool') return random() < 0.5;
@@ -100,7 +104,7 @@ t.test('values go to protobufjs and come back the same', async (t) => {
   for (const schema of schemas) {
     const type = fromDescriptor(descriptorOf(schema)).lookupType(schema);
     for (let round = 0; round < 40; round++) {
-      const value = valueOf(random, schema);
+      const value = drawn(random, schema);
       const bytes = encodeProto(TYPES, schema, value);
       const mine = decodeProto(TYPES, schema, bytes);
       const theirs = type.decode(bytes);
@@ -150,7 +154,8 @@ t.test('damaged bytes are errors, never more', async (t) => {
     messages: new Map([['T', { fields: [{ name: 'x', number: 1, type: 'message', typeName: 'T', isRepeated: true }] }]]),
     enums: new Map(),
   };
-  const deep = (depth: number): Uint8Array => (depth === 0 ? new Uint8Array(0) : encodeProto(nested, 'T', { x: [decodeProto(nested, 'T', deep(depth - 1))] }));
+  const deep = (depth: number): Uint8Array =>
+    depth === 0 ? new Uint8Array(0) : encodeProto(nested, 'T', { x: [decodeProto(nested, 'T', deep(depth - 1))] });
   t.ok(decodeProto(nested, 'T', deep(20)));
   let bytes = deep(20);
   for (let more = 0; more < 20; more++) bytes = Uint8Array.from([0x0a, bytes.length, ...bytes]);

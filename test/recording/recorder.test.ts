@@ -1,6 +1,6 @@
 /**
- * The flight recorder: what it records and of what type, the window that survives a fault, the disk budget, disks that refuse, what a process that died
- * left behind, and that it never takes more memory or files than it may.
+ * The flight recorder: what it records and of what type, the window that survives a fault, the disk budget, disks that refuse, what a process
+ * that died left behind, and that it never takes more memory or files than it may.
  */
 import { existsSync, mkdirSync, readdirSync, renameSync, statSync, utimesSync, writeFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
@@ -9,13 +9,13 @@ import protobuf from 'protobufjs';
 import sharp from 'sharp';
 import t from 'tap';
 import { PremotorError } from '../../src/errors.js';
+import { toTensor } from '../../src/policy/tensor.js';
 import { contentsOf } from '../../src/recording/contents.js';
 import { type McapMessage, McapReader } from '../../src/recording/mcap-reader.js';
 import { openRecorder } from '../../src/recording/recorder.js';
 import { recordIn } from '../../src/recording/replay-source.js';
 import { TOPICS } from '../../src/recording/schemas.js';
-import { toTensor } from '../../src/policy/tensor.js';
-import { aboutOf, CAMERAS, configOf, EPOCH_NS, fullAfter, JOINT_NAMES, readAll, recordingsIn, sampleOf, START_NS, Watched } from './support.js';
+import { aboutOf, CAMERAS, configOf, EPOCH_NS, fullAfter, JOINT_NAMES, readAll, recordingsIn, START_NS, sampleOf, Watched } from './support.js';
 
 const of = (messages: readonly McapMessage[], topic: string): readonly Record<string, unknown>[] =>
   messages.filter((one) => one.topic === topic).map((one) => ({ ...one.decode() }));
@@ -23,13 +23,22 @@ const of = (messages: readonly McapMessage[], topic: string): readonly Record<st
 /** An episode with everything in it. */
 async function busy(watched: Watched): Promise<void> {
   const { observer } = watched;
-  const latents = toTensor(Float32Array.from({ length: 48 * 2 * 4 }, (_, at) => at / 3), [1, 48, 2, 2, 2]);
+  const latents = toTensor(
+    Float32Array.from({ length: 48 * 2 * 4 }, (_, at) => at / 3),
+    [1, 48, 2, 2, 2],
+  );
   const tell = (event: Parameters<typeof observer.event>[0]): void => observer.event(event, watched.timeNs);
   tell({ type: 'cycle', event: { type: 'started', prompt: 'touch', chunks: 6, observation: [], positionsRad: Float64Array.of(1, 2, 3) } });
   watched.call({ method: 'reset', options: { prompt: 'touch' } });
   for (let chunk = 0; chunk < 3; chunk++) {
     watched.see();
-    watched.call({ method: 'predict', options: { seed: 7n, videoSteps: 3 }, actions: new Float32Array(64).fill(chunk), shape: [4, 2, 8], frameIndex: chunk });
+    watched.call({
+      method: 'predict',
+      options: { seed: 7n, videoSteps: 3 },
+      actions: new Float32Array(64).fill(chunk),
+      shape: [4, 2, 8],
+      frameIndex: chunk,
+    });
     const timing = { encodeMs: 1, videoMs: 2, actionMs: 3, commitMs: 4, imagineMs: 5, totalMs: 15, videoPasses: 6, actionPasses: 7 };
     tell({ type: 'cycle', event: { type: 'predicted', chunk, frameIndex: 2 * chunk, latents, timing, assumed: latents } });
     watched.move(320);
@@ -50,7 +59,9 @@ const require = createRequire(import.meta.url);
 function independent(schemaData: Uint8Array, name: string): protobuf.Type {
   const { FileDescriptorSet } = require('protobufjs/ext/descriptor') as { FileDescriptorSet: protobuf.Type };
   const root = protobuf.Root as unknown as { fromDescriptor(set: unknown): protobuf.Root };
-  return root.fromDescriptor(FileDescriptorSet.decode(schemaData)).resolveAll().lookupType(name);
+  const types = root.fromDescriptor(FileDescriptorSet.decode(schemaData));
+  types.resolveAll();
+  return types.lookupType(name);
 }
 
 t.test('a full recording has everything, each of its type', async (t) => {
@@ -88,11 +99,17 @@ t.test('a full recording has everything, each of its type', async (t) => {
   t.match(of(messages, '/joint_states')[0], { joints: [{ name: 'yaw', position: 0.25, velocity: 0.5 }, {}, { name: 'elbow' }] });
   t.match(of(messages, '/about'), [{ joints: JOINT_NAMES, seed: 7, epoch_ns: EPOCH_NS, configuration_json: '{"robot":{"type":"sim"}}' }]);
   t.match(of(messages, '/policy/calls')[1], { method: 'predict', seed: '7', video_steps: 3, cache_checksum: 'abc', cache_committed: 2 });
-  t.match(of(messages, '/policy/latents').map(({ kind }) => kind).slice(0, 3), ['predicted', 'assumed', 'remembered']); // biome-ignore format: one line
+  const kinds = of(messages, '/policy/latents').map(({ kind }) => kind);
+  t.same(kinds.slice(0, 3), ['predicted', 'assumed', 'remembered']);
   t.match(of(messages, '/policy/executed')[2], { chunk: 2, clamped_knots: 3, actions: { shape: [4, 2, 8] } });
   t.match(of(messages, '/policy/timing')[1], { chunk: 1, predict_ms: 11, rung: 1, video_passes: 6 });
-  t.match(of(messages, '/log').map(({ message }) => message), ['started: touch', 'JOURNAL_FULL: The journal is full.']); // biome-ignore format: one line
-  t.match(of(messages, '/status')[0], { stream: 'following', counts: [{ name: 'cycles', value: 12 }, {}], temperatures_c: [{ name: 'motor', value: 41.5 }] });
+  const texts = of(messages, '/log').map(({ message }) => message);
+  t.same(texts, ['started: touch', 'JOURNAL_FULL: The journal is full.']);
+  t.match(of(messages, '/status')[0], {
+    stream: 'following',
+    counts: [{ name: 'cycles', value: 12 }, {}],
+    temperatures_c: [{ name: 'motor', value: 41.5 }],
+  });
   const pictures = of(messages, `/camera/${CAMERAS[0]}`);
   t.equal(pictures.length, 3);
   t.match(await sharp(pictures[0]?.['data'] as Uint8Array).metadata(), { format: 'jpeg', width: 8, height: 6 });
@@ -126,7 +143,11 @@ t.test('a window is gone after an episode without a fault, and saved after one w
   const steps = messages.filter(({ topic }) => topic === '/motion').map(({ logTimeNs }) => Number(logTimeNs - EPOCH_NS) / 1e6);
   t.equal(steps.at(-1), 15_000);
   t.ok((steps[0] ?? 0) >= 13_000 && (steps[0] ?? 0) < 13_600, `from ${steps[0]}`);
-  t.same(steps, Array.from(steps, (_, at) => (steps[0] ?? 0) + at), 'without a gap');
+  t.same(
+    steps,
+    Array.from(steps, (_, at) => (steps[0] ?? 0) + at),
+    'without a gap',
+  );
   t.match(of(messages, '/faults'), [{ code: 'ENGINE_DIED', state: 'running' }]);
   t.equal(of(messages, '/about').length, 1, 'with what the run was');
   const early = messages.filter(({ topic }) => topic === '/about' || topic === '/policy/replay');
@@ -186,7 +207,10 @@ t.test('the disk budget: the oldest recordings go, never the one that is written
   t.same(watched.warnings, []);
   t.ok(most <= 4 * 2 ** 20 + 2 * 512 * 1024, `at most ${most} bytes: a chunk above the budget until the next look`);
   t.ok(used() <= 4 * 2 ** 20 + 512 * 1024);
-  t.same(readdirSync(dir).filter((name) => /^(notes|full-note)/.test(name)), ['full-note.txt', 'notes.mcap']); // biome-ignore format: one line
+  t.same(
+    readdirSync(dir).filter((name) => /^(notes|full-note)/.test(name)),
+    ['full-note.txt', 'notes.mcap'],
+  );
   t.notOk(existsSync(join(dir, 'fault-20260101T000000Z-A.mcap')));
   const parts = recordingsIn(dir).filter((file) => /full-2026/.test(file));
   t.ok(parts.length > 1 && !parts.some((file) => file.endsWith('-001.mcap')), parts.join());
@@ -199,7 +223,8 @@ t.test('the disk budget: the oldest recordings go, never the one that is written
 t.test('the window stays within its share of the budget', async (t) => {
   const dir = t.testdir();
   const watched = await Watched.open(configOf(dir, { disk_max_mib: 2 }));
-  const used = (): number => readdirSync(dir, { recursive: true, encoding: 'utf8' }).reduce((sum, name) => sum + (statSync(join(dir, name)).isFile() ? statSync(join(dir, name)).size : 0), 0); // biome-ignore format: one line
+  const bytesOf = (name: string): number => (name.endsWith('.mcap') ? statSync(join(dir, name)).size : 0);
+  const used = (): number => readdirSync(dir, { recursive: true, encoding: 'utf8' }).reduce((sum, name) => sum + bytesOf(name), 0);
   for (let second = 0; second < 20; second++) {
     watched.move(1000);
     await watched.flushed();

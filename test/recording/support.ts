@@ -7,12 +7,12 @@ import type { RobotConfig } from '../../src/config/schema.js';
 import type { CycleReport } from '../../src/control/events.js';
 import type { PremotorError } from '../../src/errors.js';
 import type { Frame } from '../../src/policy/contract.js';
-import { McapReader, type McapMessage, type McapState } from '../../src/recording/mcap-reader.js';
+import { type McapMessage, McapReader, type McapState } from '../../src/recording/mcap-reader.js';
 import type { OpenFile } from '../../src/recording/mcap-writer.js';
 import { openRecorder, type RecorderParts } from '../../src/recording/recorder.js';
 import { compressedCall, type RecordedCall } from '../../src/replay/record.js';
-import type { MotionSample, Observer, RunAbout, RunControl } from '../../src/tap/observer.js';
 import { Random } from '../../src/sim/random.js';
+import type { MotionSample, Observer, RunAbout, RunControl } from '../../src/tap/observer.js';
 import { FakeModel } from '../support/fake-model.js';
 
 /** Numbers of 0 .. 1. */
@@ -71,7 +71,15 @@ export class FakeControl implements RunControl {
   }
   status(): ReturnType<RunControl['status']> {
     const { timeNs } = this;
-    const idle = { state: 'running', stream: 'following', link: 'armed', bridge: 'following', faultCode: '', faultMessage: '', isAtRest: false } as const;
+    const idle = {
+      state: 'running',
+      stream: 'following',
+      link: 'armed',
+      bridge: 'following',
+      faultCode: '',
+      faultMessage: '',
+      isAtRest: false,
+    } as const;
     return { timeNs, ...idle, counts: { cycles: 12, missed: 1 }, temperaturesC: { motor: 41.5 } };
   }
   cache(): ReturnType<RunControl['cache']> {
