@@ -32,9 +32,10 @@ export class Narrator implements EpisodeObserver {
   ready({ rig, info, untrained }: EpisodeStart): void {
     this.#chunks = rig.chunksMax;
     for (const warning of info.warnings) this.#bar.line(`warning: ${warning}`);
-    const where = this.#options.isRemote ? 'not here' : this.#options.isolate ? 'own process' : 'in this process';
-    const size = `${(info.parameters / 1e6).toFixed(2)} M parameters`;
-    this.#bar.line(`Checkpoint: ${size}, ${info.backend}, ${pairName(info)}, ${info.threads} threads, ${where}`);
+    const about = [`${(info.parameters / 1e6).toFixed(2)} M parameters`, info.backend, pairName(info), `${info.threads} threads`];
+    // Of a server that is no premotor nothing more is known.
+    if (this.#options.isRemote) this.#bar.line(`Policy: ${info.parameters > 0 ? about.join(', ') : info.backend}`);
+    else this.#bar.line(`Checkpoint: ${about.join(', ')}, ${this.#options.isolate ? 'own process' : 'in this process'}`);
     if (untrained) {
       this.#bar.line(
         'NOTE: this checkpoint is UNTRAINED. Its weights are random numbers, so the arm moves without aim, imagines noise and will not succeed.',

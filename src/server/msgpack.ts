@@ -1,7 +1,7 @@
 /**
  * msgpack as policy servers and their numpy clients speak it: plain values, and arrays as maps with *bin* keys. What is read is bounded in depth and
- * in number before anything is allocated for it, and never becomes an object with a prototype. Owned by the server and the remote policy. It carries no extension
- * types, and leaves the meaning of fields to others.
+ * in number before anything is allocated for it, and never becomes an object with a prototype. Owned by the server and the remote policy. It carries
+ * no extension types, and leaves the meaning of fields to others.
  */
 import { PremotorError } from '../errors.js';
 import { arrayFrom, NdArray } from './ndarray.js';
@@ -37,7 +37,8 @@ const VALUES_MAX = 100_000;
 const SAFE = BigInt(Number.MAX_SAFE_INTEGER);
 
 function bad(expected: string, found: string, cause?: unknown): PremotorError {
-  const message = `The message is not msgpack as policy clients send it: expected ${expected}, found ${found}. Send one msgpack value per binary frame.`;
+  const remedy = 'Send one msgpack value per binary frame.';
+  const message = `The message is not msgpack as policy clients send it: expected ${expected}, found ${found}. ${remedy}`;
   return new PremotorError('MESSAGE_INVALID', message, { expected, found, ...(cause === undefined ? {} : { cause }) });
 }
 

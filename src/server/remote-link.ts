@@ -200,7 +200,8 @@ function connected(socket: WebSocket, url: string): Promise<void> {
 
 function unreachable(url: string, cause: Error): PremotorError {
   const [expected, found] = ['a policy server there', cause.message || 'no connection'];
-  const message = `The policy server ${url} cannot be reached: expected ${expected}, found ${found}. Start it (premotor serve), or correct the address.`;
+  const remedy = 'Start it (premotor serve), or correct the address.';
+  const message = `The policy server ${url} cannot be reached: expected ${expected}, found ${found}. ${remedy}`;
   return new PremotorError('REMOTE_UNREACHABLE', message, { field: 'policy.url', expected, found, cause });
 }
 

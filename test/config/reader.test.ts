@@ -32,6 +32,7 @@ t.test('the shortest file: defaults are filled in and listed, paths start from t
     policy: {
       checkpoint_dir: '/robots/ckpt',
       backend: 'engine',
+      reply_timeout_s: 60,
       precision: 'f32',
       allow_uncertified: false,
       device: 'auto',
@@ -82,6 +83,7 @@ policy:
   backend: remote
   url: ws://127.0.0.1:1
   token_file: a.token
+  reply_timeout_s: 5
   job: {frame_chunk_size: 2}
   plan: ../plans/a.plan
   precision: int8
@@ -97,7 +99,7 @@ policy:
 cameras: {frame_rate_hz: 25, frame_age_max_ms: 40.5, dark_below: 0, frozen_after_rad: 0, frame_skew_max_ms: 1,
   sources: {a: {type: file, path: p.png}, b: {type: v4l2, device: /dev/video0}}}
 control:
-  mode: rtc
+  mode: sync
   thinking_ms: 100
   budget: ladder
   uncertified: true
@@ -164,6 +166,22 @@ t.test('everything given', async (t) => {
 t.test('a section whose keys are all commented out counts as left out', async (t) => {
   t.same(read(`${minimal}cameras:\n  # frame_rate_hz: 5\ncontrol:\n  limits:\n`).config.cameras.frame_rate_hz, 12.5);
   t.match(shown('robot:\n  type: sim\npolicy:\n'), [/^3:1 policy: a section with checkpoint_dir, .* \| nothing$/]);
+});
+
+t.test('each backend has the keys that it needs', async (t) => {
+  const remote = 'robot: {type: sim}\npolicy:\n  backend: remote\n';
+  t.same(shown('robot: {type: sim}\npolicy:\n  device: cpu\n'), ['2:1 policy.checkpoint_dir: the path of a folder | nothing']);
+  t.same(shown(`${remote}  checkpoint_dir: c\n`), ['2:1 policy.url: ws://HOST:PORT or wss://HOST:PORT, because the backend is remote | nothing']);
+  t.same(shown(`${remote}  url: ws://h:1\n`), ['2:1 policy.job: a job, because there is no checkpoint_dir to have one | nothing']);
+  t.same(shown(`${remote}  url: ws://h:1\n  job: j.json\ncontrol: {mode: rtc}\n`), [
+    '6:11 control.mode: "sync", the only mode that a policy server has requests for | "rtc"',
+  ]);
+  for (const url of ['http://h:1', 'ws://h', 'ws://:1', 'ws://me:secret@h:1', 'ws://h:1/a b', 'ws://h:1#x', 'h:1', ''])
+    t.match(shown(`${remote}  job: j.json\n  url: "${url}"\n`), [/^5:3 policy\.url: ws:\/\/HOST:PORT/], url);
+  for (const url of ['ws://127.0.0.1:29536', 'wss://robots.example:443/policy', 'ws://[::1]:1']) {
+    const { policy } = read(`${remote}  job: j.json\n  url: "${url}"\n`).config;
+    t.match(policy, { backend: 'remote', url, job: '/robots/j.json', checkpoint_dir: undefined });
+  }
 });
 
 t.test('unknown keys, at every depth, with the name that was probably meant', async (t) => {

@@ -16,7 +16,7 @@ t.test('the keys', async (t) => {
   for (const { path, expected, meaning } of keys) t.ok(expected && meaning, path);
   t.same(
     keys.filter(({ isRequired }) => isRequired).map(({ path }) => path),
-    ['robot.type', 'policy.checkpoint_dir', 'cameras.sources.<name>.type', 'control.start_pose.<name>.position_rad'],
+    ['robot.type', 'cameras.sources.<name>.type', 'control.start_pose.<name>.position_rad'],
   );
   t.same(namesUnder(['control', 'limits', 'yaw']), [
     'lower_rad',

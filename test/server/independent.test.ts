@@ -104,7 +104,8 @@ function write(dir: string, { prompt, first, commits }: Seen, used: number, H: n
 
 /** `premotor serve` as a process of its own; resolves with its port. */
 async function served(t: Test, options: readonly string[]): Promise<{ port: number; stop: () => Promise<number | null>; log: () => string }> {
-  const script = `import { runCli } from './src/cli/main.ts'; process.exitCode = await runCli(${JSON.stringify(['serve', checkpoint, '--port', '0', '--json', ...options])});`;
+  const argv = JSON.stringify(['serve', checkpoint, '--port', '0', '--json', ...options]);
+  const script = `import { runCli } from './src/cli/main.ts'; process.exitCode = await runCli(${argv});`;
   const child = spawn(process.execPath, ['--import=tsx', '--input-type=module', '-e', script], { cwd: root, stdio: ['ignore', 'pipe', 'inherit'] });
   t.teardown(() => child.kill('SIGKILL'));
   let out = '';
