@@ -5,7 +5,7 @@ import { chartSvg, drawChart } from '../../src/evaluation/chart.js';
 import type { EpisodeResult } from '../../src/evaluation/configuration.js';
 import { composeSheet, SHEET_ROWS_MAX, sheetRows } from '../../src/evaluation/contact-sheet.js';
 import { type Evaluation, formatEvaluation, jobHash, machine, summarise } from '../../src/evaluation/evaluation.js';
-import { reportGrid } from '../../src/evaluation/grid.js';
+import { baselineEntry, reportGrid } from '../../src/evaluation/grid.js';
 import { buildReport, type ReportEntry, reportMarkdown } from '../../src/evaluation/report.js';
 import { hasFonts } from '../../src/recording/animation.js';
 import { SIM_JOB } from '../../src/sim/job.js';
@@ -117,6 +117,24 @@ t.test('the report as a page', async (t) => {
   t.match(page, '- commit: c0ffee\n- date: 2026-01-02\n- cost: 0.1 hours with 2 workers');
   for (const heading of ['Memory', 'Disturbances', 'Chunk latency']) t.match(page, `\n## ${heading}\n`);
   t.ok(page.endsWith('|\n') && !page.includes('undefined') && !page.includes('NaN'));
+});
+
+t.test('the report with a baseline: another policy, on the tasks that it was made for', async (t) => {
+  const entry = baselineEntry('small', ['touch']);
+  t.equal(entry.name, 'baseline-small');
+  const evaluation = { ...evaluationOf(entry, 9), checkpoint: { name: 'small', hash: 'def', parameters: 240_000, backend: 'onnxruntime 1' } };
+  const report = buildReport([...entries, { ...entry, evaluation }]);
+  t.match(report.checkpoint, { name: 'sample' });
+  t.match(report.rows.at(-1), { checkpoint: { name: 'small' }, tasks: [{ task: 'touch', againstBase: { pairs: 10, onlyFirst: 0, onlySecond: 1 } }] });
+  t.equal(report.rows[0]?.checkpoint, undefined);
+  const page = reportMarkdown(report, 'evaluation/success.png');
+  const section = page.slice(page.indexOf('## Baseline'), page.indexOf('## Robot time'));
+  t.match(section, '- small: 0.24 M parameters, onnxruntime 1, SHA-256 of model and mapping def\n');
+  t.match(section, '| full, 5 steps, f32 | 80 (49 .. 94) |');
+  t.match(section, '| small | 90 (60 .. 98) |  |  |  |');
+  t.match(section, '| small | +10 (+1 -0, p 1.000) |  |  |  |');
+  t.equal(chartSvg(report, true), chartSvg(buildReport(entries), true), 'the chart is of the report');
+  t.notMatch(reportMarkdown(buildReport(entries), 'x.png'), 'Baseline');
 });
 
 t.test('the chart', async (t) => {

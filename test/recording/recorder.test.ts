@@ -45,7 +45,15 @@ async function busy(watched: Watched): Promise<void> {
     tell({ type: 'cycle', event: { type: 'executed', chunk, frameIndex: 2 * chunk, actions: new Float32Array(64), moments: [], clampedKnots: 3 } });
     tell({ type: 'cycle', event: { type: 'remembered', frameIndex: 2 * chunk, latents } });
     watched.call();
-    const times = { predictMs: 11, executeMs: 12, commitMs: 13, frameAgeMsMax: 1, frameSkewMsMax: 2, timing, rung: { index: 1, fits: true } };
+    const times = {
+      predictMs: 11,
+      executeMs: 12,
+      commitMs: 13,
+      frameAgeMsMax: 1,
+      frameSkewMsMax: 2,
+      timing,
+      rung: { index: 1, fits: true, expectedMs: 10 },
+    };
     const report = { chunk, frameIndex: 2 * chunk, knots: 16, clampedKnots: 3, delayKnots: 1, assumedFrames: 0, ...times };
     tell({ type: 'cycle', event: { type: 'committed', chunk, report } });
   }

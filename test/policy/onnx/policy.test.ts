@@ -1,4 +1,4 @@
-/** An exported policy behind the contract: where its actions come from, the first chunk, what it keeps, what it refuses, and the same in a process. */
+/** An exported policy behind the contract: where its actions come from, the first chunk, what it keeps and refuses, and the same in a process. */
 import { join } from 'node:path';
 import t, { type Test } from 'tap';
 import type { Frame, LoadPolicyOptions, Policy } from '../../../src/policy/contract.js';
