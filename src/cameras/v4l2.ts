@@ -76,6 +76,17 @@ export class V4l2Camera implements FrameSource {
     return { ...this.#native.counts(), undecodable: this.#undecodable };
   }
 
+  /** Lets so many frames go by, or so much time. */
+  async passFrames(count: number, timeoutMs: number): Promise<void> {
+    const end = performance.now() + timeoutMs;
+    const newest = (): number => this.#native.frames(0).at(-1)?.number ?? 0;
+    const last = newest() + count;
+    for (let left = timeoutMs; newest() < last && left > 0; left = end - performance.now()) {
+      await callNative(() => this.#native.wait(newest(), Math.ceil(left)));
+      callNativeNow(() => this.#native.check());
+    }
+  }
+
   /** Errors: CAMERA_UNPLUGGED, CAMERA_TIMESTAMPS, CAMERA_DEVICE. */
   async capture(): Promise<readonly Frame[]> {
     callNativeNow(() => this.#native.check());

@@ -7,6 +7,7 @@ import { PremotorError } from '../errors.js';
 import { loadNative } from '../native.js';
 import { version } from '../version.js';
 import { registerBuild } from './build.js';
+import { registerCamera } from './camera.js';
 import { registerCan } from './can.js';
 import { registerConfig } from './config.js';
 import {
@@ -51,6 +52,7 @@ Examples:
   premotor plan-cycle checkpoint/                  whether this machine keeps up with a robot
   premotor demo                                    a simulated robot, closed loop
   premotor can dump socketcan:can0                 what a CAN bus carries
+  premotor camera show /dev/video0                 what a camera sees
   premotor stop                                    bring whatever moves to rest
 
 Results go to standard output, progress and errors to standard error.
@@ -84,6 +86,7 @@ export function buildProgram(context: CliContext): Command {
   registerPlan(program, context);
   registerPlanCycle(program, context);
   registerCan(program, context);
+  registerCamera(program, context);
   registerStop(program, context);
   return program;
 }
