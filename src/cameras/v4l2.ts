@@ -56,7 +56,8 @@ export class V4l2Camera implements FrameSource {
       callNativeNow(() => native.check());
       if (native.frames(0).length === 0) {
         const [expected, found] = [`a frame within ${FIRST_FRAME_MS} ms`, 'none'];
-        const message = `The camera ${device} gives no picture: expected ${expected}, found ${found}. Pull it out and plug it in again, or try another format.`;
+        const advice = 'Pull it out and plug it in again, or try another format.';
+        const message = `The camera ${device} gives no picture: expected ${expected}, found ${found}. ${advice}`;
         throw new PremotorError('CAMERA_SILENT', message, { file: device, field: options.camera, expected, found });
       }
     } catch (error) {

@@ -105,7 +105,7 @@ export async function runShow(device: string, options: ShowOptions, context: Cli
       context,
       options.json,
       document,
-      () => `${path}: ${width} x ${height}, ${agreed}${rateHz ? ` at ${rateText(rateHz)} Hz` : ''}, ${card}\n`,
+      () => `${path}: ${width} x ${height}, ${agreed}${rateHz ? ` at ${rateText(rateHz)} Hz` : ''}, ${card}`,
     );
   } finally {
     await camera.close();

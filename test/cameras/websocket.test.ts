@@ -1,4 +1,6 @@
-/** Pictures that another program pushes, over real WebSockets: what is taken, what is refused and how it is answered, and what a frozen sender does. */
+/**
+ * Pictures that another program pushes, over real WebSockets: what is taken, what is refused and how it is answered, and what a frozen sender does.
+ */
 import { once } from 'node:events';
 import sharp from 'sharp';
 import t, { type Test } from 'tap';
