@@ -82,7 +82,9 @@ export interface NativeMotionStatus {
   readonly measuredRadPerS: Float64Array;
 }
 
-/** Cycles of the stream (cpp/motion/sample_ring.h). One object with arrays of fixed length, filled anew by every call; `count` cycles of them count. */
+/**
+ * Cycles of the stream (cpp/motion/sample_ring.h). One object with arrays of fixed length, filled anew by every call; `count` cycles of them count.
+ */
 export interface NativeSamples {
   readonly count: number;
   /** Cycles that nobody took in time, since the robot was opened or this supervisor attached. */

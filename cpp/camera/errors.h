@@ -1,4 +1,5 @@
-// The layer's errors in words.
+// The camera layer's errors in words: which code belongs to which failure of the system, and what the operator can do
+// about it.
 #pragma once
 
 #include <string>

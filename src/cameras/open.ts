@@ -90,7 +90,8 @@ async function openOne(camera: string, source: CameraSource, { clock, rateHz, lo
   const { width = pictures.width, height = pictures.height } = source;
   if (width !== pictures.width || height !== pictures.height) {
     const [expected, found] = [`${width} x ${height}`, `${pictures.width} x ${pictures.height}`];
-    const message = `Camera ${camera}: the pictures of ${path} have another size: expected ${expected}, found ${found}. Correct width and height, or leave them out.`;
+    const advice = 'Correct width and height, or leave them out.';
+    const message = `Camera ${camera}: the pictures of ${path} have another size: expected ${expected}, found ${found}. ${advice}`;
     throw new PremotorError('CAMERA_FRAME_SIZE', message, { field: `cameras.sources.${camera}.width`, expected, found });
   }
   return new PlayedCamera(pictures, { camera, rateHz: source.frame_rate_hz ?? rateHz, loops: source.loop, clock });

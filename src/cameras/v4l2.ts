@@ -56,7 +56,8 @@ export class V4l2Camera implements FrameSource {
       callNativeNow(() => native.check());
       if (native.frames(0).length === 0) {
         const [expected, found] = [`a frame within ${FIRST_FRAME_MS} ms`, 'none'];
-        const message = `The camera ${device} gives no picture: expected ${expected}, found ${found}. Pull it out and plug it in again, or try another format.`;
+        const advice = 'Pull it out and plug it in again, or try another format.';
+        const message = `The camera ${device} gives no picture: expected ${expected}, found ${found}. ${advice}`;
         throw new PremotorError('CAMERA_SILENT', message, { file: device, field: options.camera, expected, found });
       }
     } catch (error) {
@@ -74,6 +75,17 @@ export class V4l2Camera implements FrameSource {
   /** Since it was opened. `undecodable`: JPEG files that could not be decoded. */
   counts(): ReturnType<NativeCamera['counts']> & { readonly undecodable: number } {
     return { ...this.#native.counts(), undecodable: this.#undecodable };
+  }
+
+  /** Lets so many frames go by, or so much time. */
+  async passFrames(count: number, timeoutMs: number): Promise<void> {
+    const end = performance.now() + timeoutMs;
+    const newest = (): number => this.#native.frames(0).at(-1)?.number ?? 0;
+    const last = newest() + count;
+    for (let left = timeoutMs; newest() < last && left > 0; left = end - performance.now()) {
+      await callNative(() => this.#native.wait(newest(), Math.ceil(left)));
+      callNativeNow(() => this.#native.check());
+    }
   }
 
   /** Errors: CAMERA_UNPLUGGED, CAMERA_TIMESTAMPS, CAMERA_DEVICE. */

@@ -3,7 +3,7 @@
  * main.ts; commands never write to the process's streams themselves.
  */
 import { PremotorError } from '../errors.js';
-import type { NativeCanModule, NativeEngineModule, NativePlanModule } from '../native.js';
+import type { NativeCameraModule, NativeCanModule, NativeEngineModule, NativePlanModule } from '../native.js';
 import type { LoadPolicyOptions, Policy } from '../policy/contract.js';
 
 /** A place for text: standard output or error, or a test's list. */
@@ -19,7 +19,7 @@ export interface CliContext {
   /** Progress, remarks and errors. */
   readonly err: Sink;
   readonly loadPolicy: (options: LoadPolicyOptions) => Promise<Policy>;
-  readonly loadNative: () => NativeEngineModule & NativeCanModule & NativePlanModule;
+  readonly loadNative: () => NativeEngineModule & NativeCanModule & NativePlanModule & NativeCameraModule;
   /** Aborted by the first interrupt. */
   readonly signal: AbortSignal;
 }

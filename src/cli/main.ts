@@ -7,6 +7,7 @@ import { PremotorError } from '../errors.js';
 import { loadNative } from '../native.js';
 import { version } from '../version.js';
 import { registerBuild } from './build.js';
+import { registerCamera } from './camera.js';
 import { registerCan } from './can.js';
 import { registerConfig } from './config.js';
 import {
@@ -55,6 +56,7 @@ Examples:
   premotor demo                                    a simulated robot, closed loop
   premotor can dump socketcan:can0                 what a CAN bus carries
   premotor serve checkpoint/                       serve a checkpoint to websocket clients
+  premotor camera show /dev/video0                 what a camera sees
   premotor stop                                    bring whatever moves to rest
 
 Results go to standard output, progress and errors to standard error.
@@ -90,6 +92,7 @@ export function buildProgram(context: CliContext): Command {
   registerPlanCycle(program, context);
   registerCan(program, context);
   registerServe(program, context);
+  registerCamera(program, context);
   registerStop(program, context);
   return program;
 }

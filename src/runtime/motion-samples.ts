@@ -7,8 +7,8 @@ import type { RobotState } from '../robot/robot.js';
 import type { MotionSample } from '../tap/observer.js';
 
 /**
- * Calls a watcher once per cycle. A joint that the bridge has not reported yet, or does not report any more, is where the robot itself says that it is
- * (`now`): the motors of a robot without power are silent, and it still stands somewhere.
+ * Calls a watcher once per cycle. A joint that the bridge has not reported yet, or does not report any more, is where the robot itself says that it
+ * is (`now`): the motors of a robot without power are silent, and it still stands somewhere.
  */
 export function eachCycle(joints: number, now: () => RobotState, watcher: (sample: MotionSample) => void): (samples: NativeSamples) => void {
   const setpointRad = new Float64Array(joints);

@@ -193,8 +193,8 @@ export class Simulation {
   }
 
   /**
-   * Called after every physics step with the cycles of the setpoint stream in it, 1000 a second of the world's clock: what it told the joints and what
-   * the bridge reported. Returns what removes the watcher again. Several watchers see the same.
+   * Called after every physics step with the cycles of the setpoint stream in it, 1000 a second of the world's clock: what it told the joints and
+   * what the bridge reported. Returns what removes the watcher again. Several watchers see the same.
    */
   watchCycles(watcher: (samples: NativeSamples) => void): () => void {
     // What was before the first of them looked is not theirs.

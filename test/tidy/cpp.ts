@@ -41,7 +41,7 @@ const owned: readonly { readonly pattern: RegExp; readonly layers: readonly stri
   { pattern: /^ucontext\.h$/, layers: ['cuda'] },
   { pattern: /^(immintrin|cpuid|arm_neon|arm_sve)\.h$/, layers: ['cpp/ops'] },
 ];
-const standard = /^[a-z_]+$|^(sys|linux|net|arpa|netinet)\/[a-z_/]+\.h$/;
+const standard = /^[a-z_]+$|^(sys|linux|net|arpa|netinet)\/[a-z0-9_/]+\.h$/;
 const systemHeaders = 'unistd fcntl errno pthread sched signal time poll dlfcn stdint stddef string stdbool math termios'
   .split(' ')
   .map((name) => `${name}.h`);

@@ -3,6 +3,7 @@
 Runs as root inside the guest of `npm run test:vm` (setup/test-vm.mjs) and nowhere else: it creates and deletes interfaces. Prints TAP. Our bus is at the
 other end of a pipe (test/vm/socketcan_peer.cpp). Nothing here asserts a time; waits have bounds, so that a failure ends.
 """
+import json
 import os
 import re
 import select
@@ -483,6 +484,64 @@ def test_native():
     ok(result.returncode == 0 and not any("# SKIP" in line for line in lines), "can_buses_test: runs to its end, nothing skipped", result.stdout[-500:])
 
 
+# The 75 % colour bars of the kernel's vivid driver: white, yellow, cyan, green, magenta, red, blue, black.
+BARS = [[191, 191, 191], [191, 191, 0], [0, 191, 191], [0, 191, 0], [191, 0, 191], [191, 0, 0], [0, 0, 191], [0, 0, 0]]
+
+
+class Eye:
+    """A camera of the kernel: vivid, which is a driver like any other, with a picture of its own."""
+
+    def __init__(self):
+        before = set(os.listdir("/dev"))
+        # One device that only captures, its first input a webcam.
+        shell(f"modprobe -d {MODULES} vivid n_devs=1 node_types=0x1 num_inputs=1 input_types=0")
+        found = sorted(name for name in set(os.listdir("/dev")) - before if name.startswith("video"))
+        self.device = f"/dev/{found[0]}"
+
+    def node(self, *arguments):
+        result = subprocess.run([NODE, *arguments], capture_output=True, text=True, timeout=NODE_WAIT_S)
+        return result.stdout, result.stderr, result.returncode
+
+    def premotor(self, *arguments):
+        return self.node(f"{ROOT}/bin/premotor.js", "camera", *arguments)
+
+    def test_list(self):
+        out, err, code = self.premotor("list", "--json")
+        cameras = json.loads(out)["cameras"]
+        own = [one for one in cameras if one["path"] == self.device]
+        ok(code == 0 and err == "" and len(own) == 1 and own[0]["isCapture"] and own[0]["driver"] == "vivid", "camera: list finds it", (out[:500], err))
+        formats = {one["code"]: one["sizes"] for one in own[0]["formats"]}
+        sizes = [(one["width"], one["height"]) for one in formats.get("YUYV", [])]
+        ok((640, 360) in sizes and all(one["ratesHz"] for one in formats["YUYV"]), "camera: with the sizes and rates of YUYV", sizes)
+
+    def test_frames(self):
+        out, err, code = self.node(f"{ROOT}/test/vm/camera.mjs", ROOT, self.device, "640", "360", "12")
+        if not ok(code == 0, "camera: opens and gives frames", err[-1500:]):
+            return
+        got = json.loads(out)
+        same((got["width"], got["height"], got["bytes"]), (640, 360, 640 * 360 * 3), "camera: of the size that was asked for")
+        ok(got["frames"] >= 12 and got["isMonotonic"] and got["isAfterOpen"] and got["isPast"], "camera: stamped by the monotonic clock, each later", got)
+        # The driver's rate; a frame that a slow machine missed is a multiple of it.
+        periods = [period / (1000 / 15) for period in got["periodsMs"]]
+        ok(got["agreed"]["rateHz"] == 15 and all(abs(period - round(period)) < 0.25 and period > 0.75 for period in periods), "camera: at the rate that was agreed on",
+           (got["agreed"], periods))
+        worst = max(abs(found - expected) for bar, want in zip(got["bars"], BARS) for found, expected in zip(bar, want))
+        ok(worst <= 4, "camera: its colour bars are the right colours", (worst, got["bars"]))
+        print(f"# colour bars at worst {worst} of 255 off; counts {got['counts']}")
+        same(got["second"], "CAMERA_DEVICE_BUSY", "camera: has one user at a time")
+
+    def test_show(self):
+        out, err, code = self.premotor("show", self.device, "--size", "320x180", "--out", "/tmp/eye.png", "--json")
+        ok(code == 0 and json.loads(out)["width"] == 320 and open("/tmp/eye.png", "rb").read(8) == b"\x89PNG\r\n\x1a\n", "camera: show writes a PNG", (out, err))
+        out, err, code = self.premotor("show", self.device, "--size", "333x77", "--out", "/tmp/none.png", "--json")
+        ok(code == 1 and "CAMERA_FORMAT" in out + err, "camera: a size that it does not have is refused", (out, err))
+
+    def judge(self):
+        self.test_list()
+        self.test_frames()
+        self.test_show()
+
+
 def run(name, test):
     started = time.monotonic()
     try:
@@ -501,6 +560,7 @@ def main():
     for name, test in [(name, test) for name, test in globals().items() if name.startswith("test_")]:
         run(name, test)
     run("premotor can", command.judge)
+    run("premotor camera", lambda: Eye().judge())
     print(f"1..{count}")
     return 0 if failures == 0 else 1
 
