@@ -1,6 +1,6 @@
 /**
- * The status page in a real headless Chromium, over real simulated episodes: values change, the button stops the robot by mouse, key and finger, faults
- * show with what to do, a lost connection is loud, nothing is loaded from elsewhere.
+ * The status page in a real headless Chromium, over real simulated episodes: values change, the button stops the robot by mouse, key and finger,
+ * faults show with what to do, a lost connection is loud, nothing is loaded from elsewhere.
  */
 import { existsSync } from 'node:fs';
 import { delimiter, join } from 'node:path';
