@@ -1,14 +1,14 @@
 /**
- * Draws docs/figures/dashboard-light.png, dashboard-dark.png and dashboard-phone.png: the status page of real episodes of the shipped checkpoint, as a
- * headless Chromium shows it. Needs the Debian package chromium. Usage: npx tsx bench/dashboard-figures.ts
+ * Draws docs/figures/dashboard-light.png, dashboard-dark.png and dashboard-phone.png: the status page of real episodes of the shipped checkpoint, as
+ * a headless Chromium shows it. Needs the Debian package chromium. Usage: npx tsx bench/dashboard-figures.ts
  */
-import { mkdtempSync, rmSync } from 'node:fs';
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { type Browser, type BrowserContextOptions, chromium, type Page } from 'playwright-core';
 import sharp from 'sharp';
-import type { Chunk, Policy, PredictNextOptions, PredictOptions } from '../src/policy/contract.js';
+import type { Chunk, Policy, PredictNextOptions, PredictOptions, ResetOptions, ResetResult } from '../src/policy/contract.js';
 import { loadPolicy } from '../src/policy/load.js';
 import { YieldingPolicy } from '../src/policy/yielding.js';
 import { Gate, type StageHost, stage } from '../test/dashboard/stage.js';
@@ -19,12 +19,17 @@ const BYTES_MAX = 300 * 1024;
 /** Time of the pictures and of the last tick to arrive. */
 const SETTLE_MS = 1500;
 
-/** The shipped policy, one prediction at a time. */
+/** The shipped policy, which waits for the viewer before it begins, and after so many predictions. */
 class GatedPolicy extends YieldingPolicy {
   readonly gate = new Gate();
 
   constructor(inner: Policy) {
     super(inner, { isPatient: true });
+  }
+
+  override async reset(options: ResetOptions): Promise<ResetResult> {
+    await this.gate.pass(options.signal);
+    return super.reset(options);
   }
 
   override async predict(options: PredictOptions = {}): Promise<Chunk> {
@@ -47,12 +52,8 @@ async function draw(browser: Browser, chunks: number, change: Readonly<Record<st
   try {
     const { url } = await stage(host, { policy, change });
     const pages = await Promise.all(shots.map((shot) => open(browser, url, shot)));
-    for (let chunk = 1; chunk <= chunks; chunk++) {
-      policy.gate.open(1);
-      const [page] = pages;
-      await page?.locator('#chunks', { hasText: new RegExp(`^${chunk} of`) }).waitFor();
-      await page?.waitForTimeout(SETTLE_MS / 2);
-    }
+    policy.gate.open(1 + chunks);
+    await pages[0]?.locator('#chunks', { hasText: new RegExp(`^${chunks} of`) }).waitFor();
     for (const [index, page] of pages.entries()) {
       await page.waitForTimeout(SETTLE_MS);
       await keep(await page.screenshot({ fullPage: shots[index]?.isWhole ?? false }), shots[index]?.name ?? '');
@@ -80,7 +81,7 @@ async function open(browser: Browser, url: string, { options }: Shot): Promise<P
 async function keep(png: Buffer, name: string): Promise<void> {
   const small = await sharp(png).png({ palette: true, quality: 90, compressionLevel: 9, effort: 10 }).toBuffer();
   if (small.length > BYTES_MAX) throw new Error(`${name}.png has ${small.length} bytes, at most ${BYTES_MAX} are wanted`);
-  await sharp(small).toFile(join(figures, `${name}.png`));
+  writeFileSync(join(figures, `${name}.png`), small);
   process.stdout.write(`${name}.png ${small.length} bytes\n`);
 }
 

@@ -1,7 +1,7 @@
 /**
- * What the status page costs the supervisor: CPU time of a process that is told everything at a robot's rate (500 motion samples, 12.5 pictures of two
- * cameras, a chunk a second, decoded by the shipped model in an engine process of its own), without the page, with it, and with one viewer, in turns.
- * Usage: npx tsx bench/dashboard.ts [--seconds 10] [--rounds 3] [--rate 5] [--json] [--out FILE.md]
+ * What the status page costs the supervisor: CPU time of a process that is told everything at a robot's rate (500 motion samples, 12.5 pictures of
+ * two cameras, a chunk a second, decoded by the shipped model in an engine process of its own), without the page, with it, and with one viewer, in
+ * turns. Usage: npx tsx bench/dashboard.ts [--seconds 10] [--rounds 3] [--rate 5] [--json] [--out FILE.md]
  */
 import { type ChildProcess, fork } from 'node:child_process';
 import { once } from 'node:events';
@@ -229,20 +229,24 @@ function report({ shares, total, seen, kinds }: Awaited<ReturnType<typeof measur
   const rows = MODES.map((mode, index) => {
     const turns = (shares[index] ?? []).map((one) => one.toFixed(2)).join(', ');
     const more = index === 0 ? '-' : ((mean[index] ?? 0) - (mean[0] ?? 0)).toFixed(2);
-    return `| ${mode} | ${mean[index]?.toFixed(2)} | ${more} | ${turns} | ${total[index]?.samples} | ${total[index]?.frames} | ${total[index]?.decodes} |`;
+    const { samples, frames, decodes } = total[index] as Turn;
+    return `| ${mode} | ${mean[index]?.toFixed(2)} | ${more} | ${turns} | ${samples} | ${frames} | ${decodes} |`;
   });
   const seconds = Number(values.seconds) * Number(values.rounds);
   return `# What the status page costs the supervisor
 
-${cpus()[0]?.model ?? 'unknown processor'}, ${cpus().length} cores, Linux ${release()}, Node ${process.version}; load average ${loadavg()[0]?.toFixed(2)} (what else ran here).
-\`npx tsx bench/dashboard.ts --seconds ${values.seconds} --rounds ${values.rounds} --rate ${values.rate}\`. Three processes side by side, each told 500 motion samples a second, 12.5 pictures of each of
+${cpus()[0]?.model ?? 'unknown processor'}, ${cpus().length} cores, Linux ${release()}, Node ${process.version};
+load average ${loadavg()[0]?.toFixed(2)} (what else ran here).
+\`npx tsx bench/dashboard.ts --seconds ${values.seconds} --rounds ${values.rounds} --rate ${values.rate}\`.
+Three processes side by side, each told 500 motion samples a second, 12.5 pictures of each of
 two cameras (96 x 96) and a chunk a second; user and system time of the supervisor process with all its threads, in percent of one core.
 
 | page | % of a core | more than off | each round | samples | pictures told | decodes |
 |---|---|---|---|---|---|---|
 ${rows.join('\n')}
 
-The viewer was sent ${seen.pictures} pictures (${(seen.pictures / seconds).toFixed(1)} a second, of ${kinds.join(', ')}) and ${seen.messages} messages (${(seen.messages / seconds).toFixed(1)} a second). Decoding itself is the engine process's time and not counted;
+The viewer was sent ${seen.pictures} pictures (${(seen.pictures / seconds).toFixed(1)} a second, of ${kinds.join(', ')})
+and ${seen.messages} messages (${(seen.messages / seconds).toFixed(1)} a second). Decoding itself is the engine process's time and not counted;
 its pictures' way back is.
 `;
 }

@@ -27,7 +27,8 @@ export function readToken(file: string): string {
     text = readFileSync(file, 'utf8').trim();
   } catch (cause) {
     const found = (cause as Error).message;
-    const message = `The token of the status page cannot be read: ${found}. Correct dashboard.token_file, or leave it out to serve this machine alone.`;
+    const remedy = 'Correct dashboard.token_file, or leave it out to serve this machine alone.';
+    const message = `The token of the status page cannot be read: ${found}. ${remedy}`;
     throw new PremotorError('DASHBOARD_TOKEN', message, { file, expected: 'a file that can be read', found, cause });
   }
   const expected = `one line of ${TOKEN_CHARACTERS_MIN} to ${TOKEN_CHARACTERS_MAX} letters, digits and . _ ~ + / = -`;

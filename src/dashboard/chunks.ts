@@ -3,7 +3,7 @@
  * cycle the events say it outright. In the others a chunk's place in time is counted: from frames that were executed by a known moment, because its
  * first frame's number says where it stands; whether one came too late the stream knows. Owned by the dashboard for one run; bounded.
  */
-import type { ChunkReport, CycleEvent } from '../control/events.js';
+import type { ChunkReport, CycleEvent, Observation } from '../control/events.js';
 import type { ChunkText } from './messages.js';
 
 /** Chunks that a page is shown. */
@@ -38,6 +38,8 @@ export class ChunkLog {
   /** Latent frames up to here were executed at that time; undefined before anything moved. */
   #anchor: { readonly frame: number; readonly timeS: number } | undefined;
   #expired = 0;
+  /** The first prediction begins with the episode; its passes may be heard of late. */
+  #startedS: number | undefined;
   /** Changes with every change. */
   version = 0;
 
@@ -47,9 +49,10 @@ export class ChunkLog {
 
   /** `expired`: plans that ran out without a successor so far, as the stream counts them; looked at when a chunk lands. */
   note(event: CycleEvent, timeS: number, expired: number): void {
-    if (event.type === 'progress') this.#begin(this.#entry(event.chunk), timeS);
+    if (event.type === 'started') this.#startedS = timeS;
+    else if (event.type === 'progress') this.#begin(this.#entry(event.chunk), timeS);
     else if (event.type === 'predicted') this.#land(event.chunk, event.frameIndex, timeS, expired);
-    else if (event.type === 'executed') this.#executed(event.chunk, event.frameIndex, event.moments.length, timeS);
+    else if (event.type === 'executed') this.#executed(event, timeS);
     else if (event.type === 'committed') {
       this.#entry(event.chunk).report = event.report;
       this.version++;
@@ -69,7 +72,7 @@ export class ChunkLog {
 
   #begin(entry: Entry, timeS: number): void {
     if (entry.computeFromS !== undefined) return;
-    entry.computeFromS = timeS;
+    entry.computeFromS = this.#entries.size === 1 ? (this.#startedS ?? timeS) : timeS;
     this.version++;
   }
 
@@ -102,21 +105,34 @@ export class ChunkLog {
     return anchor.timeS + (frame - anchor.frame) * this.#options.frameS;
   }
 
-  #executed(chunk: number, frameIndex: number, moments: number, timeS: number): void {
+  #executed({ chunk, frameIndex, moments }: Extract<CycleEvent, { type: 'executed' }>, timeS: number): void {
     this.version++;
-    const frame = firstOf(frameIndex) + Math.round(moments / MOMENTS_PER_FRAME);
+    const frame = firstOf(frameIndex) + Math.round(moments.length / MOMENTS_PER_FRAME);
     if (this.#options.isSynchronous) {
       this.#entry(chunk).executeToS = timeS;
       return;
     }
     // There the event names the chunk whose prediction begins with these frames.
     this.#entry(chunk).computeFromS = timeS;
+    this.#correctFirst(firstOf(frameIndex), moments);
     const [before, running] = [this.#entries.get(chunk - 2), this.#entries.get(chunk - 1)];
     // With nothing left the arm waits already, and nobody knows since when but the plan.
     if (running?.frameIndex === undefined || running.computeToS === undefined || running.frameIndex + this.#options.frames <= frame) return;
     this.#anchor = { frame, timeS };
     this.#place(running, running.frameIndex, running.lateS > 0 ? (running.executeFromS ?? timeS) : running.computeToS);
     if (before && running.lateS === 0) before.executeToS = running.executeFromS ?? timeS;
+  }
+
+  /** The first chunk may have waited, so that the second lands in time. When its last frame really ended its last pictures say. */
+  #correctFirst(from: number, moments: readonly Observation[]): void {
+    const [first, second] = [this.#entries.get(0), this.#entries.get(1)];
+    const last = this.#options.frames - 1;
+    const newest = moments[(last - from + 1) * MOMENTS_PER_FRAME - 1];
+    if (first?.frameIndex !== 0 || from > last || !newest || second?.executeFromS === undefined) return;
+    const endS = newest.reduce((most, { capturedAtNs }) => Math.max(most, Number(capturedAtNs) / 1e9), 0);
+    first.executeToS = Math.min(endS, second.executeFromS);
+    first.executeFromS = Math.max(first.computeToS ?? 0, first.executeToS - last * this.#options.frameS);
+    if (second.lateS > 0) second.lateS = Math.max(LATE_S_MIN, second.executeFromS - first.executeToS);
   }
 
   /** Whatever was planned beyond this moment will not be. */

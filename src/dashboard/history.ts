@@ -1,6 +1,6 @@
 /**
- * The motion of the last half minute, small enough for a page: per stretch of robot time and joint the last, the smallest and the largest setpoint and
- * position, so that a spike of one sample is still seen. A ring of fixed size; nothing is allocated while it is written. Owned by the dashboard.
+ * The motion of the last half minute, small enough for a page: per stretch of robot time and joint the last, the smallest and the largest setpoint
+ * and position, so that a spike of one sample is still seen. A ring of fixed size; nothing is allocated while it is written. Owned by the dashboard.
  */
 import type { MotionSample } from '../tap/observer.js';
 import type { MotionText } from './messages.js';

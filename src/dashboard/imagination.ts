@@ -1,7 +1,7 @@
 /**
- * What the policy imagines, as pictures, while the arm executes it. Decoding costs the engine time, so it is asked for only while somebody looks, only
- * in a synchronous cycle, where the engine has nothing to do until the chunk is executed, never twice at once, and the newest chunk alone. Owned by
- * the dashboard; a decode that fails, or that had to give way, leaves the pictures that there were, and an engine that is too slow is left alone.
+ * What the policy imagines, as pictures, while the arm executes it. Decoding costs the engine time, so it is asked for only while somebody looks,
+ * only in a synchronous cycle, where the engine has nothing to do until the chunk is executed, never twice at once, and the newest chunk alone. Owned
+ * by the dashboard; a decode that fails, or that had to give way, leaves the pictures that there were, and an engine that is too slow is left alone.
  */
 import type { Frame, Tensor } from '../policy/contract.js';
 import { framesOf, splitFrames } from '../policy/tensor.js';

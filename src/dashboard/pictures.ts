@@ -33,8 +33,8 @@ export class Pictures {
   }
 
   /**
-   * Compresses what is newer than what some viewer has; `seen`: place -> time, one for each viewer. Does nothing while another round runs. Returns why
-   * a picture could not be compressed; it is not tried again.
+   * Compresses what is newer than what some viewer has; `seen`: place -> time, one for each viewer. Does nothing while another round runs. Returns
+   * why a picture could not be compressed; it is not tried again.
    */
   async compress(seen: readonly ReadonlyMap<string, number>[]): Promise<Error | undefined> {
     if (this.#isCompressing) return undefined;

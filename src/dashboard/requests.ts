@@ -1,4 +1,7 @@
-/** What viewers send, parsed once into a checked type. Pure; owned by the server. Anything else is counted by the viewer that sent it, and never acted on. */
+/**
+ * What viewers send, parsed once into a checked type. Pure; owned by the server. Anything else is counted by the viewer that sent it, and never acted
+ * on.
+ */
 import { z } from 'zod';
 import type { ViewerMessage } from './messages.js';
 

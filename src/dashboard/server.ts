@@ -262,6 +262,7 @@ function listenError(host: string, port: number, cause: NodeJS.ErrnoException): 
     ENOTFOUND: `${host} is no known name`,
   };
   const found = why[cause.code ?? ''] ?? cause.message;
-  const message = `The status page cannot be served: ${found}. Set dashboard.port to 0 (any that is free) or another, or dashboard.host, or enabled: false.`;
+  const remedy = 'Set dashboard.port to 0 (any that is free) or another, correct dashboard.host, or set dashboard.enabled to false.';
+  const message = `The status page cannot be served: ${found}. ${remedy}`;
   return new PremotorError('DASHBOARD_PORT', message, { field: 'dashboard.port', expected: 'an address to listen at', found, cause });
 }

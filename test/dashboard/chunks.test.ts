@@ -1,4 +1,6 @@
-/** When chunks are computed and executed, and how late: from events as the cycle tells them, and from real episodes in virtual time, late ones too. */
+/**
+ * When chunks are computed and executed, and how late: from events as the cycle tells them, and from real episodes in virtual time, late ones too.
+ */
 import t from 'tap';
 import { ControlCycle } from '../../src/control/cycle.js';
 import type { ChunkReport, CycleEvent } from '../../src/control/events.js';
@@ -94,6 +96,8 @@ t.test('real episodes: late is what the stream ran out of plans for', async (t) 
     const slow = await episode(mode, 900);
     const late = slow.log.filter(({ lateS }) => lateS > 0).map(({ chunk }) => chunk);
     const ranOut = slow.reports.filter((_, index) => (slow.expired[index] ?? 0) > (slow.expired[index - 1] ?? 0)).map(({ chunk }) => chunk);
+    const thoughtS = 0.9;
+    for (const { chunk, lateS } of slow.log) t.ok(lateS <= thoughtS, `${mode}: chunk ${chunk + 1} is no later than it took: ${lateS}`);
     t.ok(late.length > 1, `${mode}: late chunks ${late}`);
     t.same(late, ranOut, `${mode}: the stream counted the same`);
     for (const { chunk, executeFromS = 0, executeToS = 0 } of slow.log) {

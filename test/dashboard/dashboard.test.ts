@@ -1,6 +1,6 @@
 /**
- * The status page as an observer: what viewers are told, that nothing is computed for nobody, that a stop is passed on, and that a robot moves bit for
- * bit the same whether somebody looks or not.
+ * The status page as an observer: what viewers are told, that nothing is computed for nobody, that a stop is passed on, and that a robot moves bit
+ * for bit the same whether somebody looks or not.
  */
 import { createHash } from 'node:crypto';
 import { writeFileSync } from 'node:fs';

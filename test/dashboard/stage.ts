@@ -1,6 +1,6 @@
 /**
- * A whole simulated episode with its status page, one prediction at a time: in virtual time the robot waits, whatever the machine does, until a test has
- * seen enough. For the tests in a browser and for the pictures of the documentation.
+ * A whole simulated episode with its status page, one prediction at a time: in virtual time the robot waits, whatever the machine does, until a test
+ * has seen enough. For the tests in a browser and for the pictures of the documentation.
  */
 import { join } from 'node:path';
 import type { Test } from 'tap';

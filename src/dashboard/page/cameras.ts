@@ -44,7 +44,8 @@ export class CameraPanel {
       this.#list.append(pair);
     }
     const live = 'Imagined pictures are decoded while the arm executes them, only for viewers, and stand beside the live picture of the same moment.';
-    const later = `Imagined frames: not while thinking ahead (mode ${run.mode}). The last one is shown after the episode, if the recorder decoded it.`;
+    const after = 'The last one is shown after the episode, if the recorder decoded it.';
+    const later = `Imagined frames: not while thinking ahead (mode ${run.mode}). ${after}`;
     setText(this.#note, run.imagines ? live : later);
   }
 

@@ -1,6 +1,6 @@
 /**
- * The status page in the browser: takes what the supervisor sends and gives it to the parts that show it. It computes nothing about the robot, keeps no
- * truth of its own, and shows as live only what it heard in the last two seconds.
+ * The status page in the browser: takes what the supervisor sends and gives it to the parts that show it. It computes nothing about the robot, keeps
+ * no truth of its own, and shows as live only what it heard in the last two seconds.
  */
 import type { RunText, ServerMessage, StateText } from '../messages.js';
 import { CameraPanel } from './cameras.js';

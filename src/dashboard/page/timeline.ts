@@ -52,12 +52,15 @@ export class TimelinePanel {
     const key = `${nowS} ${width}`;
     if (key === this.#drawn || width === 0) return;
     this.#drawn = key;
-    const fromS = nowS - this.#windowS;
+    // A run that is younger than the window begins at the left.
+    const fromS = Math.max(nowS - this.#windowS, this.#chunks[0]?.chunk === 0 ? (this.#chunks[0].computeFromS ?? 0) : Number.NEGATIVE_INFINITY);
+    const toS = fromS + this.#windowS;
     const scale = (width - LEFT_PX - RIGHT_PX) / this.#windowS;
-    const x = (timeS: number): number => LEFT_PX + (Math.min(Math.max(timeS, fromS), nowS) - fromS) * scale;
+    const xOf = (timeS: number): number => LEFT_PX + (Math.max(timeS, fromS) - fromS) * scale;
+    const x = (timeS: number): number => xOf(Math.min(timeS, nowS));
     const height = LANES.length * LANE_PX + AXIS_PX;
     const svg = shape('svg', { viewBox: `0 0 ${width} ${height}`, height, role: 'img', 'aria-label': this.#words() });
-    svg.append(...axis(fromS, nowS, this.#windowS, x));
+    svg.append(...axis(fromS, toS, this.#windowS, xOf));
     LANES.forEach((lane, index) => {
       svg.append(words(lane, { x: 0, y: index * LANE_PX + BAR_PX - 1, class: 'lane' }));
       svg.append(shape('line', { x1: LEFT_PX, x2: width - RIGHT_PX, y1: (index + 1) * LANE_PX, y2: (index + 1) * LANE_PX, class: 'rule' }));
