@@ -272,9 +272,10 @@ t.test(
     });
     rig.node.start();
     await until('born', () => rig.node.state === 'online' && host.count('NBIRTH') === 1);
-    // What a stranger sends is dropped by the broker, so the host's command that follows arrives alone.
-    await stranger.command([{ name: 'Robot/Stop', type: 'Boolean', value: true }], { qos: 1 });
-    await stranger.client.publishAsync(`spBv1.0/${IDS.group}/NDEATH/${IDS.node}`, 'lies', { qos: 1 });
+    // What a stranger sends is denied by the broker, and the host's command that follows arrives alone.
+    await stranger.client.publishAsync(`spBv1.0/${IDS.group}/NDEATH/${IDS.node}`, 'lies', { qos: 0 });
+    await stranger.command([{ name: 'Robot/Stop', type: 'Boolean', value: true }]);
+    await until('both are denied', () => (broker.log.match(/Denied PUBLISH/g) ?? []).length === 2);
     await host.command([{ name: 'Robot/Stop', type: 'Boolean', value: true }]);
     await until('the stop', () => rig.stops.length > 0);
     t.equal(rig.stops.length, 1);
