@@ -5,7 +5,8 @@
 import { readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { open } from 'node:fs/promises';
 import { join } from 'node:path';
-import { McapIndexedReader } from '@mcap/core';
+import * as zlib from 'node:zlib';
+import { McapIndexedReader, McapRecordBuilder } from '@mcap/core';
 import t, { type Test } from 'tap';
 import { pictureOf } from '../../src/recording/mcap-picture.js';
 import { type ByteSource, McapReader } from '../../src/recording/mcap-reader.js';
@@ -191,4 +192,36 @@ t.test('what is no recording', async (t) => {
   await t.rejects(McapReader.open(join(dir, 'a.txt')), { code: 'MCAP_FOREIGN' });
   await t.rejects(McapReader.open(join(dir, 'none.mcap')), { code: 'MCAP_MISSING' });
   await t.rejects(McapReader.open(dir), { code: 'MCAP_MISSING' });
+});
+
+/** A file of one chunk under the name of a compression. */
+function compressed(compression: string, wrap: (records: Uint8Array) => Uint8Array): Buffer {
+  const inner = new McapRecordBuilder();
+  inner.writeSchema({ id: 1, name: 'foxglove.Log', encoding: 'protobuf', data: log.schemaData });
+  inner.writeChannel({ id: 1, schemaId: 1, topic: '/log', messageEncoding: 'protobuf', metadata: new Map() });
+  inner.writeMessage({ channelId: 1, sequence: 0, logTime: 1n, publishTime: 1n, data: message(7) });
+  const records = inner.buffer;
+  const size = { uncompressedSize: BigInt(records.length), uncompressedCrc: zlib.crc32(records) };
+  const builder = new McapRecordBuilder();
+  builder.writeMagic();
+  builder.writeHeader({ profile: '', library: 'another' });
+  builder.writeChunk({ messageStartTime: 1n, messageEndTime: 1n, compression, records: wrap(records), ...size });
+  return Buffer.from(builder.buffer);
+}
+
+t.test('chunks that are compressed', async (t) => {
+  const lz4 = (records: Uint8Array): Uint8Array => {
+    const head = Buffer.from([0x04, 0x22, 0x4d, 0x18, 0x60, 0x40, 0, 0, 0, 0, 0]);
+    head.writeUInt32LE((records.length | 0x8000_0000) >>> 0, 7);
+    return Buffer.concat([head, records, Buffer.alloc(4)]);
+  };
+  const { count, reader } = await countIn(compressed('lz4', lz4));
+  t.equal(count, 1);
+  t.match(reader.state.channels, [{ topic: '/log', schema: 'foxglove.Log' }]);
+  const { zstdCompressSync } = zlib as unknown as { zstdCompressSync?: (bytes: Uint8Array) => Uint8Array };
+  const zstd = compressed('zstd', (records) => zstdCompressSync?.(records) ?? records);
+  if (zstdCompressSync) t.equal((await countIn(zstd)).count, 1);
+  else await t.rejects(countIn(zstd), { code: 'MCAP_UNSUPPORTED', found: 'zstd' });
+  const other = await countIn(compressed('bz2', (records) => records));
+  t.match(other.reader.state.damages, [{ found: /Unsupported compression bz2/ }, {}]);
 });

@@ -15,7 +15,21 @@ import { type McapMessage, McapReader } from '../../src/recording/mcap-reader.js
 import { openRecorder } from '../../src/recording/recorder.js';
 import { recordIn } from '../../src/recording/replay-source.js';
 import { TOPICS } from '../../src/recording/schemas.js';
-import { aboutOf, CAMERAS, configOf, EPOCH_NS, fullAfter, JOINT_NAMES, readAll, recordingsIn, START_NS, sampleOf, Watched } from './support.js';
+import { compressedCall } from '../../src/replay/record.js';
+import {
+  aboutOf,
+  CAMERAS,
+  configOf,
+  EPOCH_NS,
+  FakeControl,
+  fullAfter,
+  JOINT_NAMES,
+  readAll,
+  recordingsIn,
+  START_NS,
+  sampleOf,
+  Watched,
+} from './support.js';
 
 const of = (messages: readonly McapMessage[], topic: string): readonly Record<string, unknown>[] =>
   messages.filter((one) => one.topic === topic).map((one) => ({ ...one.decode() }));
@@ -163,6 +177,20 @@ t.test('a window is gone after an episode without a fault, and saved after one w
   t.match(await recordIn(file), { end: 'closed', calls: [{ method: 'reset' }] }, 'and the replay from its beginning');
 });
 
+t.test('what is told before the beginning is kept: the call that restores an interrupted episode', async (t) => {
+  const dir = t.testdir();
+  const observer = await openRecorder(configOf(dir, { mode: 'full' }), { onNotice: () => undefined, onWarning: (error) => t.fail(error.message) });
+  const call = { method: 'restore', options: { prompt: 'x', commits: [] }, checksum: 'abc' } as const;
+  const control = new FakeControl();
+  observer?.event({ type: 'call', note: { call, bytes: compressedCall(call), cache: control.cache() } }, START_NS);
+  await observer?.begin(aboutOf(), control);
+  await observer?.end(undefined);
+  await observer?.close();
+  const [file = ''] = recordingsIn(dir);
+  t.match(await recordIn(file), { end: 'closed', calls: [{ method: 'restore', options: { prompt: 'x' } }] });
+  t.match(of((await readAll(file)).messages, '/policy/calls'), [{ number: 1, method: 'restore' }]);
+});
+
 t.test('a fault before the episode began is saved when the recorder is closed', async (t) => {
   const dir = t.testdir();
   const watched = await Watched.open(configOf(dir));
@@ -246,9 +274,9 @@ t.test('the window stays within its share of the budget', async (t) => {
   const talks = await Watched.open(configOf(dir, { disk_max_mib: 1, mode: 'window' }));
   for (let call = 0; call < 40; call++) talks.call({ options: { obs: [[{ data: crypto.getRandomValues(new Uint8Array(8192)) }]] } });
   talks.move(10);
-  talks.fail('X_Y');
+  talks.fail('Y_Z');
   await talks.stop();
-  const file = recordingsIn(dir).at(-1) ?? '';
+  const file = recordingsIn(dir).find((path) => path.includes('Y_Z')) ?? '';
   const record = await recordIn(file);
   t.match(record, { end: 'full' });
   t.ok(record.calls.length > 5 && record.calls.length < 40, `${record.calls.length} calls`);
