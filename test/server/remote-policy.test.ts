@@ -1,10 +1,14 @@
 /** The remote policy: the same episode as the local one through a real server, every way in which a server can misbehave, and that the arm holds. */
 import { createServer, type Server } from 'node:http';
 import type { AddressInfo } from 'node:net';
+import { join } from 'node:path';
 import t, { type Test } from 'tap';
 import { type WebSocket, WebSocketServer } from 'ws';
 import { ControlCycle } from '../../src/control/cycle.js';
 import type { Job, Progress } from '../../src/policy/contract.js';
+import { play } from '../../src/replay/player.js';
+import { RecordWriter, readRecord } from '../../src/replay/record.js';
+import { RecordingPolicy } from '../../src/replay/recording-policy.js';
 import { decode, type Encodable, encode, type WireMap } from '../../src/server/msgpack.js';
 import { arrayOf, NdArray } from '../../src/server/ndarray.js';
 import { type RemoteOptions, RemotePolicy } from '../../src/server/remote-policy.js';
@@ -41,6 +45,31 @@ t.test('an episode through a server is the local one, bit by bit', async (t) => 
   t.same({ ...far, frameIndex: 0 }, { ...near, frameIndex: 0 });
   t.equal(far?.frameIndex, 2);
   t.same(models[0]?.unchecked, []);
+});
+
+t.test('a record of an episode through a server is replayed here, bit by bit', async (t) => {
+  const { url } = await serve(t);
+  const remote = await open(t, url);
+  const { checkpointHash, precision, kvCache, device, backend, threads } = remote.info;
+  const about = {
+    prompt: 'a',
+    seed: 5,
+    checkpoint: 'c',
+    checkpointHash,
+    job: { ...JOB },
+    precision,
+    kvCache,
+    device,
+    backend,
+    threads,
+    configuration: {},
+  };
+  const file = join(t.testdir(), 'episode.replay');
+  const recording = new RecordingPolicy(remote, await RecordWriter.create(file, about, { onWarning: (error) => t.fail(error.message) }));
+  await playEpisode(recording, 3);
+  await recording.close();
+  const outcome = await play(await readRecord(file), new StrictModel());
+  t.match(outcome, { predictions: 3, commits: 3, valuesDifferent: 0, callsDifferent: 0, first: null });
 });
 
 t.test('what the protocol has no request for is refused by name, and changes nothing', async (t) => {
