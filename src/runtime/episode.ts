@@ -319,7 +319,7 @@ async function writeFilm(film: EpisodeFilm, policy: Policy, { recording }: Robot
   if (film.isEmpty) return null;
   const path = join(recording.out_dir, ANIMATION_NAME);
   try {
-    observer.decoding(film.isCut);
+    if (!film.imaginesNothing) observer.decoding(film.isCut);
     const rows = await film.compose(policy, (progress) => observer.decoded(progress));
     await writeAnimation(path, rows, { fps: recording.picture_rate_hz });
     return path;

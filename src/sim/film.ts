@@ -71,7 +71,7 @@ export class EpisodeFilm {
   }
 
   /** An exported policy's latents have no channels: there is nothing to decode. */
-  get #imaginesNothing(): boolean {
+  get imaginesNothing(): boolean {
     return this.#shape[1] === 0;
   }
 
@@ -82,14 +82,14 @@ export class EpisodeFilm {
    */
   async compose(policy: Pick<Policy, 'decode'>, onProgress?: (progress: Progress) => void): Promise<Picture[]> {
     if (this.isEmpty) return [];
-    if (this.#imaginesNothing) return composeFilm(this.#seen, undefined);
+    if (this.imaginesNothing) return composeFilm(this.#seen, undefined);
     const imagined = await policy.decode(framesOf(this.#imagined, this.#shape), onProgress ? { onProgress } : {});
     return composeFilm(this.#seen, imagined);
   }
 
   /** What was imagined, as pictures of all cameras side by side, each with the time on the robot's clock at which it was to come true. */
   async imagined(policy: Pick<Policy, 'decode'>): Promise<{ readonly frame: Frame; readonly timeNs: bigint }[]> {
-    if (this.isEmpty || this.#imaginesNothing) return [];
+    if (this.isEmpty || this.imaginesNothing) return [];
     const frames = await policy.decode(framesOf(this.#imagined, this.#shape));
     return this.#seen.flatMap((seen, moment) => {
       const [frame, timeNs] = [frames[moment], seen[0]?.capturedAtNs];

@@ -86,6 +86,7 @@ t.test('premotor run: configured, isolated, recorded, filmed, replayed', { skip 
   const summary = JSON.parse(out.text) as Record<string, unknown>;
   t.match(summary, { task: 'touch', seed: SEED, success: true, verdict: 'succeeded' });
   t.ok(existsSync(join(dir, 'out', 'episode.gif')), 'a film of what was seen');
+  t.notMatch(err.text, 'Decoding', 'which nothing was decoded for');
   const again = fakeContext({ loadPolicy });
   const record = join(dir, 'out', 'episode.replay');
   t.equal(await runCli(['replay', record, '--json'], again.context), 0, again.err.text);
@@ -112,6 +113,8 @@ t.test('premotor config check knows the mapping', { skip }, async (t) => {
   const wrong = await check(file);
   t.not(wrong.code, 0);
   t.match(wrong.text, /policy\.job.*a usable job/s, 'the job of a checkpoint is no mapping');
+  const shipped = await check(fileURLToPath(new URL('../../../robots/sim-act-touch.yaml', import.meta.url)));
+  t.equal(shipped.code, 0, shipped.text);
   const { config } = await readRobotConfig(file, VOCABULARY);
   t.match(policyOptions(config), { backend: 'onnx', checkpoint: TABLETOP, job: join(TABLETOP, 'job.json') });
 });
