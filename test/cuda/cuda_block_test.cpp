@@ -90,8 +90,7 @@ struct Pass {
       cos.push_back(std::cos(angle));
       sin.push_back(std::sin(angle));
     }
-    // A full ring whose oldest tokens, in its middle, make room for this pass: what it writes wraps around nothing but
-    // lies between older and newer ones.
+    // The ring is full; what made room for this pass lies at its end and at its beginning.
     std::vector<std::int32_t> old;
     for (std::int32_t row = 0; row < kCapacity; ++row) {
       const bool is_written = row >= 80 || row < 11;
