@@ -10,7 +10,7 @@ import { join, relative } from 'node:path';
 import { ensureAddon, ensureDist, ensureNative, ensurePackages, ensureTools, root, runMain, say } from './steps.mjs';
 import { withTotals } from './tap-totals.mjs';
 
-const guest_timeout_ms = 300_000;
+const guest_timeout_ms = 420_000;
 const folder = join(root, 'build', 'vm');
 const tapFile = join(root, 'build', 'vm.tap');
 
