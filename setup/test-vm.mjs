@@ -1,8 +1,8 @@
 /**
- * `npm run test:vm`: real SocketCAN, wherever this runs. Boots Debian's kernel in QEMU (emulated, so that no machine needs to lend its own kernel)
- * with the host's root shared read-only, and runs test/vm/guest.py inside: virtual CAN interfaces and two emulated controllers on one bus. The guest
- * has no network. What the guest reports is kept in build/vm.tap, from which .ci/run counts. What is missing here is skipped, loudly, and not a
- * failure.
+ * `npm run test:vm`: real SocketCAN and a real camera driver, wherever this runs. Boots Debian's kernel in QEMU (emulated, so that no machine needs
+ * to lend its own kernel) with the host's root shared read-only, and runs test/vm/guest.py inside: virtual CAN interfaces and two emulated
+ * controllers on one bus. The guest has no network. What the guest reports is kept in build/vm.tap, from which .ci/run counts. What is missing here
+ * is skipped, loudly, and not a failure.
  */
 import { spawn, spawnSync } from 'node:child_process';
 import { chmodSync, copyFileSync, existsSync, mkdirSync, openSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
@@ -10,7 +10,7 @@ import { join, relative } from 'node:path';
 import { ensureAddon, ensureDist, ensureNative, ensurePackages, ensureTools, root, runMain, say } from './steps.mjs';
 import { withTotals } from './tap-totals.mjs';
 
-const guest_timeout_ms = 220_000;
+const guest_timeout_ms = 420_000;
 const folder = join(root, 'build', 'vm');
 const tapFile = join(root, 'build', 'vm.tap');
 

@@ -14,12 +14,16 @@ const beforeNs = process.hrtime.bigint();
 const native = loadNative();
 const options = { camera: 'eye', device, width: Number(width), height: Number(height), rateHz: 15, format: 'yuyv', clock, native };
 const camera = await V4l2Camera.open(options);
-let second = 'opened';
-try {
-  await V4l2Camera.open(options);
-} catch (error) {
-  second = error.code;
-}
+/** The code that opening it fails with. */
+const failure = async (change) => {
+  try {
+    await (await V4l2Camera.open({ ...options, ...change })).close();
+    return 'opened';
+  } catch (error) {
+    return error.code;
+  }
+};
+const second = await failure({});
 const stamps = new Map();
 for (let looks = 0; stamps.size < Number(frames) && looks < 200; looks++) {
   await camera.passFrames(1, 5000);
@@ -45,9 +49,11 @@ const result = {
   isPast: seen.at(-1) < process.hrtime.bigint(),
   bars,
   second,
+  refused: '',
   agreed: camera.agreed,
   counts: camera.counts(),
 };
 await camera.close();
 await camera.close();
+result.refused = await failure({ width: 333, height: 77 });
 process.stdout.write(`${JSON.stringify(result)}\n`);
