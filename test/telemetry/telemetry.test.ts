@@ -272,10 +272,9 @@ t.test(
     });
     rig.node.start();
     await until('born', () => rig.node.state === 'online' && host.count('NBIRTH') === 1);
-    // What a stranger sends is denied by the broker, and the host's command that follows arrives alone.
-    await stranger.client.publishAsync(`spBv1.0/${IDS.group}/NDEATH/${IDS.node}`, 'lies', { qos: 0 });
+    // What a stranger sends is denied by the broker, which then ends its session, and the host's command that follows arrives alone.
     await stranger.command([{ name: 'Robot/Stop', type: 'Boolean', value: true }]);
-    await until('both are denied', () => (broker.log.match(/Denied PUBLISH/g) ?? []).length === 2);
+    await until('it is denied', () => broker.log.includes('Denied PUBLISH'));
     await host.command([{ name: 'Robot/Stop', type: 'Boolean', value: true }]);
     await until('the stop', () => rig.stops.length > 0);
     t.equal(rig.stops.length, 1);
