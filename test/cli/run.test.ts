@@ -138,7 +138,8 @@ t.test('no picture, no record and no journal when none is wanted', async (t) => 
   const { dir, file } = prepare(t);
   writeFileSync(
     file,
-    'robot: {type: sim}\npolicy: {checkpoint_dir: ckpt, recover: false}\nrecording: {animation: false, replay: false, out_dir: out}\ntelemetry: {enabled: false}\n',
+    'robot: {type: sim}\npolicy: {checkpoint_dir: ckpt, recover: false}\nrecording: {animation: false, replay: false, out_dir: out}\n' +
+      'telemetry: {enabled: false}\n',
   );
   const policy = new FakePolicy(atHome);
   const { out } = await run([file, '--chunks', '1'], policy);

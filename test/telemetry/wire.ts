@@ -1,6 +1,6 @@
 /**
- * A second reading of MQTT 3.1.1 and 5 and of Sparkplug's payload, from the bytes: it shares nothing with the sources, so that both cannot be wrong in
- * the same way. Reads what an edge node and its broker say to each other; not a test itself.
+ * A second reading of MQTT 3.1.1 and 5 and of Sparkplug's payload, from the bytes: it shares nothing with the sources, so that both cannot be
+ * wrong in the same way. Reads what an edge node and its broker say to each other; not a test itself.
  */
 
 export type Packet =
