@@ -20,6 +20,9 @@ export type Packet =
   | { readonly type: 'disconnect'; reason?: number }
   | { readonly type: 'other'; kind: number };
 
+/** Of a varint; a lenient reading allows more. */
+let longestBits = 63n;
+
 class Reader {
   at = 0;
   readonly bytes: Uint8Array;
@@ -53,7 +56,7 @@ class Reader {
       value |= BigInt(byte & 127) << shift;
       if (byte < 128) return BigInt.asUintN(64, value);
       // protobufjs passes over longer ones than protobuf allows.
-      if (shift >= 126n) throw new Error('a varint without an end');
+      if (shift >= longestBits) throw new Error('a varint without an end');
     }
   }
 
@@ -243,6 +246,7 @@ function metricOf(bytes: Uint8Array, isLenient: boolean): SpMetric {
 
 /** A payload; it throws where the bytes are none. Lenient: what says nothing about a boolean may be anything. */
 export function readPayload(bytes: Uint8Array, isLenient = false): SpPayload {
+  longestBits = isLenient ? 126n : 63n;
   const payload: SpPayload = { metrics: [] };
   for (const field of fieldsOf(bytes)) {
     if (field.number === 1) payload.timestamp = field.varint;
