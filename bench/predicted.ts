@@ -84,7 +84,8 @@ export async function predictedCycles(checkpoint: string): Promise<string> {
     ...DEVICE_NAMES.map((name) => {
       const { name: title, gigabytesPerSecond, gigaflops, launchMs = 0 } = deviceCeilings(name);
       const rates = (['bf16', 'int8', 'f32'] as const).map((one) => `${one} ${((gigaflops[one] ?? 0) / 1000).toFixed(1)}`);
-      return `- ${title.replace(', predicted', '')}: ${gigabytesPerSecond} GB/s, ${rates.join(', ')} TFLOP/s, ${(1000 * launchMs).toFixed(0)} us a step`;
+      const launch = `${(1000 * launchMs).toFixed(0)} us a step`;
+      return `- ${title.replace(', predicted', '')}: ${gigabytesPerSecond} GB/s, ${rates.join(', ')} TFLOP/s, ${launch}`;
     }),
     '',
   ].join('\n');

@@ -1,6 +1,6 @@
 /**
- * What was captured of an edge node's connections, as the sessions and messages that a checker asks about. A capture is plain data, so that a test can
- * change one thing in a copy of it. Not a test itself.
+ * What was captured of an edge node's connections, as the sessions and messages that a checker asks about. A capture is plain data, so that a test
+ * can change one thing in a copy of it. Not a test itself.
  */
 import { type Packet, readPayload, type SpMetric, type SpPayload } from './wire.js';
 

@@ -1,4 +1,6 @@
-/** An authority of one test, and certificates that it signed, one per name. Made by openssl; not a test itself. */
+/**
+ * An authority of one test, and certificates that it signed, one per name. Made by openssl; not a test itself.
+ */
 import { spawnSync } from 'node:child_process';
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';

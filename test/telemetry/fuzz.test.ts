@@ -1,6 +1,6 @@
 /**
- * 300 000 damaged commands through the path that a broker's messages take: none of them ends in an error, in a growing heap, in a stop that was not well
- * formed or in anything but the three things that a command may do. PREMOTOR_TELEMETRY_CASES changes the number, PREMOTOR_SEED the seed.
+ * 300 000 damaged commands through the path that a broker's messages take: none of them ends in an error, in a growing heap, in a stop that was
+ * not well formed or in anything but the three things that a command may do. PREMOTOR_TELEMETRY_CASES changes the number, PREMOTOR_SEED the seed.
  */
 import t from 'tap';
 import { Commands } from '../../src/telemetry/commands.js';

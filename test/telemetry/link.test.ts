@@ -1,14 +1,14 @@
 /**
- * An hour of telemetry over a bad link, in compressed time: mosquitto is killed and restarted a hundred times, the link is delayed and cut, the robot's
- * process restarts, one outage is longer than the queue. Judged from the broker's side, with mosquitto_sub and protoc alone: every sample arrives, in
- * order, or is among those that were counted as dropped. PREMOTOR_SEED changes what happens when.
+ * An hour of telemetry over a bad link, in compressed time: mosquitto is killed and restarted a hundred times, the link is delayed and cut, the
+ * robot's process restarts, one outage is longer than the queue. Judged from the broker's side, with mosquitto_sub and protoc alone: every sample
+ * arrives, in order, or is among those that were counted as dropped. PREMOTOR_SEED changes what happens when.
  */
 import { type ChildProcess, spawn, spawnSync } from 'node:child_process';
 import { once } from 'node:events';
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import t from 'tap';
+import t, { type Test } from 'tap';
 import type { Sample } from '../../src/telemetry/reporter.js';
 import { FastTime, HOST, IDS, LinkProxy, Mosquitto, Rig, skipClients, until } from './world.js';
 
@@ -167,6 +167,54 @@ class Robot {
   }
 }
 
+/** What came against what was measured. */
+function judge(
+  t: Test,
+  robot: Robot,
+  arrived: readonly Arrived[],
+  dropped: number,
+  overflow: { readonly to: number; readonly droppedBefore: number },
+): void {
+  const expected = new Map(robot.produced.map((sample) => [keyOf(sample.spec.name, sample.timestampMs), textOf(sample)]));
+  t.equal(expected.size, robot.produced.length, 'no two samples of a metric have one time');
+  const first = new Map<string, Arrived>();
+  const newest = new Map<string, number>();
+  let twice = 0;
+  let wrong = 0;
+  let disordered = 0;
+  let twiceLive = 0;
+  for (const one of arrived) {
+    const key = keyOf(one.name, one.timestamp);
+    if (expected.get(key) !== one.value) wrong++;
+    if (first.has(key)) {
+      twice++;
+      if (!one.isHistorical) twiceLive++;
+      continue;
+    }
+    first.set(key, one);
+    // Historical and live samples of a metric are two streams, each in order.
+    const stream = `${one.name} ${one.isHistorical}`;
+    if (Number(one.timestamp) <= (newest.get(stream) ?? 0)) disordered++;
+    newest.set(stream, Number(one.timestamp));
+  }
+  const missing = robot.produced.filter((sample) => !first.has(keyOf(sample.spec.name, sample.timestampMs)));
+  const historical = [...first.values()].filter(({ isHistorical }) => isHistorical).length;
+  t.comment(
+    `${arrived.length} arrived, ${historical} as historical, ${twice} a second time, ${missing.length} missing, ${dropped} counted as dropped`,
+  );
+  t.equal(wrong, 0, 'what arrives is what was measured');
+  t.equal(disordered, 0, 'in order per metric');
+  t.equal(twiceLive, 0, 'what comes a second time says that it is historical');
+  t.equal(overflow.droppedBefore, 0, 'nothing was dropped while the queue sufficed');
+  t.ok(dropped > 0 && missing.length > 0, 'the bound was met');
+  t.ok(missing.length <= dropped, `${missing.length} missing, ${dropped} counted`);
+  const lost = new Set(robot.produced.slice(0, overflow.to));
+  t.ok(
+    missing.every((sample) => lost.has(sample)),
+    'what is missing is older than the end of the outage that was too long',
+  );
+}
+
 t.test('an hour over a bad link', { skip: skipClients, timeout: 400_000 }, async (t) => {
   t.comment(`seed ${seed}`);
   const beganMs = performance.now();
@@ -230,43 +278,5 @@ t.test('an hour over a bad link', { skip: skipClients, timeout: 400_000 }, async
   t.comment(`${robot.step} reports, ${robot.produced.length} samples, ${LIVES} brokers, ${cuts} cuts, ${proxy.connections} connections`);
   t.comment(`${((performance.now() - beganMs) / 1000).toFixed(1)} s`);
 
-  const arrived = arrivedOf(folder, watcher.lines);
-  const expected = new Map(robot.produced.map((sample) => [keyOf(sample.spec.name, sample.timestampMs), textOf(sample)]));
-  t.equal(expected.size, robot.produced.length, 'no two samples of a metric have one time');
-  const first = new Map<string, Arrived>();
-  const newest = new Map<string, number>();
-  let twice = 0;
-  let wrong = 0;
-  let disordered = 0;
-  let twiceLive = 0;
-  for (const one of arrived) {
-    const key = keyOf(one.name, one.timestamp);
-    if (expected.get(key) !== one.value) wrong++;
-    if (first.has(key)) {
-      twice++;
-      if (!one.isHistorical) twiceLive++;
-      continue;
-    }
-    first.set(key, one);
-    // Historical and live samples of a metric are two streams, each in order.
-    const stream = `${one.name} ${one.isHistorical}`;
-    if (Number(one.timestamp) <= (newest.get(stream) ?? 0)) disordered++;
-    newest.set(stream, Number(one.timestamp));
-  }
-  const missing = robot.produced.filter((sample) => !first.has(keyOf(sample.spec.name, sample.timestampMs)));
-  const historical = [...first.values()].filter(({ isHistorical }) => isHistorical).length;
-  t.comment(
-    `${arrived.length} arrived, ${historical} as historical, ${twice} a second time, ${missing.length} missing, ${dropped} counted as dropped`,
-  );
-  t.equal(wrong, 0, 'what arrives is what was measured');
-  t.equal(disordered, 0, 'in order per metric');
-  t.equal(twiceLive, 0, 'what comes a second time says that it is historical');
-  t.equal(overflow.droppedBefore, 0, 'nothing was dropped while the queue sufficed');
-  t.ok(dropped > 0 && missing.length > 0, 'the bound was met');
-  t.ok(missing.length <= dropped, `${missing.length} missing, ${dropped} counted`);
-  const lost = new Set(robot.produced.slice(0, overflow.to));
-  t.ok(
-    missing.every((sample) => lost.has(sample)),
-    'what is missing is older than the end of the outage that was too long',
-  );
+  judge(t, robot, arrivedOf(folder, watcher.lines), dropped, overflow);
 });

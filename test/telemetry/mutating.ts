@@ -1,4 +1,6 @@
-/** What mutations.ts is made of: places in a capture that a wrong edge node would have filled otherwise. Not a test itself. */
+/**
+ * What mutations.ts is made of: places in a capture that a wrong edge node would have filled otherwise. Not a test itself.
+ */
 import { bdSeqOf, type Capture, connectOf, type Message, messagesOf, rebirthOf, type Session, withVerb } from './capture.js';
 import type { SpMetric, SpPayload } from './wire.js';
 

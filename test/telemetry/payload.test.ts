@@ -1,4 +1,6 @@
-/** Payloads: numbers of every type, signed ones above all, as protoc reads them and as they come back; and the schema against the specification's. */
+/**
+ * Payloads: numbers of every type, signed ones above all, as protoc reads them and as they come back; and the schema against the specification's.
+ */
 import { spawnSync } from 'node:child_process';
 import { existsSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';

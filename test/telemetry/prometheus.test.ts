@@ -1,4 +1,6 @@
-/** The page for Prometheus: the text format by a grammar of the test, the server's manners; and the table of docs/TELEMETRY.md against the metrics. */
+/**
+ * The page for Prometheus: the text format by a grammar of the test, the server's manners; and the table of docs/TELEMETRY.md against the metrics.
+ */
 import { readFileSync } from 'node:fs';
 import { request } from 'node:http';
 import t from 'tap';

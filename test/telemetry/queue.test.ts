@@ -1,4 +1,6 @@
-/** The disk queue: order, confirmation, bounds, damage at every byte, a process that is killed, disks that are full, folders that others hold. */
+/**
+ * The disk queue: order, confirmation, bounds, damage at every byte, a process that is killed, disks that are full, folders that others hold.
+ */
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { chmodSync, copyFileSync, mkdirSync, readdirSync, readFileSync, rmdirSync, truncateSync, writeFileSync } from 'node:fs';

@@ -1,7 +1,7 @@
 /**
- * The edge node's part of the Sparkplug 3.0 specification as single assertions, by the ids of its compatibility kit, each judged on what was captured of
- * an edge node's connections. An assertion that found nothing to judge does not hold. Host applications, servers, devices, templates and data sets are
- * not an edge node of plain metrics, and have none here. Not a test itself.
+ * The edge node's part of the Sparkplug 3.0 specification as single assertions, by the ids of its compatibility kit, each judged on what was
+ * captured of an edge node's connections. An assertion that found nothing to judge does not hold. Host applications, servers, devices, templates
+ * and data sets are not an edge node of plain metrics, and have none here. Not a test itself.
  */
 import { bdSeqOf, type Capture, connectOf, messagesOf, rebirthOf } from './capture.js';
 import * as flow from './sparkplug-flow.js';

@@ -1,6 +1,6 @@
 /**
- * The assertions of sparkplug-checker.ts that are about the order of things: what comes before what, what changes, who waits for whom. Pure functions
- * of a capture; not a test itself.
+ * The assertions of sparkplug-checker.ts that are about the order of things: what comes before what, what changes, who waits for whom. Pure
+ * functions of a capture; not a test itself.
  */
 import { bdSeqOf, type Capture, connectOf, type Message, messagesOf, rebirthOf, type Session, type Step, withVerb } from './capture.js';
 import type { Verdict } from './sparkplug-items.js';

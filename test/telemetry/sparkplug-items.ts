@@ -1,6 +1,6 @@
 /**
- * What the assertions of sparkplug-checker.ts are made of: the messages, sessions and metrics of a capture, and small questions about one of them. Pure
- * functions; not a test itself.
+ * What the assertions of sparkplug-checker.ts are made of: the messages, sessions and metrics of a capture, and small questions about one of them.
+ * Pure functions; not a test itself.
  */
 import { allMessages, bdSeqOf, type Capture, type Message, rebirthOf, type Session, withVerb } from './capture.js';
 import type { SpMetric, SpPayload } from './wire.js';

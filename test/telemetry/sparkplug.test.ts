@@ -1,6 +1,6 @@
 /**
- * The edge node against a real mosquitto, captured between the two and judged by sparkplug-checker.ts, for MQTT 3.1.1 with a primary host and for MQTT
- * 5; and the checker against captures in which one thing was changed.
+ * The edge node against a real mosquitto, captured between the two and judged by sparkplug-checker.ts, for MQTT 3.1.1 with a primary host and for
+ * MQTT 5; and the checker against captures in which one thing was changed.
  */
 import t, { type Test } from 'tap';
 import { type Capture, captureOf } from './capture.js';

@@ -1,6 +1,6 @@
 /**
- * Telemetry as the observer of an episode: a stop over MQTT while a chunk is computed, brokers that are not there, mutual TLS with an access list, the
- * queue from one run to the next, and that a robot moves the same with it and without.
+ * Telemetry as the observer of an episode: a stop over MQTT while a chunk is computed, brokers that are not there, mutual TLS with an access list,
+ * the queue from one run to the next, and that a robot moves the same with it and without.
  */
 import { existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';

@@ -1,6 +1,6 @@
 /**
- * What the telemetry tests share: mosquitto in a process of its own, a TCP proxy that records, delays and cuts, a faster time, a host application, and
- * an edge node put together from the real parts with the test in the place of the ticker. Not a test itself.
+ * What the telemetry tests share: mosquitto in a process of its own, a TCP proxy that records, delays and cuts, a faster time, a host application,
+ * and an edge node put together from the real parts with the test in the place of the ticker. Not a test itself.
  */
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
