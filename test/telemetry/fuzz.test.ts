@@ -9,7 +9,7 @@ import { encodePayload, type Metric } from '../../src/telemetry/payload.js';
 import { readPayload, type SpPayload } from './wire.js';
 import { FakeControl } from './world.js';
 
-const cases = Number(process.env['PREMOTOR_TELEMETRY_CASES'] ?? 300_000);
+const cases = Number(process.env['PREMOTOR_TELEMETRY_CASES'] ?? 400_000);
 const seed = Number(process.env['PREMOTOR_SEED'] ?? 20261130);
 
 let state = seed >>> 0;
