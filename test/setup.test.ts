@@ -65,14 +65,16 @@ t.test('the command says so when premotor is not built', async (t) => {
 });
 
 t.test('sources are compiled once, again when one changes, and a type error fails', async (t) => {
-  const folder = t.testdir({ src: { 'a.ts': 'export const a: number = 1;\n', 'scene.xml': '<mujoco/>' } });
-  for (const file of ['setup', 'tsconfig.json', 'package.json', 'package-lock.json'])
+  const page = { dashboard: { page: { 'b.ts': 'export const title = (): string => document.title;\n' } } };
+  const folder = t.testdir({ src: { 'a.ts': 'export const a: number = 1;\n', 'scene.xml': '<mujoco/>', ...page } });
+  for (const file of ['setup', 'tsconfig.json', 'tsconfig.page.json', 'package.json', 'package-lock.json'])
     cpSync(join(root, file), join(folder, file), { recursive: true });
   symlinkSync(join(root, 'node_modules'), join(folder, 'node_modules'));
   const compile = (): { status: number | null; text: string } => runScript('setup/build.mjs', ['dist'], process.env, folder);
   t.match(compile(), { status: 0, text: /compiling TypeScript/ });
   t.ok(existsSync(join(folder, 'dist', 'a.js')), 'JavaScript');
   t.ok(existsSync(join(folder, 'dist', 'a.d.ts')), 'declarations');
+  t.ok(existsSync(join(folder, 'dist', 'dashboard', 'page', 'b.js')), 'the page, which knows a document');
   t.ok(existsSync(join(folder, 'dist', 'scene.xml')), 'other files are copied');
   t.same(compile(), { status: 0, text: '' }, 'nothing to do the second time');
   writeFileSync(join(folder, 'src', 'a.ts'), 'export const a: number = "one";\n');
