@@ -163,8 +163,20 @@ function totalRow(name: string, total: PassTotal): string[] {
   return total.ms === undefined ? cells : [...cells, formatMs(total.ms), ''];
 }
 
+/** For a known device, with launches and activations counted. */
+const isPrediction = ({ launchMs }: Ceilings): boolean => launchMs !== undefined;
+
 function headerOf(ceilings: Ceilings | undefined): string[] {
-  return ['step', 'times', 'size', 'product', 'FLOP', 'weights', 'KV cache', ...(ceilings ? ['ms at least', 'bound by'] : [])];
+  return [
+    'step',
+    'times',
+    'size',
+    'product',
+    'FLOP',
+    'weights',
+    'KV cache',
+    ...(ceilings ? [isPrediction(ceilings) ? 'ms predicted' : 'ms at least', 'bound by'] : []),
+  ];
 }
 
 function passText(pass: PlanPass, ceilings: Ceilings | undefined): string {
@@ -234,11 +246,14 @@ function cycleText(passes: PlanPass[], ceilings: Ceilings | undefined): string[]
     ...passes.flatMap((pass) => [passText(pass, ceilings), '']),
     `One control cycle, with a full cache: ${chunk.steps} steps`,
     formatTable(headerOf(ceilings), [...totals, totalRow('chunk', chunk)], ['left', 'right', 'left', 'left']),
-    '',
-    ceilings
-      ? 'At least: the larger of arithmetic and of reading weights and cache from memory. What stays in a cache between passes can be faster.'
-      : 'Add --measure for the least times on this machine, --ceilings for those of another, --device for a known one.',
+    ...remark(ceilings),
   ];
+}
+
+function remark(ceilings: Ceilings | undefined): string[] {
+  if (!ceilings) return ['', 'Add --measure for the least times on this machine, --ceilings for those of another, --device for a known one.'];
+  if (isPrediction(ceilings)) return [];
+  return ['', 'At least: the larger of arithmetic and of reading weights and cache from memory. What stays in a cache between passes can be faster.'];
 }
 
 const scaled = ({ flops, weightBytes, cacheBytes, steps, ms }: PassTotal, times: number): PassTotal => ({
