@@ -2,23 +2,15 @@
  * Who may look at the status page: tokens, cookies, and the headers that tell a page of ours from one of a stranger. Pure but for reading the token's
  * file. Owned by the server; it answers nobody.
  */
-import { createHash, createHmac, timingSafeEqual } from 'node:crypto';
+import { createHmac } from 'node:crypto';
 import { readFileSync } from 'node:fs';
-import { isIP } from 'node:net';
 import { PremotorError } from '../errors.js';
+import { isLoopback, isSameSecret } from '../local-access.js';
 
 const TOKEN_CHARACTERS_MIN = 16;
 const TOKEN_CHARACTERS_MAX = 512;
 /** What a token may be made of: it travels in a link and in a header. */
 const TOKEN = /^[A-Za-z0-9._~+/=-]+$/;
-const LOOPBACK_NAMES: ReadonlySet<string> = new Set(['localhost', 'ip6-localhost']);
-
-/** An address of this machine that no other machine reaches. */
-export function isLoopback(host: string): boolean {
-  const name = host.toLowerCase();
-  if (LOOPBACK_NAMES.has(name) || name === '::1') return true;
-  return isIP(name) === 4 && name.startsWith('127.');
-}
 
 /** Errors: DASHBOARD_TOKEN. */
 export function readToken(file: string): string {
@@ -36,12 +28,6 @@ export function readToken(file: string): string {
   const found = TOKEN.test(text) || text === '' ? `${text.length} characters` : 'other characters';
   const message = `dashboard.token_file holds no usable token: expected ${expected}, found ${found}. Make one with: openssl rand -hex 24`;
   throw new PremotorError('DASHBOARD_TOKEN', message, { file, expected, found });
-}
-
-/** Compares in a time that says nothing about where two texts differ. */
-export function isEqual(a: string, b: string): boolean {
-  const digest = (text: string): Buffer => createHash('sha256').update(text).digest();
-  return timingSafeEqual(digest(a), digest(b));
 }
 
 /** What a request shows of itself. */
@@ -79,7 +65,7 @@ export class Access {
     const bearer = /^Bearer +(\S+)$/i.exec(headers.authorization ?? '')?.[1];
     if (bearer !== undefined && this.isToken(bearer)) return undefined;
     const cookie = cookies(headers.cookie).get(cookieName(port));
-    if (cookie !== undefined && isEqual(cookie, this.#cookieValue)) return undefined;
+    if (cookie !== undefined && isSameSecret(cookie, this.#cookieValue)) return undefined;
     return { status: 401, why: NO_TOKEN };
   }
 
@@ -88,7 +74,7 @@ export class Access {
   }
 
   isToken(text: string): boolean {
-    return this.#token !== undefined && isEqual(text, this.#token);
+    return this.#token !== undefined && isSameSecret(text, this.#token);
   }
 
   /** For the answer to a link that carried the token. Lax: a link from elsewhere may open the page, but nothing there can send with it. */

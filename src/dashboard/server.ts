@@ -6,7 +6,8 @@ import { createServer, type IncomingMessage, type Server, type ServerResponse } 
 import type { Duplex } from 'node:stream';
 import { type WebSocket, WebSocketServer } from 'ws';
 import { PremotorError } from '../errors.js';
-import { Access, isLoopback, type Refusal, strangerRefusal } from './access.js';
+import { isLoopback } from '../local-access.js';
+import { Access, type Refusal, strangerRefusal } from './access.js';
 import { Assets, CONTENT_SECURITY_POLICY } from './assets.js';
 import { REQUEST_BYTES_MAX } from './requests.js';
 import { Viewer } from './viewer.js';

@@ -5,6 +5,7 @@
  */
 import { z } from 'zod';
 import { PremotorError } from '../errors.js';
+import { isLoopback } from '../local-access.js';
 import type {
   CacheState,
   Chunk,
@@ -31,7 +32,6 @@ import { KV_CACHES, PRECISIONS } from '../precision-names.js';
 import type { Encodable, WireMap, WireValue } from './msgpack.js';
 import { arrayOf, floatsOf, NdArray } from './ndarray.js';
 import { type AskOptions, badReply, type LinkOptions, RemoteLink } from './remote-link.js';
-import { isLoopback } from './token.js';
 
 const size = z
   .int()

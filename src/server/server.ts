@@ -7,6 +7,7 @@ import type { AddressInfo, Socket } from 'node:net';
 import type { Duplex } from 'node:stream';
 import { WebSocketServer } from 'ws';
 import { PremotorError } from '../errors.js';
+import { isLoopback } from '../local-access.js';
 import type { Policy } from '../policy/contract.js';
 import { version } from '../version.js';
 import { Connection, type ConnectionLimits } from './connection.js';
@@ -14,7 +15,7 @@ import type { ServerLog } from './log.js';
 import type { Encodable } from './msgpack.js';
 import { PolicyPool } from './pool.js';
 import type { SessionOptions } from './session.js';
-import { isLetIn, isLoopback } from './token.js';
+import { isLetIn } from './token.js';
 
 /** The protocol's. */
 export const PORT_DEFAULT = 29_536;

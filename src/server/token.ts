@@ -2,10 +2,10 @@
  * The secret that lets a client in: read from a file, given as a header or in the address, and compared in constant time. Owned by the policy server
  * and the remote policy; it never prints a token.
  */
-import { createHash, timingSafeEqual } from 'node:crypto';
 import { readFile } from 'node:fs/promises';
 import type { IncomingMessage } from 'node:http';
 import { PremotorError } from '../errors.js';
+import { isSameSecret } from '../local-access.js';
 
 const CHARACTERS_MIN = 16;
 const CHARACTERS_MAX = 4096;
@@ -41,12 +41,5 @@ function givenBy({ headers, url }: Pick<IncomingMessage, 'headers' | 'url'>): st
 export function isLetIn(token: string | undefined, request: Pick<IncomingMessage, 'headers' | 'url'>): boolean {
   if (token === undefined) return true;
   const given = givenBy(request);
-  const hash = (text: string): Buffer => createHash('sha256').update(text).digest();
-  return timingSafeEqual(hash(token), hash(given ?? '')) && given !== undefined;
-}
-
-/** Whether an address can be reached from this machine alone. */
-export function isLoopback(host: string): boolean {
-  const bare = host.replace(/^\[|\]$/g, '').toLowerCase();
-  return bare === 'localhost' || bare === '::1' || /^127(\.\d{1,3}){3}$/.test(bare);
+  return isSameSecret(token, given ?? '') && given !== undefined;
 }
