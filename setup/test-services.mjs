@@ -14,6 +14,9 @@ const services = [
   { program: 'chromium', debian: 'chromium' },
 ];
 
+/** Without a network the tests that need them are skipped, not waited for. */
+const install_timeout_ms = 300_000;
+
 const isThere = (program) =>
   [...(process.env.PATH ?? '').split(delimiter), '/usr/sbin', '/usr/local/sbin'].some((dir) => existsSync(join(dir, program)));
 
@@ -23,7 +26,7 @@ export function ensureTestServices() {
   if (wanted.length === 0) return;
   if (process.getuid?.() === 0 && spawnSync('apt-get', ['--version']).status === 0) {
     say(`installing what tests use: ${wanted.join(' ')}`);
-    const options = { env: { ...process.env, DEBIAN_FRONTEND: 'noninteractive' }, stdio: ['ignore', 2, 2] };
+    const options = { env: { ...process.env, DEBIAN_FRONTEND: 'noninteractive' }, stdio: ['ignore', 2, 2], timeout: install_timeout_ms };
     spawnSync('apt-get', ['update', '-qq'], options);
     spawnSync('apt-get', ['install', '-y', '-qq', '--no-install-recommends', ...wanted], options);
   }
