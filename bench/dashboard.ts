@@ -1,5 +1,5 @@
 /**
- * What the status page costs the supervisor: CPU time of a process that is told everything at a robot's rate (500 motion samples, 12.5 pictures of
+ * What the status page costs the supervisor: CPU time of a process that is told everything at a robot's rate (1000 motion samples, 12.5 pictures of
  * two cameras, a chunk a second, decoded by the shipped model in an engine process of its own), without the page, with it, and with one viewer, in
  * turns. Usage: npx tsx bench/dashboard.ts [--seconds 10] [--rounds 3] [--rate 5] [--json] [--out FILE.md]
  */
@@ -34,7 +34,7 @@ type ModeName = (typeof MODES)[number];
 const root = fileURLToPath(new URL('..', import.meta.url));
 /** As the simulated robot in real time: so often, whatever is due. */
 const FEED_PERIOD_MS = 4;
-const SAMPLE_MS = 2;
+const SAMPLE_MS = 1;
 const FRAME_MS = 80;
 const CHUNK_MS = 1000;
 const WARM_UP_MS = 3000;
@@ -238,7 +238,7 @@ function report({ shares, total, seen, kinds }: Awaited<ReturnType<typeof measur
 ${cpus()[0]?.model ?? 'unknown processor'}, ${cpus().length} cores, Linux ${release()}, Node ${process.version};
 load average ${loadavg()[0]?.toFixed(2)} (what else ran here).
 \`npx tsx bench/dashboard.ts --seconds ${values.seconds} --rounds ${values.rounds} --rate ${values.rate}\`.
-Three processes side by side, each told 500 motion samples a second, 12.5 pictures of each of
+Three processes side by side, each told 1000 motion samples a second, 12.5 pictures of each of
 two cameras (96 x 96) and a chunk a second; user and system time of the supervisor process with all its threads, in percent of one core.
 
 | page | % of a core | more than off | each round | samples | pictures told | decodes |
