@@ -204,11 +204,23 @@ function checkConfiguration(client: NativeStreamClient, text: string, path: stri
   );
 }
 
-/** 64-bit FNV-1a, as cpp/motion/shared_memory.h has it. */
+const WORD = 2 ** 32;
+/** The FNV prime is 2^40 + 0x1b3. */
+const FNV_PRIME_LOW = 0x1b3;
+
+/**
+ * 64-bit FNV-1a, as cpp/motion/shared_memory.h has it. In two words and without bigints: Node 20 can abort where it optimises a loop over
+ * BigInt.asUintN(64).
+ */
 function hashOf(text: string): bigint {
-  let hash = 14695981039346656037n;
-  for (const byte of Buffer.from(text)) hash = BigInt.asUintN(64, (hash ^ BigInt(byte)) * 1099511628211n);
-  return hash;
+  let [high, low] = [0xcbf29ce4, 0x84222325];
+  for (const byte of Buffer.from(text)) {
+    const mixed = (low ^ byte) >>> 0;
+    const product = mixed * FNV_PRIME_LOW;
+    high = (high * FNV_PRIME_LOW + Math.floor(product / WORD) + ((mixed << 8) >>> 0)) % WORD;
+    low = product % WORD;
+  }
+  return (BigInt(high) << 32n) | BigInt(low);
 }
 
 /** Starts the process in a session of its own, with no descriptor of this process, and waits for its first event. */
