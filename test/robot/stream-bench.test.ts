@@ -4,6 +4,9 @@ import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import t from 'tap';
 import { frameBits } from '../../bench/can-bits.js';
+import { alone } from '../support/real-time.js';
+
+await alone(t);
 
 const root = join(dirname(fileURLToPath(import.meta.url)), '..', '..');
 

@@ -15,7 +15,10 @@ import { parseUrdf } from '../../src/kinematics/urdf.js';
 import { loadNative, type NativeStreamClient } from '../../src/native.js';
 import { StreamProcess, workspaceOf } from '../../src/robot/stream-process.js';
 import { urdfText } from '../kinematics/robots.js';
+import { alone } from '../support/real-time.js';
 import { home, isFollowing, joint, makeRig, motionOf, ms, type Rig, type RigOptions, setsInLog, until, wave } from '../support/stream-rig.js';
+
+await alone(t);
 
 const root = join(dirname(fileURLToPath(import.meta.url)), '..', '..');
 const faultCodes = { estop: 1, hostLost: 2, feedbackLost: 7 };

@@ -10,7 +10,10 @@ import type { Frame } from '../../src/policy/contract.js';
 import { openStreamRobot, type StreamRobot } from '../../src/robot/stream-robot.js';
 import { SIM_JOB } from '../../src/sim/job.js';
 import { FakePolicy } from '../control/fakes.js';
+import { alone } from '../support/real-time.js';
 import { home, makeRig, type Rig } from '../support/stream-rig.js';
+
+await alone(t);
 
 const NAMES = ['yaw', 'lift', 'reach'];
 
