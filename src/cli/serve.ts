@@ -12,7 +12,7 @@ import { type CpuPrecision, type KvCache, pairName } from '../policy/precision.j
 import { Cameras } from '../policy/validate.js';
 import { jsonLog, type ServerLog, textLog } from '../server/log.js';
 import { PORT_DEFAULT, PolicyServer } from '../server/server.js';
-import { readToken } from '../server/token.js';
+import { readServerToken } from '../server/token.js';
 import { type CliContext, UsageError } from './context.js';
 import { SEED_MAX, whole } from './numbers.js';
 import { kvCacheOption, precisionOption, uncertifiedOption } from './precision-option.js';
@@ -49,7 +49,7 @@ const CONNECTIONS_MAX = 64;
 export async function runServe(checkpoint: string, options: ServeOptions, context: CliContext): Promise<void> {
   const { signal } = context;
   const log: ServerLog = options.json ? jsonLog(context.out as { write(text: string): void }) : textLog((line) => context.err.write(line));
-  const token = options.tokenFile === undefined ? undefined : await readToken(options.tokenFile);
+  const token = options.tokenFile === undefined ? undefined : readServerToken(options.tokenFile);
   const job = options.job ?? join(checkpoint, JOB_FILE);
   const parsed = await readJob(job);
   const aliases = aliasesOf(options.camera ?? [], new Cameras(parsed.job.obs_cam_keys));

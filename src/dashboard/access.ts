@@ -3,32 +3,19 @@
  * file. Owned by the server; it answers nobody.
  */
 import { createHmac } from 'node:crypto';
-import { readFileSync } from 'node:fs';
-import { PremotorError } from '../errors.js';
-import { isLoopback, isSameSecret } from '../local-access.js';
+import { isLoopback, isSameSecret, readToken, type TokenRule } from '../local-access.js';
 
-const TOKEN_CHARACTERS_MIN = 16;
-const TOKEN_CHARACTERS_MAX = 512;
-/** What a token may be made of: it travels in a link and in a header. */
-const TOKEN = /^[A-Za-z0-9._~+/=-]+$/;
+/** It travels in a link and in a header. */
+const RULE: TokenRule = {
+  code: 'DASHBOARD_TOKEN',
+  field: 'dashboard.token_file',
+  charactersMax: 512,
+  characters: /^[A-Za-z0-9._~+/=-]+$/,
+  described: 'letters, digits and . _ ~ + / = -',
+};
 
 /** Errors: DASHBOARD_TOKEN. */
-export function readToken(file: string): string {
-  let text: string;
-  try {
-    text = readFileSync(file, 'utf8').trim();
-  } catch (cause) {
-    const found = (cause as Error).message;
-    const remedy = 'Correct dashboard.token_file, or leave it out to serve this machine alone.';
-    const message = `The token of the status page cannot be read: ${found}. ${remedy}`;
-    throw new PremotorError('DASHBOARD_TOKEN', message, { file, expected: 'a file that can be read', found, cause });
-  }
-  const expected = `one line of ${TOKEN_CHARACTERS_MIN} to ${TOKEN_CHARACTERS_MAX} letters, digits and . _ ~ + / = -`;
-  if (text.length >= TOKEN_CHARACTERS_MIN && text.length <= TOKEN_CHARACTERS_MAX && TOKEN.test(text)) return text;
-  const found = TOKEN.test(text) || text === '' ? `${text.length} characters` : 'other characters';
-  const message = `dashboard.token_file holds no usable token: expected ${expected}, found ${found}. Make one with: openssl rand -hex 24`;
-  throw new PremotorError('DASHBOARD_TOKEN', message, { file, expected, found });
-}
+export const readPageToken = (file: string): string => readToken(file, RULE);
 
 /** What a request shows of itself. */
 export interface Headers {

@@ -8,7 +8,7 @@ import type { CycleEvent, CycleReport } from '../control/events.js';
 import { PremotorError } from '../errors.js';
 import type { Frame } from '../policy/contract.js';
 import type { MotionSample, Observer, ObserverParts, RunAbout, RunControl, RunEvent } from '../tap/observer.js';
-import { readToken } from './access.js';
+import { readPageToken } from './access.js';
 import { Imagination } from './imagination.js';
 import type { ServerMessage, StopText } from './messages.js';
 import { RunModel } from './model.js';
@@ -36,7 +36,7 @@ export async function openDashboard(
 ): Promise<Observer | undefined> {
   const { enabled, host, port, token_file, viewer_rate_hz } = dashboard;
   if (!enabled) return undefined;
-  const token = token_file === undefined ? undefined : readToken(token_file);
+  const token = token_file === undefined ? undefined : readPageToken(token_file);
   const page = new Dashboard(viewer_rate_hz);
   const server = await PageServer.open({ host, port, token, ...(pageDir === undefined ? {} : { pageDir }) }, page.parts);
   page.serve(server);

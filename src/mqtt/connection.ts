@@ -5,6 +5,7 @@
 import { Socket } from 'node:net';
 import { connect, type IClientOptions, type MqttClient } from 'mqtt';
 import { PremotorError } from '../errors.js';
+import { isLoopback as isLoopbackHost } from '../local-access.js';
 
 export interface TlsCredentials {
   /** PEM */
@@ -28,8 +29,6 @@ export const defaultUrl = 'mqtt://127.0.0.1:1883';
 /** Bytes that wait in the socket; more means that the network is slower than the setpoints, and newer ones would only be late. */
 export const backlogBytesMax = 65536;
 
-const loopback = /^(127(\.\d{1,3}){3}|\[::1\]|localhost)$/;
-
 /** What a connection may use. Errors: MQTT_OPTIONS, MQTT_INSECURE. */
 export function checkBroker(options: BrokerOptions): { readonly url: string; readonly isLoopback: boolean } {
   const text = options.url ?? defaultUrl;
@@ -40,7 +39,7 @@ export function checkBroker(options: BrokerOptions): { readonly url: string; rea
   // A password in a URL ends in logs.
   if (url.username !== '' || url.password !== '')
     throw optionError('url', 'no user or password: identity is the certificate', 'a URL with credentials');
-  const isLoopback = loopback.test(url.hostname);
+  const isLoopback = isLoopbackHost(url.hostname);
   const hasCertificate = options.tls !== undefined && [options.tls.key, options.tls.cert, options.tls.ca].every((pem) => pem.length > 0);
   if (!isLoopback && (!isTls || !hasCertificate || options.allowInsecure === true)) {
     const how = `${hasCertificate ? 'with' : 'without'} a client certificate${options.allowInsecure ? ', allowInsecure' : ''}`;

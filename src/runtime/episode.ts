@@ -94,7 +94,7 @@ export async function runEpisode(config: RobotConfig, parts: EpisodeParts): Prom
   try {
     observers = await (parts.openObservers ?? Observers.open)(config, { onNotice: (text) => observer.notice(text), onWarning });
     const watching = observers;
-    const tell = (event: RunEvent): void => watching.event(event, rig.status().timeNs);
+    const tell = (event: RunEvent): void => watching.event(event, rig.nowNs());
     const opened = await openEpisodePolicy(config, {
       loadPolicy: parts.loadPolicy,
       rig,
@@ -121,7 +121,7 @@ export async function runEpisode(config: RobotConfig, parts: EpisodeParts): Prom
     const { report, transitions, startNs } = await runCycle(config, parts, { rig, policy, film, point, observers, about, ...(past ? { past } : {}) });
     if (report.outcome === 'finished' || report.outcome === 'reached') await opened.finish(report.outcome);
     const animation = config.recording.animation ? await writeFilm(film, policy, config, observer) : null;
-    await tellImagined(film, policy, config, watching);
+    await tellImagined(film, policy, config, watching, report);
     const summary = summaryFor(config, rig, policy, { untrained, report, transitions, startNs, animation });
     await observers.end(report);
     parts.onSummary?.(summary);
@@ -142,7 +142,7 @@ export async function runEpisode(config: RobotConfig, parts: EpisodeParts): Prom
 /** The observers are told of an episode that ended before it began. */
 async function mourn(observers: Observers, rig: Rig, thrown: unknown, parts: EpisodeParts): Promise<void> {
   const error = toPremotorError(thrown);
-  observers.event({ type: 'warning', error }, rig.status().timeNs);
+  observers.event({ type: 'warning', error }, rig.nowNs());
   await observers.end(undefined);
   if (!parts.stay || parts.signal.aborted) return;
   parts.observer.warning(error);
@@ -207,14 +207,22 @@ function aboutOf(config: RobotConfig, rig: Rig, policy: Policy, untrained: boole
     policy: policy.info,
     configuration: config,
     epochNs: BigInt(Date.now()) * 1_000_000n,
-    timeNs: rig.status().timeNs,
+    timeNs: rig.nowNs(),
   };
 }
 
-/** Pictures of what was imagined, for the recorder, once nothing waits for the engine any more. */
-async function tellImagined(film: EpisodeFilm, policy: Policy, { recording }: RobotConfig, observers: Observers): Promise<void> {
-  const { mode, imagined } = recording.recorder;
-  if (mode === 'off' || !imagined || film.isEmpty || !observers.names.includes('recorder')) return;
+/** Who can use pictures of what was imagined: only a recorder takes them once the episode is over, and the page shows the last. */
+function wantsImagined(observers: Observers, { recording }: RobotConfig): boolean {
+  return recording.recorder.imagined && observers.names.includes('recorder');
+}
+
+/**
+ * Pictures of what was imagined, once nothing waits for the engine any more. The film has decoded them if there is one; else they are decoded where
+ * they are kept: in a recording of everything, and in one of a failure.
+ */
+async function tellImagined(film: EpisodeFilm, policy: Policy, config: RobotConfig, observers: Observers, { outcome }: CycleReport): Promise<void> {
+  const isKept = config.recording.recorder.mode === 'full' || outcome === 'failed';
+  if (!wantsImagined(observers, config) || !(film.isDecoded || isKept)) return;
   try {
     for (const { frame, timeNs } of await film.imagined(policy)) observers.event({ type: 'imagined', frame, timeNs }, timeNs);
   } catch {
@@ -243,7 +251,7 @@ async function runCycle(
   const cycle = new ControlCycle({
     policy,
     robot: rig.robot,
-    cameras: new TappedCameras(rig.cameras, (frames) => observers.event({ type: 'frames', frames }, rig.status().timeNs)),
+    cameras: new TappedCameras(rig.cameras, (frames) => observers.event({ type: 'frames', frames }, rig.nowNs())),
     actionRateHz: control.action_rate_hz,
     frameAgeMaxMs: cameras.frame_age_max_ms,
     frameSkewMaxMs: cameras.frame_skew_max_ms,
@@ -257,10 +265,10 @@ async function runCycle(
   });
   const transitions: Transition[] = [];
   cycle.on((event) => void (event.type === 'state' && transitions.push(event.transition)));
-  cycle.on(film.listen);
+  if (config.recording.animation || wantsImagined(observers, config)) cycle.on(film.listen);
   cycle.on(point.listen);
   cycle.on((event) => observer.cycle(event));
-  cycle.on((event) => observers.event({ type: 'cycle', event }, rig.status().timeNs));
+  cycle.on((event) => observers.event({ type: 'cycle', event }, rig.nowNs()));
   const unwatch = rig.watch((sample) => observers.motion(sample));
   const stop = (): void => cycle.requestStop('interrupted by the user');
   signal.addEventListener('abort', stop, { once: true });

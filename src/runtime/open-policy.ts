@@ -7,7 +7,7 @@ import { PremotorError } from '../errors.js';
 import type { LoadPolicyOptions, Policy } from '../policy/contract.js';
 import { readJob } from '../policy/job.js';
 import { RemotePolicy } from '../server/remote-policy.js';
-import { readToken } from '../server/token.js';
+import { readServerToken } from '../server/token.js';
 import { jobOf, policyOptions } from './rig.js';
 
 /** Errors: those of loadPolicy, JOB_*, TOKEN_INVALID, REMOTE_*. */
@@ -17,7 +17,7 @@ export async function openPolicy(config: RobotConfig, loadPolicy: (options: Load
 
 async function openRemote({ policy }: RobotConfig): Promise<Policy> {
   const { job, warnings } = await readJob(jobOf(policy));
-  const token = policy.token_file === undefined ? {} : { token: await readToken(policy.token_file) };
+  const token = policy.token_file === undefined ? {} : { token: readServerToken(policy.token_file) };
   const remote = await RemotePolicy.open({ url: policy.url ?? '', job, warnings, ...token, reply_timeout_ms: policy.reply_timeout_s * 1000 });
   try {
     checkSteps(policy, remote);

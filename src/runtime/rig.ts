@@ -105,6 +105,8 @@ export interface Rig {
   motion(): MotionSummary;
   /** Calls a watcher with every cycle of the setpoint stream; returns what removes it again. The sample's arrays are reused. */
   watch(watcher: (sample: MotionSample) => void): () => void;
+  /** The robot's clock. */
+  nowNs(): bigint;
   /** Stream, bridge and bus now. */
   status(): Omit<RobotStatus, 'state'>;
   /** How the task stands now. */
@@ -157,6 +159,7 @@ export async function openRig(config: RobotConfig): Promise<Rig> {
     notices,
     motion: () => summaryOf(simulation.motors),
     watch: (watcher) => simulation.watchCycles(eachCycle(robot.joints.length, () => world.state(), watcher)),
+    nowNs: () => world.timeNs,
     status: () => statusOf(simulation),
     verdict,
     completedNs: () => completedNs,

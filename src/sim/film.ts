@@ -22,6 +22,8 @@ export class EpisodeFilm {
   readonly #ahead = new Map<number, Float32Array>();
   #shape: readonly number[] = [];
   #isCut = false;
+  /** What was decoded already: it costs the engine seconds at the released size. */
+  #decoded: DecodedVideo | undefined;
 
   /** Give this to ControlCycle.on. A frame counts once it was executed. */
   readonly listen = (event: CycleEvent): void => {
@@ -31,6 +33,7 @@ export class EpisodeFilm {
       this.#imagined.length = 0;
       this.#ahead.clear();
       this.#isCut = false;
+      this.#decoded = undefined;
     }
     if (event.type === 'predicted') this.#keep(event.frameIndex, event.latents);
     if (event.type === 'executed') this.#take(event.frameIndex, event.moments);
@@ -58,6 +61,7 @@ export class EpisodeFilm {
     if (this.#isCut) return;
     this.#seen.push(...moments);
     this.#imagined.push(...imagined);
+    this.#decoded = undefined;
   }
 
   /** Whether the episode was longer than the film. */
@@ -83,14 +87,23 @@ export class EpisodeFilm {
   async compose(policy: Pick<Policy, 'decode'>, onProgress?: (progress: Progress) => void): Promise<Picture[]> {
     if (this.isEmpty) return [];
     if (this.imaginesNothing) return composeFilm(this.#seen, undefined);
-    const imagined = await policy.decode(framesOf(this.#imagined, this.#shape), onProgress ? { onProgress } : {});
-    return composeFilm(this.#seen, imagined);
+    return composeFilm(this.#seen, await this.#decode(policy, onProgress));
+  }
+
+  /** Whether the pictures are there already. */
+  get isDecoded(): boolean {
+    return this.#decoded !== undefined;
+  }
+
+  async #decode(policy: Pick<Policy, 'decode'>, onProgress?: (progress: Progress) => void): Promise<DecodedVideo> {
+    this.#decoded ??= await policy.decode(framesOf(this.#imagined, this.#shape), onProgress ? { onProgress } : {});
+    return this.#decoded;
   }
 
   /** What was imagined, as pictures of all cameras side by side, each with the time on the robot's clock at which it was to come true. */
   async imagined(policy: Pick<Policy, 'decode'>): Promise<{ readonly frame: Frame; readonly timeNs: bigint }[]> {
     if (this.isEmpty || this.imaginesNothing) return [];
-    const frames = await policy.decode(framesOf(this.#imagined, this.#shape));
+    const frames = await this.#decode(policy);
     return this.#seen.flatMap((seen, moment) => {
       const [frame, timeNs] = [frames[moment], seen[0]?.capturedAtNs];
       return frame && timeNs !== undefined ? [{ frame, timeNs }] : [];

@@ -6,6 +6,7 @@ import { readFileSync } from 'node:fs';
 import { hostname } from 'node:os';
 import type { RobotConfig } from '../config/schema.js';
 import { PremotorError } from '../errors.js';
+import { isLoopback } from '../local-access.js';
 
 export interface BrokerAddress {
   readonly host: string;
@@ -19,7 +20,6 @@ export interface BrokerAddress {
 }
 
 const PORTS: Readonly<Record<string, number>> = { 'mqtt:': 1883, 'mqtts:': 8883 };
-const loopback = /^(127(\.\d{1,3}){3}|\[::1\]|localhost)$/;
 
 function refused(field: string, expected: string, found: string): PremotorError {
   const message = `telemetry.${field} cannot be right. Correct the configuration.`;
@@ -64,7 +64,7 @@ export function brokerAddress(broker: string, config: RobotConfig['telemetry']):
 }
 
 function checkSecurity(url: URL, isTls: boolean, hasIdentity: boolean): void {
-  if (loopback.test(url.hostname) || (isTls && hasIdentity)) return;
+  if (isLoopback(url.hostname) || (isTls && hasIdentity)) return;
   const message =
     'Telemetry to another machine needs TLS and an identity of this robot: who can write to the broker can stop it. Use mqtts:// and a certificate.';
   throw new PremotorError('TELEMETRY_INSECURE', message, {

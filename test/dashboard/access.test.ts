@@ -2,7 +2,7 @@
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import t from 'tap';
-import { Access, hostName, readToken, strangerRefusal } from '../../src/dashboard/access.js';
+import { Access, hostName, readPageToken, strangerRefusal } from '../../src/dashboard/access.js';
 import { isLoopback, isSameSecret } from '../../src/local-access.js';
 import { errorOf } from '../support/fixtures.js';
 
@@ -27,7 +27,7 @@ t.test('tokens are read, or refused with what to do', async (t) => {
   const file = join(dir, 'token');
   const read = (text: string) => {
     writeFileSync(file, text);
-    return readToken(file);
+    return readPageToken(file);
   };
   t.equal(read(`${TOKEN}\n`), TOKEN);
   for (const [text, found] of [
@@ -42,7 +42,7 @@ t.test('tokens are read, or refused with what to do', async (t) => {
     t.match(error.message, /openssl rand/);
     if (text !== '') t.notMatch(error.message, text, 'the token is not told');
   }
-  t.match(await errorOf(Promise.resolve().then(() => readToken(join(dir, 'none')))), { code: 'DASHBOARD_TOKEN' });
+  t.match(await errorOf(Promise.resolve().then(() => readPageToken(join(dir, 'none')))), { code: 'DASHBOARD_TOKEN' });
 });
 
 t.test('equal texts are equal, of whatever length', async (t) => {

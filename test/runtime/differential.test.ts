@@ -88,11 +88,11 @@ async function motionOf(config: RobotConfig): Promise<{ digest: string; samples:
 }
 
 const off: Watched = { telemetry: false, recorder: 'off', dashboard: false };
-const variants: readonly (readonly [string, Watched])[] = [
-  ['all of them', { telemetry: true, recorder: 'full', dashboard: true }],
-  ['telemetry alone', { ...off, telemetry: true }],
-  ['the recorder alone', { ...off, recorder: 'window' }],
-  ['the page alone', { ...off, dashboard: true }],
+const variants: readonly (readonly [string, Watched, readonly string[]])[] = [
+  ['all of them', { telemetry: true, recorder: 'full', dashboard: true }, ['telemetry', 'recorder', 'dashboard']],
+  ['telemetry alone', { ...off, telemetry: true }, ['telemetry']],
+  ['the recorder alone', { ...off, recorder: 'window' }, ['recorder']],
+  ['the page alone', { ...off, dashboard: true }, ['dashboard']],
 ];
 
 const skip = existsSync(checkpoint) ? false : 'SKIPPED: no shipped checkpoint';
@@ -101,9 +101,9 @@ for (const mode of ['sync', 'async-grounded']) {
     const nobody = await motionOf(configOf(mode, t.testdir(), off));
     t.same(nobody.names, []);
     t.ok(nobody.samples > 500, `${nobody.samples} samples`);
-    for (const [name, watched] of variants) {
+    for (const [name, watched, watchers] of variants) {
       const { digest, names } = await motionOf(configOf(mode, t.testdir(), watched));
-      t.comment(`${name}: ${names.join(', ')}`);
+      t.same(names, watchers, `${name}: they were there`);
       t.equal(digest, nobody.digest, name);
     }
     const { digest } = await motionOf({ ...configOf(mode, t.testdir(), off), task: { name: 'touch', seed: SEED + 1 } });

@@ -51,7 +51,15 @@ t.test('a film has one row per moment of completed chunks, and decodes them as o
   const K = SIM_JOB.frame_chunk_size;
   const decoded = await policy.decode({ data: new Float32Array(), shape: [1, 48, 2 * K, 6, 12] });
   t.equal(decoded.length, 1 + 4 * (2 * K - 1), 'the decoder gives one picture, then four per latent frame');
+  t.notOk(film.isDecoded);
   t.equal((await film.compose(policy)).length, decoded.length, 'as many as were seen: 1 + 4 (K - 1) + 4 K');
+  t.ok(film.isDecoded);
+  const decodes = (): number => policy.calls.filter((call) => call === 'decode').length;
+  const before = decodes();
+  const imagined = await film.imagined(policy);
+  t.equal(decodes(), before, 'nothing is decoded twice');
+  t.equal(imagined.length, decoded.length);
+  t.ok(imagined.every(({ timeNs }, index) => index === 0 || timeNs > (imagined[index - 1]?.timeNs ?? 0n)));
 });
 
 t.test('a long episode makes a film of bounded length', async (t) => {
