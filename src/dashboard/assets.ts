@@ -12,7 +12,9 @@ const STYLE = 'text/css; charset=utf-8';
 /** Path in the address -> file in the page's folder. */
 const FILES: Readonly<Record<string, { readonly file: string; readonly type: string }>> = {
   '/': { file: 'index.html', type: 'text/html; charset=utf-8' },
+  '/theme.css': { file: 'theme.css', type: STYLE },
   '/style.css': { file: 'style.css', type: STYLE },
+  '/panels.css': { file: 'panels.css', type: STYLE },
   '/icon.svg': { file: 'icon.svg', type: 'image/svg+xml' },
   '/page/main.js': { file: './page/main.js', type: SCRIPT },
   '/page/cameras.js': { file: './page/cameras.js', type: SCRIPT },

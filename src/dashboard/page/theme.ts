@@ -42,7 +42,7 @@ export function onTheme(listener: () => void): void {
   addEventListener(CHANGED, listener);
 }
 
-/** A colour of style.css, as it is now. */
+/** A colour of theme.css, as it is now. */
 export function colour(name: string): string {
   return getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
 }
