@@ -1,12 +1,13 @@
 /**
- * What the status page costs the supervisor: CPU time of a process that is told everything at a robot's rate (1000 motion samples, 12.5 pictures of
- * two cameras, a chunk a second, decoded by the shipped model in an engine process of its own), without the page, with it, and with one viewer, in
- * turns. Usage: npx tsx bench/dashboard.ts [--seconds 10] [--rounds 3] [--rate 5] [--json] [--out FILE.md]
+ * What watching costs the supervisor: CPU time of processes that are told everything at a robot's rate (1000 motion samples, 12.5 pictures of two
+ * cameras, a chunk a second, decoded by the shipped model in an engine process of its own) with nobody watching, and with each observer alone, the
+ * page with a viewer, too; side by side. Usage: npx tsx bench/observers.ts [--seconds 10] [--rounds 3] [--rate 5] [--json] [--out FILE.md]
  */
 import { type ChildProcess, fork } from 'node:child_process';
 import { once } from 'node:events';
-import { writeFileSync } from 'node:fs';
-import { cpus, loadavg, release } from 'node:os';
+import { mkdtempSync, readdirSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { cpus, loadavg, release, tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
 import { robotConfigSchema } from '../src/config/schema.js';
@@ -29,7 +30,7 @@ const { values } = parseArgs({
     child: { type: 'string' },
   },
 });
-const MODES = ['off', 'no viewer', 'one viewer'] as const;
+const MODES = ['nobody', 'telemetry', 'recorder, window', 'recorder, full', 'page', 'page, one viewer'] as const;
 type ModeName = (typeof MODES)[number];
 const root = fileURLToPath(new URL('..', import.meta.url));
 /** As the simulated robot in real time: so often, whatever is due. */
@@ -45,6 +46,8 @@ interface Turn {
   readonly samples: number;
   readonly frames: number;
   readonly decodes: number;
+  /** On the disk. */
+  readonly bytes: number;
 }
 
 /** Pictures with something in them: a flat one compresses to nothing. */
@@ -110,15 +113,20 @@ class Feeder {
 /** One supervisor: says where its page is, then its CPU time when it is asked. */
 async function serve(mode: ModeName): Promise<void> {
   const policy = await loadPolicy({ checkpoint: `${root}models/tabletop`, job: `${root}models/tabletop/job.json`, isolate: true });
+  const folder = mkdtempSync(join(tmpdir(), 'premotor-observers-'));
   const config = robotConfigSchema.parse({
     robot: { type: 'sim' },
     policy: { checkpoint_dir: '.' },
-    telemetry: { enabled: false },
-    recording: { recorder: { mode: 'off' } },
-    dashboard: { enabled: mode !== 'off', viewer_rate_hz: Number(values.rate) },
+    telemetry: { enabled: mode === 'telemetry' },
+    recording: { out_dir: folder, recorder: { mode: mode === 'recorder, full' ? 'full' : mode === 'recorder, window' ? 'window' : 'off' } },
+    dashboard: { enabled: mode.startsWith('page'), viewer_rate_hz: Number(values.rate) },
   });
   let url = '';
-  const observers = await Observers.open(config, { onNotice: (text) => (url = /http:\S+\//.exec(text)?.[0] ?? ''), onWarning: () => undefined });
+  const observers = await Observers.open(config, {
+    onNotice: (text) => (url = /http:\S+\//.exec(text)?.[0] ?? url),
+    onWarning: ({ message }) => process.stderr.write(`${mode}: ${message}\n`),
+  });
+  if (observers.names.length !== (mode === 'nobody' ? 0 : 1)) throw new Error(`${mode}: ${observers.names.join(', ') || 'nobody'} watches`);
   const cameras = [...policy.job.obs_cam_keys, 'observation.images.cam_wrist'];
   const feeder = new Feeder(observers, cameras, policy.info.latentShape);
   const counts = { cycles: 0, missed: 0, chunks: 0, chunks_refused: 0, expired: 0, sets_followed: 0, values_clamped: 0, frames_ignored: 0 };
@@ -135,13 +143,29 @@ async function serve(mode: ModeName): Promise<void> {
     },
   });
   feeder.run();
-  const begun = (): Turn => ({ ...cpuNow(), samples: feeder.samples, frames: feeder.frames, decodes: feeder.decodes });
+  const begun = (): Turn => ({
+    ...cpuNow(),
+    samples: feeder.samples,
+    frames: feeder.frames,
+    decodes: feeder.decodes,
+    bytes: bytesBelow(folder),
+  });
   process.on('message', (asked) => {
     if (asked === 'count') process.send?.(begun());
-    else void observers.close().then(() => policy.close().then(() => process.exit(0)));
+    else void observers.close().then(() => policy.close().then(() => end(folder)));
   });
   process.send?.({ url });
 }
+
+function end(folder: string): void {
+  rmSync(folder, { recursive: true, force: true });
+  process.exit(0);
+}
+
+const bytesBelow = (folder: string): number =>
+  readdirSync(folder, { recursive: true, withFileTypes: true })
+    .filter((entry) => entry.isFile())
+    .reduce((sum, { parentPath, name }) => sum + (statSync(join(parentPath, name), { throwIfNoEntry: false })?.size ?? 0), 0);
 
 function cpuNow(): Pick<Turn, 'cpuMs' | 'wallMs'> {
   const { user, system } = process.cpuUsage();
@@ -178,7 +202,7 @@ async function start(mode: ModeName): Promise<Supervisor> {
     stdio: ['ignore', 2, 2, 'ipc'],
   });
   const [{ url }] = (await once(child, 'message')) as [{ url: string }];
-  return { mode, child, viewer: mode === 'one viewer' ? await TestViewer.open(url) : undefined };
+  return { mode, child, viewer: mode === 'page, one viewer' ? await TestViewer.open(url) : undefined };
 }
 
 async function count({ child }: Supervisor): Promise<Turn> {
@@ -195,7 +219,7 @@ async function measure() {
   const supervisors = await Promise.all(MODES.map(start));
   await pause(Math.min(WARM_UP_MS, 1000 * Number(values.seconds)));
   const rounds: Turn[][] = [];
-  const viewer = supervisors[2]?.viewer;
+  const viewer = supervisors.at(-1)?.viewer;
   const seen = { pictures: 0, messages: 0 };
   for (let round = 0; round < Number(values.rounds); round++) {
     const before = await Promise.all(supervisors.map(count));
@@ -221,7 +245,14 @@ const minus = (a: Turn, b: Turn): Turn => combine(a, b, -1);
 const plus = (a: Turn, b: Turn): Turn => combine(a, b, 1);
 function combine(a: Turn, b: Turn, sign: number): Turn {
   const of = (key: keyof Turn): number => a[key] + sign * b[key];
-  return { cpuMs: of('cpuMs'), wallMs: of('wallMs'), samples: of('samples'), frames: of('frames'), decodes: of('decodes') };
+  return {
+    cpuMs: of('cpuMs'),
+    wallMs: of('wallMs'),
+    samples: of('samples'),
+    frames: of('frames'),
+    decodes: of('decodes'),
+    bytes: of('bytes'),
+  };
 }
 
 function report({ shares, total, seen, kinds }: Awaited<ReturnType<typeof measure>>): string {
@@ -229,23 +260,25 @@ function report({ shares, total, seen, kinds }: Awaited<ReturnType<typeof measur
   const rows = MODES.map((mode, index) => {
     const turns = (shares[index] ?? []).map((one) => one.toFixed(2)).join(', ');
     const more = index === 0 ? '-' : ((mean[index] ?? 0) - (mean[0] ?? 0)).toFixed(2);
-    const { samples, frames, decodes } = total[index] as Turn;
-    return `| ${mode} | ${mean[index]?.toFixed(2)} | ${more} | ${turns} | ${samples} | ${frames} | ${decodes} |`;
+    const { samples, frames, decodes, bytes, wallMs } = total[index] as Turn;
+    // A window drops what is too old: its folder does not tell what was written.
+    const written = mode === 'recorder, full' ? (bytes / wallMs).toFixed(0) : '-';
+    return `| ${mode} | ${mean[index]?.toFixed(2)} | ${more} | ${turns} | ${samples} | ${frames} | ${decodes} | ${written} |`;
   });
   const seconds = Number(values.seconds) * Number(values.rounds);
-  return `# What the status page costs the supervisor
+  return `# What watching costs the supervisor
 
 ${cpus()[0]?.model ?? 'unknown processor'}, ${cpus().length} cores, Linux ${release()}, Node ${process.version};
 load average ${loadavg()[0]?.toFixed(2)} (what else ran here).
-\`npx tsx bench/dashboard.ts --seconds ${values.seconds} --rounds ${values.rounds} --rate ${values.rate}\`.
-Three processes side by side, each told 1000 motion samples a second, 12.5 pictures of each of
+\`npx tsx bench/observers.ts --seconds ${values.seconds} --rounds ${values.rounds} --rate ${values.rate}\`.
+${MODES.length} processes side by side, each told 1000 motion samples a second, 12.5 pictures of each of
 two cameras (96 x 96) and a chunk a second; user and system time of the supervisor process with all its threads, in percent of one core.
 
-| page | % of a core | more than off | each round | samples | pictures told | decodes |
-|---|---|---|---|---|---|---|
+| who watches | % of a core | more than nobody | each round | samples | pictures told | decodes | kB/s on the disk |
+|---|---|---|---|---|---|---|---|
 ${rows.join('\n')}
 
-The viewer was sent ${seen.pictures} pictures (${(seen.pictures / seconds).toFixed(1)} a second, of ${kinds.join(', ')})
+Telemetry goes to a broker in the same process. The page's viewer was sent ${seen.pictures} pictures (${(seen.pictures / seconds).toFixed(1)} a second, of ${kinds.join(', ')})
 and ${seen.messages} messages (${(seen.messages / seconds).toFixed(1)} a second). Decoding itself is the engine process's time and not counted;
 its pictures' way back is.
 `;
@@ -254,8 +287,8 @@ its pictures' way back is.
 if (values.child !== undefined) await serve(values.child as ModeName);
 else {
   const measured = await measure();
-  const [, idle, looked] = measured.total;
-  if ((idle?.decodes ?? 0) > 0) throw new Error('the page decoded for nobody');
+  const looked = measured.total.at(-1);
+  if (measured.total.slice(0, -1).some(({ decodes }) => decodes > 0)) throw new Error('something was decoded for nobody');
   if (measured.seen.pictures === 0 || (looked?.samples ?? 0) === 0) throw new Error('the viewer saw nothing');
   const text = report(measured);
   if (values.out !== undefined) writeFileSync(values.out, text);
