@@ -352,6 +352,8 @@ function infoOf({ url, job, warnings, token }: RemoteOptions, metadata: Metadata
     latentShape: metadata?.latent_shape ?? [0, K, ...latentSizeOf(job)],
     actionShape: [used.length, K, H],
     parameters: metadata?.parameters ?? 0,
+    // The protocol has no request for a chunk that follows an executing one.
+    modes: ['sync'],
     warnings: told,
   };
 }
