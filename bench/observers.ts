@@ -278,7 +278,8 @@ two cameras (96 x 96) and a chunk a second; user and system time of the supervis
 |---|---|---|---|---|---|---|---|
 ${rows.join('\n')}
 
-Telemetry goes to a broker in the same process. The page's viewer was sent ${seen.pictures} pictures (${(seen.pictures / seconds).toFixed(1)} a second, of ${kinds.join(', ')})
+Telemetry goes to a broker in the same process. The page's viewer was sent
+${seen.pictures} pictures (${(seen.pictures / seconds).toFixed(1)} a second, of ${kinds.join(', ')})
 and ${seen.messages} messages (${(seen.messages / seconds).toFixed(1)} a second). Decoding itself is the engine process's time and not counted;
 its pictures' way back is.
 `;

@@ -1,6 +1,6 @@
 /**
- * bench/observers.ts runs tiny, so that it cannot rot: it fails unless every observer watched, the viewer saw pictures, imagined ones too, and nothing
- * was decoded for nobody.
+ * bench/observers.ts runs tiny, so that it cannot rot: it fails unless every observer watched, the viewer saw pictures, imagined ones too, and
+ * nothing was decoded for nobody.
  */
 import { spawnSync } from 'node:child_process';
 import { dirname, join } from 'node:path';
