@@ -2,7 +2,7 @@
 // width and the rotation of their position, k and v go into the cache.
 //
 //   q = round(rope(round(q / sqrt(mean(q^2) + eps) * norm_q))), in place; k the same, to its row of the cache; v as it
-//   is rope, of the pair (re, im) at an angle: (re cos - im sin, re sin + im cos)
+//   is; mean: the sum over norm_width. rope, of the pair (re, im) at an angle: (re cos - im sin, re sin + im cos)
 //
 //   operand    shape                        dtype  alignment                      aliasing
 //   q, k, v    [batch, rows, heads, 128]    bf16   16 bytes, ld a multiple of 8   none; often columns of one matrix
@@ -67,7 +67,7 @@ __global__ void __launch_bounds__(kRowThreads) cache_heads_kernel(const CacheHea
     PREMOTOR_UNROLL
     for (int i = 0; i < kTaken; ++i) squares += v[i] * v[i];
   }
-  const float mean = block_sum(squares, Shared<float>(0, kRowWarps)) / static_cast<float>(inner);
+  const float mean = block_sum(squares, Shared<float>(0, kRowWarps)) / static_cast<float>(a.norm_width);
   const float inverse = 1.0f / sqrtf(mean + a.eps);
   for (int c = first; c < inner; c += kRowThreads * kTaken) {
     turned(a, x, weight, row, c, inverse, v);
@@ -92,9 +92,9 @@ bool is_on_boundaries(const CacheHeads& a) {
 
 Outcome cache_heads(const CacheHeads& a, Stream stream) {
   if (a.rows == 0) return Outcome::launched;
-  if (a.rows < 0 || a.batch < 1 || a.batch > kGuidanceRows || a.heads < 1 || a.heads > 1024 ||
-      a.ld < a.heads * kHeadDim || (a.q == nullptr && a.k == nullptr) || (a.q != nullptr && a.norm_q == nullptr) ||
-      (a.cos == nullptr) != (a.sin == nullptr))
+  if (a.rows < 0 || a.batch < 1 || a.batch > kGuidanceRows || a.heads < 1 || a.heads > 1024 || a.norm_width < 1 ||
+      a.norm_width > a.heads * kHeadDim || a.ld < a.heads * kHeadDim || (a.q == nullptr && a.k == nullptr) ||
+      (a.q != nullptr && a.norm_q == nullptr) || (a.cos == nullptr) != (a.sin == nullptr))
     return Outcome::bad_shape;
   if (a.k != nullptr) {
     if (a.norm_k == nullptr || a.v == nullptr || a.slots == nullptr || a.plane_rows < a.rows) return Outcome::bad_shape;

@@ -1,20 +1,15 @@
-// What launchers take and return, for the code that calls them: no CUDA header is needed to include this.
+// What launchers and kernels share beside their operands: no CUDA header is needed to include this.
 #pragma once
 
 #include <cstdint>
 
+#include "ops/device.h"
+
 namespace premotor::cuda {
 
-using Stream = void*;  // a cudaStream_t; the host's machine ignores it
+using namespace premotor::device;
 
-// What became of a launch. Nothing was started unless it is `launched`; what fails later on the device is seen where
-// the stream is waited for.
-enum class Outcome : std::uint8_t {
-  launched,
-  bad_shape,   // a size that this kernel does not take
-  misaligned,  // a pointer or a stride that is not on the boundary named in the kernel's table
-  refused      // by the driver; on the host: the machine found a fault
-};
+using Stream = void*;  // a cudaStream_t; the host's machine ignores it
 
 struct LaunchShape {
   std::uint32_t grid[3] = {1, 1, 1};

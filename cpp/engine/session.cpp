@@ -38,7 +38,9 @@ Status Session::open_models() {
   }
   ops_ = std::move(cpu);
   const std::string& folder = options_.checkpoint;
+  use.keeps_stored = options_.device != nullptr;
   PREMOTOR_TRY(Transformer::open(folder + "/transformer", options_.precision, rounding(), *ops_, &transformer_, use));
+  use.keeps_stored = false;
   PREMOTOR_TRY(Vae::open(folder + "/vae", options_.precision, rounding(), *ops_, &vae_, use));
   if (plan_file_ != nullptr) transformer_->adopt_conditioning(plan_file_->contents());
   return Status::good();
@@ -71,8 +73,12 @@ Status Session::open_parts() {
   // way.
   shape.headroom = 2 * (video_tokens + action_tokens) + std::max(video_tokens, action_tokens);
   shape.dtype = options_.cache_dtype();
-  transformer_->reserve(shape.guidance_rows * (video_tokens + action_tokens));
-  return KvCache::open(shape, &cache_);
+  const std::int64_t rows = shape.guidance_rows * (video_tokens + action_tokens);
+  PREMOTOR_TRY(KvCache::open(shape, &cache_));
+  if (options_.device != nullptr)
+    return DeviceTransformer::open(*transformer_, shape, cache_->rows(), rows, *options_.device, &on_device_);
+  transformer_->reserve(rows);
+  return Status::good();
 }
 
 std::int64_t Session::video_tokens_per_frame() const {
@@ -81,9 +87,10 @@ std::int64_t Session::video_tokens_per_frame() const {
 
 SessionInfo Session::info() const {
   SessionInfo info;
-  info.backend = ops_->name();
-  info.weight_bytes = transformer_->weight_bytes() + vae_->weight_bytes();
-  info.cache_bytes = cache_->size_bytes();
+  info.backend = on_device_ == nullptr ? ops_->name() : options_.device->name();
+  info.weight_bytes =
+      (on_device_ == nullptr ? transformer_->weight_bytes() : on_device_->weight_bytes()) + vae_->weight_bytes();
+  info.cache_bytes = on_device_ == nullptr ? cache_->size_bytes() : on_device_->cache_bytes();
   info.parameters = transformer_->parameters();
   for (const std::string& name : transformer_->unread()) info.unused_tensors.push_back("transformer/" + name);
   for (const std::string& name : vae_->unread()) info.unused_tensors.push_back("vae/" + name);
@@ -116,8 +123,8 @@ Status Session::reset(std::span<const float> positive, std::span<const float> ne
                            "A prompt embedding must have 1 to " + std::to_string(job_.text_rows) + " rows of " +
                                std::to_string(dim) + " values, found " + std::to_string(embeddings.size()) +
                                " values. It was made for another checkpoint, or the negative one is missing.");
-    PREMOTOR_TRY(transformer_->project_text(embeddings.data(), count, job_.text_rows - count, cache_->shape().dtype,
-                                            &cancel_, &text_[row]));
+    PREMOTOR_TRY(passes().project_text(embeddings.data(), count, job_.text_rows - count, cache_->shape().dtype,
+                                       &cancel_, &text_[row]));
   }
   episode_ = true;
   return Status::good();
@@ -209,8 +216,7 @@ Status Session::commit(const CommitArgs& args, CommitResult* out) {
   args.trace->add("video.input", {1, channels, frames, latent_.height, latent_.width}, std::vector<float>(video));
   args.trace->add("action.input", {1, transformer_->config().action_dim, frames, job_.action_per_frame, 1},
                   std::vector<float>(action));
-  trace_cache(args.trace);
-  return Status::good();
+  return trace_cache(args.trace);
 }
 
 CacheState Session::cache_state() const {

@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "base/status.h"
+#include "engine/device_transformer.h"
 #include "engine/job.h"
 #include "engine/kv_cache.h"
 #include "engine/plan_file.h"
@@ -37,6 +38,8 @@ struct SessionOptions {
   // Of cached keys and values, the text's too; none: the precision's default.
   std::optional<ops::Dtype> cache;
   int threads = 1;
+  // Computes the transformer's passes, in bf16; null: the processor does. Outlives the session.
+  device::Device* device = nullptr;
   std::string plan;  // file, or empty: the checkpoint is made ready while it is opened
   std::uint64_t plan_checked_at_open_max = PlanFile::kCheckedAtOpenMax;
 
@@ -277,7 +280,7 @@ class Session {
                   std::vector<float>* action) const;
   const std::vector<float>& frame_timesteps(std::int64_t frames, float timestep, bool first_is_clean);
   void finish_chunk(Trace* trace, ChunkResult* out);
-  void trace_cache(Trace* trace);
+  Status trace_cache(Trace* trace);
   void trace_schedules(const ChunkPlan& plan) const;
   Status check_commit(const CommitArgs& args, std::int64_t* frames) const;
   Status check_frames(std::int64_t frames) const;
@@ -290,6 +293,10 @@ class Session {
   Status imagine(const std::vector<float>& action, std::int64_t frames, const PredictArgs& args,
                  std::vector<float>* video, Timing* timing);
   Status predict_after(const ExecutingArgs& executing, const PredictArgs& args, ChunkResult* out);
+  // Who computes passes.
+  [[nodiscard]] PassEngine& passes() const {
+    return on_device_ == nullptr ? static_cast<PassEngine&>(*transformer_) : *on_device_;
+  }
   [[nodiscard]] bool rounds() const { return job_.deployed_bf16; }
   [[nodiscard]] ops::Rounding rounding() const { return rounds() ? ops::Rounding::bf16 : ops::Rounding::none; }
   [[nodiscard]] std::int64_t latent_plane() const { return latent_.height * latent_.width; }
@@ -302,6 +309,7 @@ class Session {
   std::unique_ptr<PlanFile> plan_file_;  // outlives what uses its bytes
   std::unique_ptr<ops::Ops> ops_;
   std::unique_ptr<Transformer> transformer_;
+  std::unique_ptr<DeviceTransformer> on_device_;  // null without a device
   std::unique_ptr<Vae> vae_;
   std::unique_ptr<KvCache> cache_;
   std::unique_ptr<ActionScaler> scaler_;

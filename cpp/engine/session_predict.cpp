@@ -40,7 +40,7 @@ Status Session::run_passes(std::span<Pass> parts, WriteKind kind) {
     parts[i].moved = &input.moved;
     parts[i].cancel = kind == WriteKind::committed ? nullptr : &cancel_;  // half a commit would lose the episode
   }
-  const Status status = transformer_->forward(parts);
+  const Status status = passes().forward(parts);
   cache_->end_write();
   if (!status.ok() || kind == WriteKind::temporary) return status;
   for (const Pass& pass : parts) {
@@ -332,7 +332,7 @@ Status Session::run_pending() {
   pass.attended = &waiting.attended;
   pass.moved = &waiting.moved;
   pass.cancel = &cancel_;
-  PREMOTOR_TRY(transformer_->forward(pass));
+  PREMOTOR_TRY(passes().forward(pass));
   pending_.is_waiting = false;
   return Status::good();
 }
@@ -412,7 +412,7 @@ Status Session::predict_checked(const PredictArgs& args, ChunkResult* out) {
   out->frame_index = frame_index_;
   finish_chunk(args.trace, out);
   if (job_.i2va) frame_index_ += job_.frame_chunk_size;
-  if (args.trace != nullptr) trace_cache(args.trace);
+  if (args.trace != nullptr) PREMOTOR_TRY(trace_cache(args.trace));
   out->timing.total_ms = total.elapsed_ms();
   return Status::good();
 }

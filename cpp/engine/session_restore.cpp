@@ -73,7 +73,10 @@ Status Session::occupy() {
   while (cache_->counts().valid < cache_->shape().capacity) {
     for (const std::int64_t tokens : {frames * video_tokens_per_frame(), frames * job_.action_per_frame}) {
       PREMOTOR_TRY(cache_->begin_write(tokens, WriteKind::committed));
-      cache_->fill_written(static_cast<std::uint64_t>(frame_index_));
+      if (on_device_ == nullptr)
+        cache_->fill_written(static_cast<std::uint64_t>(frame_index_));
+      else
+        PREMOTOR_TRY(on_device_->fill_rows(cache_->write_rows(), static_cast<std::uint64_t>(frame_index_)));
       cache_->end_write();
     }
     frame_index_ += frames;

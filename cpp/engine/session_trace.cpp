@@ -42,7 +42,7 @@ void Session::trace_schedules(const ChunkPlan& plan) const {
 
 // State of the cache over all slots, and the keys and values of this call's writes that are still valid; first and last
 // layer.
-void Session::trace_cache(Trace* trace) {
+Status Session::trace_cache(Trace* trace) {
   const KvCacheShape& shape = cache_->shape();
   const KvCache::SlotState& slots = cache_->slots();
   std::vector<std::pair<std::int32_t, std::int32_t>> kept;  // (slot, row), ascending slots
@@ -68,12 +68,16 @@ void Session::trace_cache(Trace* trace) {
       for (std::int64_t guidance_row = 0; guidance_row < shape.guidance_rows; ++guidance_row)
         for (const auto& [slot, row] : kept)
           for (std::int64_t head = 0; head < shape.heads; ++head)
-            cache_->read_entry(key, layer, guidance_row, head, row, &values);
+            if (on_device_ == nullptr)
+              cache_->read_entry(key, layer, guidance_row, head, row, &values);
+            else
+              PREMOTOR_TRY(on_device_->read_entry(key, layer, guidance_row, head, row, &values));
       trace->add(prefix + (key ? "k" : "v"), {shape.guidance_rows, std::ssize(kept), shape.heads, shape.head_dim},
                  std::move(values));
     }
     if (shape.layers == 1) break;
   }
+  return Status::good();
 }
 
 }  // namespace premotor::engine

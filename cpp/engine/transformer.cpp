@@ -231,10 +231,13 @@ void Transformer::map_rows(const Pass& pass, std::int32_t* to) {
 void Transformer::block_modulation(const BlockWeights& block, std::int64_t width) {
   const std::vector<const Conditioning*>& conditions = scratch_.conditions;
   grow(scratch_.modulation, std::ssize(conditions) * 6 * width);
-  for (std::size_t i = 0; i < conditions.size(); ++i) {
-    float* to = scratch_.modulation.data() + static_cast<std::int64_t>(i) * 6 * width;
-    for (std::int64_t c = 0; c < 6 * width; ++c) to[c] = block.scale_shift_table[c] + conditions[i]->projection[c];
-  }
+  for (std::size_t i = 0; i < conditions.size(); ++i)
+    modulate(block, *conditions[i], scratch_.modulation.data() + static_cast<std::int64_t>(i) * 6 * width);
+}
+
+void Transformer::modulate(const BlockWeights& block, const Conditioning& condition, float* to) {
+  for (std::size_t c = 0; c < condition.projection.size(); ++c)
+    to[c] = block.scale_shift_table[c] + condition.projection[c];
 }
 
 // to: [guidance rows, tokens, width]
@@ -382,23 +385,26 @@ void Transformer::feed_forward(const StreamWeights& stream, const BlockWeights& 
   add_linear(scratch_.up, block.ffn_down, rows, modulation + 2 * width, 6 * width);
 }
 
-// Final norm with shift and scale from the table plus temb (added, and 1 + scale taken, in bfloat16 in a bfloat16
-// deployment), then the head.
+// The table plus temb: added, and 1 + scale taken, in bfloat16 in a bfloat16 deployment.
+void Transformer::modulate_last(const StreamWeights& stream, const Conditioning& condition, float* to) const {
+  const std::int64_t width = stream.width;
+  float *shift = to, *scale = to + width;
+  for (std::int64_t c = 0; c < width; ++c) {
+    shift[c] = stream.scale_shift_table[c] + condition.temb[c];
+    scale[c] = stream.scale_shift_table[width + c] + condition.temb[c];
+    if (rounding_ != ops::Rounding::bf16) continue;
+    shift[c] = round_to_bf16(shift[c]);
+    scale[c] = round_to_bf16(1.0f + round_to_bf16(scale[c])) - 1.0f;
+  }
+}
+
+// Final norm with shift and scale, then the head.
 void Transformer::finish(const Pass& pass, const StreamWeights& stream, std::int64_t rows) {
   const std::vector<const Conditioning*>& conditions = scratch_.conditions;
   const std::int64_t width = stream.width;
   grow(scratch_.last_modulation, std::ssize(conditions) * 2 * width);
-  for (std::size_t i = 0; i < conditions.size(); ++i) {
-    float* shift = scratch_.last_modulation.data() + static_cast<std::int64_t>(i) * 2 * width;
-    float* scale = shift + width;
-    for (std::int64_t c = 0; c < width; ++c) {
-      shift[c] = stream.scale_shift_table[c] + conditions[i]->temb[c];
-      scale[c] = stream.scale_shift_table[width + c] + conditions[i]->temb[c];
-      if (rounding_ != ops::Rounding::bf16) continue;
-      shift[c] = round_to_bf16(shift[c]);
-      scale[c] = round_to_bf16(1.0f + round_to_bf16(scale[c])) - 1.0f;
-    }
-  }
+  for (std::size_t i = 0; i < conditions.size(); ++i)
+    modulate_last(stream, *conditions[i], scratch_.last_modulation.data() + static_cast<std::int64_t>(i) * 2 * width);
   const float* shift = scratch_.last_modulation.data();
   normed_linear(modulated(shift, shift + width, 2 * width), stream.head, rows, ops::Activation::none, pass.out);
 }

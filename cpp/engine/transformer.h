@@ -17,14 +17,13 @@
 #include "engine/arena.h"
 #include "engine/config.h"
 #include "engine/kv_cache.h"
+#include "engine/pass.h"
 #include "engine/plan_format.h"
 #include "engine/rope.h"
 #include "engine/weights.h"
 #include "ops/ops.h"
 
 namespace premotor::engine {
-
-enum class Modality : std::uint8_t { video = 0, action = 1 };
 
 struct Linear {
   ops::Matrix weight;
@@ -74,38 +73,7 @@ struct StreamWeights {
   const std::vector<BlockWeights>* blocks = nullptr;
 };
 
-// Text keys and values of one guidance row, all layers; computed once per prompt.
-struct TextKeysValues {
-  std::int64_t rows = 0;     // real tokens, plus one that stands for all padded rows
-  float last_weight = 1.0f;  // how many rows the last one stands for
-  ops::Dtype dtype = ops::Dtype::f32;
-  std::vector<std::byte> data;  // [stream][layer][keys, values] in the layout of layout()
-  std::int64_t streams = 1;
-  ops::KvLayout layout;
-
-  [[nodiscard]] std::int64_t plane_bytes() const { return layout.key_bytes() + layout.value_bytes(); }
-};
-
-// One forward pass of one modality for all guidance rows.
-struct Pass {
-  Modality modality = Modality::video;
-  const float* x = nullptr;  // [tokens, features], the same for every guidance row
-  std::int64_t frames = 0;
-  std::int64_t tokens_per_frame = 0;
-  const float* frame_timesteps = nullptr;             // [frames]
-  const RopeTable* rope = nullptr;                    // [tokens]
-  std::int64_t guidance_rows = 1;                     // how many of the cache's rows to run: 1 or all
-  const std::vector<TextKeysValues>* text = nullptr;  // [guidance rows]
-  KvCache* cache = nullptr;
-  const std::vector<std::int32_t>* write_rows =
-      nullptr;                                           // [tokens] cache rows that receive this pass's keys and values
-  const std::vector<std::uint32_t>* attended = nullptr;  // cache slots to attend, those written included (KvCache)
-  const std::vector<ops::MovedSlot>* moved = nullptr;
-  float* out = nullptr;  // [guidance rows, tokens, out features]; null: only the cache is wanted
-  const std::atomic<bool>* cancel = nullptr;
-};
-
-class Transformer {
+class Transformer final : public PassEngine {
  public:
   // Reads `folder`/config.json and its tensors; `ops` must outlive this object. Errors as WeightReader's.
   static Status open(const std::string& folder, WeightPrecision precision, ops::Rounding rounding, ops::Ops& ops,
@@ -117,17 +85,10 @@ class Transformer {
   [[nodiscard]] std::int64_t parameters() const { return parameters_; }
   [[nodiscard]] const std::vector<std::string>& unread() const { return unread_; }
 
-  // Projects one prompt: embeddings [count, text_dim] of the real tokens; `padded_rows` further rows are zero in the
-  // reference.
   Status project_text(const float* embeddings, std::int64_t count, std::int64_t padded_rows, ops::Dtype dtype,
-                      const std::atomic<bool>* cancel, TextKeysValues* out);
-
-  // Errors: ABORTED (cancel was set; the cache's written rows are then undefined).
-  Status forward(const Pass& pass) { return forward(std::span(&pass, 1)); }
-  // The same for passes that follow one another, in one go: the weights are read once for all. A later part attends to
-  // what an earlier one wrote, never the other way round. Several parts have the same guidance rows, the same blocks
-  // (can_pack) and no output.
-  Status forward(std::span<const Pass> parts);
+                      const std::atomic<bool>* cancel, TextKeysValues* out) override;
+  using PassEngine::forward;
+  Status forward(std::span<const Pass> parts) override;
   // Whether video and action passes may be parts of one: in the mixture-of-transformers form they have blocks of their
   // own.
   [[nodiscard]] bool can_pack() const { return streams_[0].blocks == streams_[1].blocks; }
@@ -136,6 +97,21 @@ class Transformer {
   void reserve(std::int64_t rows);
   [[nodiscard]] PlanArena arena() const { return {scratch_.rows, scratch_.arena.bytes(), scratch_.arena.unshared()}; }
 
+  // What a device is given: the weights as they were read, and conditioning.
+  [[nodiscard]] const StreamWeights& stream(Modality modality) const { return streams_[static_cast<int>(modality)]; }
+  [[nodiscard]] const Linear& text_layer(int number) const { return number == 1 ? text_1_ : text_2_; }
+  // Conditioning of one timestep: temb [width] and its projection [6, width]. Kept, since schedules repeat.
+  struct Conditioning {
+    float timestep;
+    std::vector<float> temb;
+    std::vector<float> projection;
+  };
+  // Valid until conditioning of the same modality is asked for again.
+  const Conditioning& condition(Modality modality, float timestep);
+  // Shift, scale and gate of both parts of a block, and shift and scale of the last norm: to [6, width], [2, width].
+  static void modulate(const BlockWeights& block, const Conditioning& condition, float* to);
+  void modulate_last(const StreamWeights& stream, const Conditioning& condition, float* to) const;
+
   // Computes the conditioning of timesteps for a plan, and takes what a plan holds where it is the same bits.
   Status record_conditioning(Modality modality, const std::vector<float>& timesteps, PlanWriter* plan);
   void adopt_conditioning(const PlanContents& plan);
@@ -143,14 +119,8 @@ class Transformer {
  private:
   friend class TransformerProbe;  // test/cpp/units_test.cpp drives single blocks
 
-  // Conditioning of one timestep: temb [width] and its projection [6, width]. Kept, since schedules repeat.
-  static constexpr std::size_t kConditioningMax =
-      512;  // distinct timesteps kept per modality; a schedule has at most a few dozen
-  struct Conditioning {
-    float timestep;
-    std::vector<float> temb;
-    std::vector<float> projection;
-  };
+  // Distinct timesteps kept per modality; a schedule has at most a few dozen.
+  static constexpr std::size_t kConditioningMax = 512;
   // Buffers of one pass, grown to the largest pass seen. The first four share memory where their lives allow.
   struct Scratch {
     float* hidden = nullptr;    // [rows, width]
@@ -193,7 +163,6 @@ class Transformer {
                       std::int64_t cols, float* y, std::int64_t ldy);
   [[nodiscard]] ops::Ops::Norm modulated(const float* shift, const float* scale, std::int64_t stride) const;
   void project_text_layer(const BlockWeights& block, const std::vector<float>& rows, std::byte* k, TextKeysValues* out);
-  const Conditioning& condition(Modality modality, float timestep);
   // Rows of activations: for each part its guidance rows one after another, [part][guidance row][token].
   static std::int64_t rows_of(const Pass& pass) { return pass.guidance_rows * pass.frames * pass.tokens_per_frame; }
   static std::int64_t rows_of(std::span<const Pass> parts);

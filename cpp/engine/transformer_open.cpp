@@ -41,7 +41,7 @@ Status Transformer::read(const std::string& folder, WeightPrecision precision, P
   WeightReader reader(store_, precision);
   if (plan.to != nullptr)
     reader.record_to(*plan.to, "transformer", ops_, rounding_);
-  else
+  else if (!plan.keeps_stored)
     reader.prepare_with(ops_, rounding_);
   PREMOTOR_TRY(read_parts(reader));
   unread_ = reader.unread();

@@ -45,6 +45,7 @@ struct PlanUse {
   const PlanFile* from = nullptr;  // must outlive the model
   PlanWriter* to = nullptr;
   PlanSketch* sketch = nullptr;  // must outlive the model
+  bool keeps_stored = false;     // no matrix is prepared: a device reads them as they are stored
 };
 
 // Hands out tensors of one store by name and remembers which were asked for. Where they come from a plan, or go to one,

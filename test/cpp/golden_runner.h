@@ -26,6 +26,7 @@ struct Case {
   bool is_told = true;  // prints the worst error of every kind
   double limit = 1e-4;  // relative RMS; the noise floor is near 1e-6, deliberate mistakes start at 7e-3
   std::optional<ops::Dtype> cache = std::nullopt;  // none: the precision's default
+  device::Device* device = nullptr;                // null: the processor
 };
 
 class Runner {
@@ -40,6 +41,7 @@ class Runner {
     options.job.input_cast = info.input_cast;
     options.precision = info.precision;
     options.cache = info.cache;
+    options.device = info.device;
     options.threads = 2;
     golden::need(Session::open(options, &session_));
     guided_ = options.job.guided();

@@ -249,7 +249,7 @@ class OnDevice {
   void attend_ring() {
     CacheHeads a;
     a.q = qkv_.bits.data(), a.k = a.q + kInner, a.v = a.q + 2 * kInner;
-    a.rows = kTokens, a.batch = kBatch, a.heads = kHeads, a.ld = qkv_.stride, a.eps = kEps;
+    a.rows = kTokens, a.batch = kBatch, a.heads = kHeads, a.ld = qkv_.stride, a.eps = kEps, a.norm_width = kInner;
     a.norm_q = w_.norm_q.device.data(), a.norm_k = w_.norm_k.device.data(), a.cos = cos_.data(), a.sin = sin_.data();
     a.plane_rows = kPlaneRows, a.slots = write_rows_.data();
     FlashAttention f = attention(qkv_, p_.ring, kPlaneRows, {nullptr, nullptr, attended_rows_.data(), kCapacity, 1.0f});
@@ -264,7 +264,7 @@ class OnDevice {
   }
   void attend_text() {
     CacheHeads a;
-    a.q = q_.bits.data(), a.rows = kRows, a.heads = kHeads, a.ld = q_.stride, a.eps = kEps;
+    a.q = q_.bits.data(), a.rows = kRows, a.heads = kHeads, a.ld = q_.stride, a.eps = kEps, a.norm_width = kInner;
     a.norm_q = w_.cross_norm_q.device.data();
     note(cache_heads(a, nullptr));
     note(flash_attention(attention(q_, p_.text, 32, {nullptr, nullptr, nullptr, kTextRows, kTextWeight}), nullptr));

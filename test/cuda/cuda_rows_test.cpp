@@ -181,6 +181,7 @@ void run_cache_heads(const HeadsCase& c, const HeadsOperands& o, const HeadsResu
   if (c.has_q) a.q = qkv.bits.data();
   if (c.has_k) a.k = qkv.bits.data() + o.inner, a.v = qkv.bits.data() + 2 * o.inner, a.slots = slots.data();
   a.rows = c.rows, a.batch = c.batch, a.heads = c.heads, a.ld = o.ld, a.eps = 1e-6f, a.plane_rows = kPlaneRows;
+  a.norm_width = c.heads * 128;
   a.norm_q = norm_q.data(), a.norm_k = norm_k.data();
   if (c.is_turned) a.cos = cos.data(), a.sin = sin.data();
   for (int b = 0; b < c.batch; ++b)
