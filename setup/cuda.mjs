@@ -4,6 +4,8 @@
  * was compiled once is kept in build/cuda under a digest of the sources, so a second run takes no time. test/cuda.test.ts does the same with the
  * functions below.
  *
+ * With --library (npm run build:cuda) it also links premotor-cuda.so, the backend that the engine loads for device "cuda", beside the addon.
+ *
  * With --run it also builds the kernels' tests (test/cuda) for a GPU and runs them on the one of this machine, against the same results of the CPU.
  */
 import { spawn, spawnSync } from 'node:child_process';
@@ -76,15 +78,16 @@ const steady = (paths) => paths.map((path) => relative(root, path).replaceAll('\
 
 /** Digest of all that decides what a kernel becomes: device sources, targets and flags, not the compiler. */
 export function sourcesDigest() {
-  const sources = filesBelow(join(root, 'cuda')).filter((path) => /\.(cu|h)$/.test(path) && !path.includes(join('cuda', 'host')));
+  const sources = filesBelow(join(root, 'cuda')).filter((path) => /\.(cu|h)$/.test(path) && !/cuda.(host|backend).[^/]*$/.test(path));
   const hash = createHash('sha256').update(JSON.stringify([targets, flags]));
-  for (const path of steady([...sources, join(root, 'cpp', 'base', 'half.h'), join(root, 'cuda', 'kernels.json')])) {
+  const others = [join(root, 'cpp', 'base', 'half.h'), join(root, 'cpp', 'ops', 'device.h'), join(root, 'cuda', 'kernels.json')];
+  for (const path of steady([...sources, ...others])) {
     hash.update(`\n${path}\n`).update(readFileSync(join(root, path)));
   }
   return hash.digest('hex');
 }
 
-const flags = ['-std=c++20', '-O3', '-Icpp', '-I.', '-Xptxas', '-v'];
+const flags = ['-std=c++20', '-O3', '-Icpp', '-I.', '-Xcompiler', '-fPIC', '-Xptxas', '-v'];
 
 function compile(nvcc, source, folder) {
   const gencodes = targets.flatMap((target) => ['-gencode', target.gencode]);
@@ -252,6 +255,18 @@ function runOnDevice(nvcc) {
   return failed;
 }
 
+/** Links the backend that cpp/engine/device_library.cpp loads; the CUDA runtime is inside. Returns its path. */
+export function buildLibrary(nvcc) {
+  const folder = outputFolder(nvcc);
+  const objects = readKernels().map((kernel) => join(folder, kernel.source.replace(/\.cu$/, '.o')));
+  const device = join(folder, 'cuda_device.o');
+  run('compiling the GPU backend', nvcc.command, [...flags, '-c', join('cuda', 'backend', 'cuda_device.cu'), '-o', device]);
+  const library = join(root, 'build', 'Release', 'premotor-cuda.so');
+  mkdirSync(join(root, 'build', 'Release'), { recursive: true });
+  run('linking premotor-cuda.so', nvcc.command, ['-shared', '-cudart', 'static', ...new Set(objects), device, '-o', library]);
+  return library;
+}
+
 async function main() {
   const nvcc = findNvcc();
   if (nvcc === undefined) {
@@ -266,6 +281,7 @@ async function main() {
     problems.push('cuda/RESOURCES.md is out of date: run node setup/cuda.mjs');
   for (const problem of problems) say(problem);
   say(`${rows.length} kernels compiled: ${problems.length === 0 ? 'ok' : 'failed'}`);
+  if (process.argv.includes('--library') && problems.length === 0) say(`built ${relative(root, buildLibrary(nvcc))}`);
   if (process.argv.includes('--run') && runOnDevice(nvcc) > 0) problems.push('a test failed on the device');
   return problems.length === 0 ? 0 : 1;
 }

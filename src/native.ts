@@ -201,6 +201,7 @@ export interface NativeEngineModule {
     kvCache: 'f32' | 'bf16' | 'int8';
     threads: number;
     plan?: string; // file
+    deviceLibrary?: string; // file: the transformer's passes run on the first device that it opens
   }): Promise<NativeEngine>;
   /** Runs the text encoder of `folder` over token ids; [count, d_model] float32. */
   encodeText(options: {
@@ -254,6 +255,14 @@ export function loadNative(): NativeModule {
     );
   }
   return loaded;
+}
+
+/** The GPU backend's place beside the addon, whether it was built or not. */
+export function cudaLibrary(): string {
+  const addon = process.env['PREMOTOR_ADDON'];
+  if (addon !== undefined) return join(dirname(addon), 'premotor-cuda.so');
+  const candidates = [join(folder, '..', 'build', 'Release', 'premotor-cuda.so'), join(folder, '..', '..', 'build', 'Release', 'premotor-cuda.so')];
+  return candidates.find((candidate) => existsSync(candidate)) ?? (candidates[0] as string);
 }
 
 /** The executable premotor-stream, built beside the addon. Errors: NATIVE_MISSING. */

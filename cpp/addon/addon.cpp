@@ -16,6 +16,7 @@
 #include "addon/task.h"
 #include "addon/virtual_robot_object.h"
 #include "base/philox.h"
+#include "engine/device_library.h"
 #include "engine/inspect.h"
 #include "engine/text_encoder.h"
 #include "ops/cpu/cpu_ops.h"
@@ -32,10 +33,19 @@ Napi::Value open_engine(const Napi::CallbackInfo& info) {
   request->cache = to_cache_dtype(text(options, "kvCache"));
   request->threads = static_cast<int>(integer(options, "threads"));
   if (options.Get("plan").IsString()) request->plan = text(options, "plan");
+  const bool on_device = options.Get("deviceLibrary").IsString();
+  const std::string library = on_device ? text(options, "deviceLibrary") : "";
   const auto session = std::make_shared<std::unique_ptr<engine::Session>>();
   return Task::start(
       info.Env(), info.Env().Undefined(),
-      [request, session](const Progress&) { return engine::Session::open(*request, session.get()); },
+      [request, session, library](const Progress&) {
+        if (!library.empty()) {
+          std::unique_ptr<device::Device> device;
+          PREMOTOR_TRY(engine::open_device(library, 0, &device));
+          request->device = std::move(device);
+        }
+        return engine::Session::open(*request, session.get());
+      },
       [session](Napi::Env env) -> Napi::Value { return EngineObject::wrap(env, std::move(*session)); });
 }
 

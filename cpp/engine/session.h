@@ -38,8 +38,8 @@ struct SessionOptions {
   // Of cached keys and values, the text's too; none: the precision's default.
   std::optional<ops::Dtype> cache;
   int threads = 1;
-  // Computes the transformer's passes, in bf16; null: the processor does. Outlives the session.
-  device::Device* device = nullptr;
+  // Computes the transformer's passes, in bf16; null: the processor does. One session has it at a time.
+  std::shared_ptr<device::Device> device;
   std::string plan;  // file, or empty: the checkpoint is made ready while it is opened
   std::uint64_t plan_checked_at_open_max = PlanFile::kCheckedAtOpenMax;
 

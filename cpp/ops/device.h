@@ -193,6 +193,6 @@ class Device {
 
 // What the library of a backend exports as "premotor_open_device", and the version of this file that it was built for.
 constexpr std::uint32_t kDeviceContract = 1;
-using OpenDevice = Status (*)(std::uint32_t contract, int ordinal, Device** out);
+using OpenDevice = void (*)(std::uint32_t contract, int ordinal, Device** out, Status* status);
 
 }  // namespace premotor::device

@@ -20,6 +20,8 @@ import { type Method, plainChunk, plainCommit, plainError, type Reply, type Requ
 
 /** How long a running call may take to notice that the parent is gone. */
 const exit_grace_ms = 2000;
+/** Of a process whose GPU has failed. */
+const EXIT_DEVICE_FAULT = 75;
 
 export type Load = (options: LoadPolicyOptions) => Promise<Policy>;
 
@@ -48,9 +50,16 @@ class EngineHost {
       }
       const value = await this.#run(request);
       this.#reply(request, { kind: 'result', value, cache: this.#opened().cache }, request.method === 'close');
-    } catch (error) {
-      this.#reply(request, { kind: 'error', error: plainError(toPremotorError(error)), cache: this.#policy?.cache ?? null });
+    } catch (thrown) {
+      const error = toPremotorError(thrown);
+      // Nothing of this process can use the GPU any more: its end is what the parent knows how to recover from.
+      if (error.code === 'DEVICE_FAULT') return this.#end(error);
+      this.#reply(request, { kind: 'error', error: plainError(error), cache: this.#policy?.cache ?? null });
     }
+  }
+
+  #end({ message }: PremotorError): void {
+    process.stderr.write(`${message}\n`, () => process.exit(EXIT_DEVICE_FAULT));
   }
 
   /** The parent is gone: frees the engine if it can be done soon, and ends. */

@@ -6,7 +6,7 @@ import { existsSync, statSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
 import { join, resolve } from 'node:path';
 import { PremotorError } from '../errors.js';
-import { callNative, loadNative, type NativeEngine, type NativeEngineModule, type NativeJob } from '../native.js';
+import { callNative, cudaLibrary, loadNative, type NativeEngine, type NativeEngineModule, type NativeJob } from '../native.js';
 import { checkpointHash } from '../text/checkpoint-hash.js';
 import { embedPrompt } from '../text/embeddings.js';
 import { textMode } from '../text/prompt-cache.js';
@@ -33,6 +33,7 @@ export interface Settings extends PrecisionPair {
   readonly promptCache: string | false | undefined;
   /** A plan file. */
   readonly plan: string | undefined;
+  readonly device: 'cpu' | 'cuda';
 }
 
 /** What opening needs from outside; tests bring their own. */
@@ -46,9 +47,9 @@ export async function loadPolicy(options: LoadPolicyOptions): Promise<Policy> {
   if (options?.backend === 'onnx') return loadOnnx(options);
   const settings = await checkLoadOptions(options);
   if (!settings.isolate) return openWith(settings);
-  const { checkpoint, precision, kvCache, threads, promptCache, parsed, allowUncertified, plan } = settings;
+  const { checkpoint, precision, kvCache, threads, promptCache, parsed, allowUncertified, plan, device } = settings;
   const optional = { ...(promptCache === undefined ? {} : { promptCache }), ...(plan === undefined ? {} : { plan }) };
-  const inner: LoadPolicyOptions = { checkpoint, precision, kvCache, threads, job: parsed.job, allowUncertified, ...optional };
+  const inner: LoadPolicyOptions = { checkpoint, device, precision, kvCache, threads, job: parsed.job, allowUncertified, ...optional };
   return IsolatedPolicy.open(inner, { warnings: parsed.warnings });
 }
 
@@ -58,13 +59,13 @@ export async function openLocal(options: LoadPolicyOptions, parts: Parts = {}): 
 }
 
 async function openWith(settings: Settings, parts: Parts = {}): Promise<LocalPolicy> {
-  const { parsed, precision, kvCache, threads } = settings;
+  const { parsed, precision, kvCache, threads, device } = settings;
   const native = parts.native ?? loadNative();
   const { engine, hash, uncertified } = await openCertified(settings, native);
   const { backend, weightBytes, cacheBytes, unusedTensors, latentShape, actionShape, parameters } = engine.info;
   const info: PolicyInfo = {
     checkpointHash: hash,
-    device: 'cpu',
+    device,
     backend,
     precision,
     kvCache,
@@ -90,8 +91,15 @@ interface Opened {
 
 /** Opens the engine, and asks for the precision's certificate of the very checkpoint whose weights run. */
 async function openCertified(settings: Settings, native: NativeEngineModule): Promise<Opened> {
-  const { checkpoint, parsed, precision, kvCache, threads, plan, allowUncertified } = settings;
-  const open = { checkpoint, job: nativeJobOf(parsed.job, precision), precision, kvCache, threads };
+  const { checkpoint, parsed, precision, kvCache, threads, plan, allowUncertified, device } = settings;
+  const open = {
+    checkpoint,
+    job: nativeJobOf(parsed.job, precision),
+    precision,
+    kvCache,
+    threads,
+    ...(device === 'cuda' ? { deviceLibrary: cudaLibrary() } : {}),
+  };
   if (plan === undefined) {
     const hash = await checkpointHash(checkpoint);
     const uncertified = await checkCertificate(checkpoint, settings, hash, allowUncertified);
@@ -134,15 +142,16 @@ export async function checkLoadOptions(options: LoadPolicyOptions): Promise<Sett
     throw badOption('threads', `a whole number of 1 .. ${THREADS_MAX}`, threads);
   const precision = checkPrecision(options.precision);
   const given = checkKvCache(options.kvCache);
-  checkDevice(options.device);
+  const device = checkDevice(options.device);
   const { plan } = options;
   if (plan !== undefined && (typeof plan !== 'string' || plan === '')) throw badOption('plan', 'the path of a plan file', plan);
   const parsed = await readJob(options.job);
   const kvCache = kvCacheFor(precision, parsed.job, given);
+  if (device === 'cuda') checkOnDevice(precision, kvCache, plan);
   const folder = resolve(checkpoint);
   checkFolder(folder);
   const found = plan === undefined ? undefined : resolve(plan);
-  return { checkpoint: folder, parsed, precision, kvCache, allowUncertified, threads, isolate, promptCache, plan: found };
+  return { checkpoint: folder, parsed, precision, kvCache, allowUncertified, threads, isolate, promptCache, plan: found, device };
 }
 
 function checkPrecision(precision: unknown = 'f32'): CpuPrecision {
@@ -161,11 +170,22 @@ function checkKvCache(kvCache: unknown): KvCache | undefined {
   return known;
 }
 
-function checkDevice(device: unknown = 'auto'): void {
-  if (device === 'auto' || device === 'cpu') return;
+/** `auto` is the processor until the GPU backend has been seen to work on GPUs (docs/CUDA.md). */
+function checkDevice(device: unknown = 'auto'): 'cpu' | 'cuda' {
+  if (device === 'auto' || device === 'cpu') return 'cpu';
   if (device !== 'cuda') throw badOption('device', '"cpu", "cuda" or "auto"', device);
-  const message = 'device: expected a CUDA backend, found none in this version. Use device "cpu" or "auto".';
-  throw new PremotorError('DEVICE_UNAVAILABLE', message, { field: 'device', expected: 'a CUDA backend', found: 'none' });
+  return device;
+}
+
+/** What the GPU's kernels compute. */
+function checkOnDevice(precision: CpuPrecision, kvCache: KvCache, plan: string | undefined): void {
+  const refuse = (field: string, expected: string, found: string): PremotorError => {
+    const message = `${field}: device "cuda" expects ${expected}, found ${found}. Change it, or use device "cpu".`;
+    return new PremotorError('DEVICE_PRECISION', message, { field, expected, found });
+  };
+  if (precision !== 'bf16') throw refuse('precision', '"bf16"', `"${precision}"`);
+  if (kvCache !== 'bf16') throw refuse('kvCache', '"bf16"', `"${kvCache}"`);
+  if (plan !== undefined) throw refuse('plan', 'no plan: its weights are packed for the processor', `"${plan}"`);
 }
 
 /** The parts without which nothing runs; the engine checks everything else. */

@@ -76,7 +76,7 @@ t.test('with an engine: figures, a refusal, a plan for people', async (t) => {
   t.match(printed.out, 'too slow');
   t.match(printed.err, /error CYCLE_TOO_SLOW/);
   t.equal((await plan(checkpoint, '--rate', '1000', '--mode', 'sync')).code, 0, 'a robot that waits has the time');
-  t.match(await plan(checkpoint, '--device', 'cuda'), { code: 1, err: /DEVICE_UNAVAILABLE/ });
+  t.match(await plan(checkpoint, '--device', 'cuda'), { code: 1, err: /DEVICE_PRECISION/ });
 });
 
 t.test('wrong command lines', async (t) => {

@@ -26,7 +26,7 @@ struct Case {
   bool is_told = true;  // prints the worst error of every kind
   double limit = 1e-4;  // relative RMS; the noise floor is near 1e-6, deliberate mistakes start at 7e-3
   std::optional<ops::Dtype> cache = std::nullopt;  // none: the precision's default
-  device::Device* device = nullptr;                // null: the processor
+  std::shared_ptr<device::Device> device;          // null: the processor
 };
 
 class Runner {

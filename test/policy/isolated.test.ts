@@ -238,6 +238,14 @@ t.test('the child exits by itself', async (t) => {
   t.equal(error.found, 'exit code 7');
 });
 
+t.test('a child whose GPU has failed ends, so that another one can take its place', async (t) => {
+  const policy = await openIsolated(t);
+  await policy.reset({ prompt: 'a' });
+  const error = await errorOf(policy.predict({ obs: observation(), seed: seeds.deviceFault }));
+  t.equal(error.code, 'ENGINE_DIED');
+  t.equal(error.found, 'exit code 75');
+});
+
 t.test('one child dies, another lives', async (t) => {
   const first = await openIsolated(t);
   process.kill(first.pid as number, 'SIGKILL');

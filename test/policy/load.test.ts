@@ -27,7 +27,9 @@ t.test('options that are refused', async (t) => {
     [{ job: undefined }, 'JOB_INVALID', 'job'],
     [{ job: 'absent.json' }, 'JOB_MISSING', 'job'],
     [{ job: smallJob({ height: 3 }) }, 'JOB_INVALID', 'height'],
-    [{ device: 'cuda' }, 'DEVICE_UNAVAILABLE', 'device'],
+    [{ device: 'cuda' }, 'DEVICE_PRECISION', 'precision'],
+    [{ device: 'cuda', precision: 'bf16', kvCache: 'int8' }, 'DEVICE_PRECISION', 'kvCache'],
+    [{ device: 'cuda', precision: 'bf16', plan: 'a.plan' }, 'DEVICE_PRECISION', 'plan'],
     [{ device: 'tpu' }, 'ARGUMENT_INVALID', 'device'],
     [{ precision: 'int8' }, 'PRECISION_NOT_CERTIFIED', 'precision'],
     [{ precision: 'int4' }, 'PRECISION_NOT_CERTIFIED', 'precision'],
@@ -126,6 +128,27 @@ t.test('the job in native form', async (t) => {
 t.test('warnings about the job reach the policy', async (t) => {
   const policy = await openLocal({ checkpoint, job: smallJob({ prmpt: 'x' }) }, { native: new FakeNative() });
   t.match(policy.info.warnings, [/prmpt.*did you mean prompt\?/]);
+});
+
+t.test('the device', async (t) => {
+  const native = new FakeNative();
+  for (const device of ['auto', 'cpu', undefined] as const) {
+    const policy = await openLocal({ ...good, precision: 'bf16', ...(device === undefined ? {} : { device }) }, { native });
+    t.equal(policy.info.device, 'cpu', `${device} is the processor`);
+    t.notOk('deviceLibrary' in (native.opened.at(-1) ?? {}));
+  }
+  const policy = await openLocal({ ...good, precision: 'bf16', device: 'cuda' }, { native });
+  t.equal(policy.info.device, 'cuda');
+  t.match(native.opened.at(-1)?.deviceLibrary, /premotor-cuda\.so$/);
+});
+
+t.test('a GPU that is not there is named', async (t) => {
+  for (const isolate of [false, true]) {
+    const error = await errorOf(loadPolicy({ checkpoint, job: smallJob(), precision: 'bf16', device: 'cuda', isolate }));
+    // With a GPU the checkpoint's tensors are the next to be missed: it is a folder of the tests.
+    if (error.code !== 'DEVICE_UNAVAILABLE') t.comment(`found ${error.code}: there is a GPU here`);
+    else t.match(error, { expected: /./, found: /./, message: /device "cpu"/ });
+  }
 });
 
 t.test('errors of opening keep their code', async (t) => {

@@ -21,7 +21,7 @@ import type { TextProvider } from '../../src/policy/local.js';
 export const TEXT_DIM = 4;
 
 /** Seeds that tell the fake what to do; they also work across a process boundary. */
-export const seeds = { waitForCancel: 1001n, fail: 1002n, exit: 1003n } as const;
+export const seeds = { waitForCancel: 1001n, fail: 1002n, exit: 1003n, deviceFault: 1004n } as const;
 
 const timing: NativeTiming = {
   encodeMs: 1,
@@ -194,6 +194,7 @@ export class FakeEngine implements NativeEngine {
     cancelled.catch(() => undefined);
     try {
       if (seed === seeds.exit) process.exit(7);
+      if (seed === seeds.deviceFault) throw Object.assign(new Error('the GPU stopped working'), { code: 'DEVICE_FAULT' });
       if (seed === seeds.waitForCancel) await cancelled;
       await Promise.race([this.hold, cancelled]);
       const failure = seed === seeds.fail ? nativeError('OUT_OF_MEMORY', 'no memory', { expected: '1 GB', found: '1 MB' }) : this.failure;
