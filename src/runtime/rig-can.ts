@@ -81,6 +81,12 @@ async function furnish(config: RobotConfig, stream: StreamRobot, samples: Stream
     throw error;
   });
   const { robot } = around;
+  const end = async (): Promise<void> => {
+    around.close();
+    samples.close();
+    await cameras.close().finally(() => endStream(config, stream, notices));
+  };
+  let ended: Promise<void> | undefined;
   const { task, instruction, chunksMax, verdict, completedNs, isUnjudged = false } = around;
   return {
     robot,
@@ -97,10 +103,9 @@ async function furnish(config: RobotConfig, stream: StreamRobot, samples: Stream
     status: () => statusOf(config, stream, around.counts()),
     verdict,
     completedNs,
-    close: async () => {
-      around.close();
-      samples.close();
-      await cameras.close().finally(() => endStream(config, stream, notices));
+    close: () => {
+      ended ??= end();
+      return ended;
     },
   };
 }

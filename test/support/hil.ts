@@ -54,7 +54,7 @@ export async function makeHil(t: Test, options: HilOptions = {}): Promise<Hil> {
   shared_memory: ${sharedMemory}
   stream_output: ${rig.output}
   real_time: {priority: 50, lock: true, awake: false}
-  stream: {gap_ms: 2000, feedback_age_ms: 2000, lost_ms: 2000, arming_ms: 15000}
+  stream: {gap_ms: 2000, planner_grace_ms: 800, feedback_age_ms: 2000, lost_ms: 2000, arming_ms: 15000}
 ${robot}  joints:
 ${jointLines}
 policy: {checkpoint_dir: ckpt}
