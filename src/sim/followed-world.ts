@@ -28,6 +28,8 @@ export interface FollowedWorldOptions {
   readonly catchUp: () => void;
 }
 
+/** Frames of each camera that are kept beside the newest. */
+const EARLIER_MAX = 3;
 /** A longer hole between two cycles is not made up for: nobody knows what happened in it. */
 const HOLE_MAX_NS = 500_000_000n;
 
@@ -44,6 +46,8 @@ export class FollowedWorld {
   #originNs = 0n;
   #isHeld = false;
   #frames: readonly Frame[] = [];
+  /** Those before: a picture may be taken between a moment and the question what was seen then. */
+  #earlier: readonly Frame[] = [];
   /** Frame n is due at n periods of the world's clock. */
   #next = 0;
   #skipped = 0;
@@ -64,6 +68,7 @@ export class FollowedWorld {
         if (this.#failure !== undefined) throw this.#failure;
         return this.#frames;
       },
+      history: () => this.#earlier,
       close: async () => undefined,
     };
   }
@@ -80,6 +85,8 @@ export class FollowedWorld {
     this.#targetRad.set(measuredRad);
     this.#originNs = timeNs;
     this.#failure = undefined;
+    this.#frames = [];
+    this.#earlier = [];
     this.#next = 0;
     this.#takePictures(0n);
   }
@@ -156,6 +163,7 @@ export class FollowedWorld {
     }
     if (this.#isHeld) world.place(this.#targetRad);
     const capturedAtNs = this.#originNs + world.timeNs;
+    this.#earlier = [...this.#earlier, ...this.#frames].slice(-EARLIER_MAX * Math.max(1, this.#infos.length));
     this.#frames = this.#renderers.map((renderer, index) => {
       const camera = this.#infos[index]?.camera ?? '';
       return { camera, width: renderer.width, height: renderer.height, data: renderer.render(), capturedAtNs };

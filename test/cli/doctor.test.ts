@@ -143,7 +143,9 @@ recording: {out_dir: /data/out}
 telemetry: {ca_file: /secrets/ca.pem}
 `;
 
-async function needsOf(t: Test): Promise<{ put: (content: Record<string, string>) => void; root: string; look: () => Promise<Record<string, Finding>> }> {
+async function needsOf(
+  t: Test,
+): Promise<{ put: (content: Record<string, string>) => void; root: string; look: () => Promise<Record<string, Finding>> }> {
   const dir = t.testdir({ root: {} });
   const root = join(dir, 'root');
   const put = robotMachine(root);
@@ -200,12 +202,18 @@ t.test('each thing that is taken away is found, with what to do', async (t) => {
 });
 
 t.test('doctor --config: exit code 1 where something is missing, as JSON too', async (t) => {
-  const dir = t.testdir({ 'bad.yaml': 'robot: {type: can}\npolicy: {checkpoint_dir: none}\n', 'sim.yaml': 'robot: {type: sim}\npolicy: {checkpoint_dir: none}\n' });
+  const dir = t.testdir({
+    'bad.yaml': 'robot: {type: can}\npolicy: {checkpoint_dir: none}\n',
+    'sim.yaml': 'robot: {type: sim}\npolicy: {checkpoint_dir: none}\n',
+  });
   const run = async (...argv: string[]): Promise<{ code: number; out: string }> => {
     const { out, context } = fakeContext({ loadNative: native });
     return { code: await runCli(['doctor', ...argv], context), out: out.text };
   };
-  t.match(await run('--config', join(dir, 'bad.yaml')), { code: 1, out: /missing +configuration +.*robot\.bus: expected[\s\S]*The robot cannot start/ });
+  t.match(await run('--config', join(dir, 'bad.yaml')), {
+    code: 1,
+    out: /missing +configuration +.*robot\.bus: expected[\s\S]*The robot cannot start/,
+  });
   t.match(await run('--config', join(dir, 'none.yaml')), { code: 1, out: /missing +configuration/ });
   t.match(await run('--config', join(dir, 'sim.yaml')), { code: 1, out: /missing +checkpoint +no transformer, vae, tokenizer in/ });
   const good = await run('--config', 'robots/sim-tabletop.yaml');
