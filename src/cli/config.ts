@@ -5,16 +5,17 @@
 import { readFile } from 'node:fs/promises';
 import { type Command, Option } from 'commander';
 import { ConfigError, type ConfigProblem, type LoadedConfig, readRobotConfig, showProblem } from '../config/reader.js';
-import { configKeys, ROBOT_TYPES, type RobotConfig } from '../config/schema.js';
+import { concerns, ROBOT_TYPES } from '../config/robot.js';
+import { configKeys, type RobotConfig } from '../config/schema.js';
 import { PremotorError } from '../errors.js';
-import { readJob } from '../policy/job.js';
-import { readOnnxJob } from '../policy/onnx/job.js';
-import { jobOf, VOCABULARY } from '../runtime/rig.js';
+import { checkJob, jobNeeds } from '../runtime/job-needs.js';
+import { VOCABULARY } from '../runtime/rig.js';
 import { type CliContext, FoundProblems, printResult } from './context.js';
 
 /** The commented example of each robot type, in the package. */
 const EXAMPLES: Readonly<Record<(typeof ROBOT_TYPES)[number], URL>> = {
   sim: new URL('../../robots/sim-tabletop.yaml', import.meta.url),
+  can: new URL('../../robots/example-can.yaml', import.meta.url),
 };
 
 interface FileCheck {
@@ -26,7 +27,13 @@ interface FileCheck {
   readonly defaults?: readonly string[];
 }
 
-/** Checks one file, and the job that it names or holds. */
+/** A job that cannot be used, or that the robot does not fit. */
+function jobProblem(loaded: LoadedConfig, { code, field = '', expected = '', found = '', message }: PremotorError): ConfigProblem {
+  const isRobots = code === 'CAMERA_MISSING' || code === 'CONTROL_JOINTS';
+  return isRobots ? loaded.problemAt(field, expected, found) : loaded.problemAt('policy.job', 'a usable job', message);
+}
+
+/** Checks one file, the job that it names or holds, and whether a robot on a bus has what that needs. */
 async function checkFile(file: string): Promise<FileCheck> {
   let loaded: LoadedConfig;
   try {
@@ -39,10 +46,10 @@ async function checkFile(file: string): Promise<FileCheck> {
   }
   const { config, defaults } = loaded;
   try {
-    await (config.policy.backend === 'onnx' ? readOnnxJob : readJob)(jobOf(config.policy));
+    checkJob(config, await jobNeeds(config));
   } catch (error) {
     if (!(error instanceof PremotorError)) throw error;
-    return { file, ok: false, problems: [loaded.problemAt('policy.job', 'a usable job', error.message)] };
+    return { file, ok: false, problems: [jobProblem(loaded, error)] };
   }
   return { file, ok: true, problems: [], config, defaults };
 }
@@ -51,17 +58,17 @@ async function checkFile(file: string): Promise<FileCheck> {
 function resolvedText({ config, defaults = [] }: FileCheck): string[] {
   const value = (path: string): unknown => path.split('.').reduce<unknown>((at, part) => (at as Record<string, unknown> | undefined)?.[part], config);
   const lines = configKeys()
-    .filter(({ path }) => !path.includes('<'))
+    .filter(({ path }) => !path.includes('<') && concerns(config?.robot.type ?? 'sim', path))
     .map(({ path, fallback }): [string, string] => {
       const found = value(path);
       const shown = found === undefined ? `(${(fallback ?? '').replaceAll('`', '')})` : JSON.stringify(found);
       return [path, `${shown}${defaults.includes(path) ? '  # default' : ''}`];
     });
-  const limits = Object.entries(config?.control.limits ?? {}).map(([joint, limit]): [string, string] => [
-    `control.limits.${joint}`,
-    JSON.stringify(limit),
-  ]);
-  const all = [...lines, ...limits];
+  const named = (section: string, entries: Readonly<Record<string, unknown>> = {}): [string, string][] =>
+    Object.entries(entries).map(([name, entry]) => [`${section}.${name}`, JSON.stringify(entry)]);
+  const { robot, control } = config ?? {};
+  const all = [...lines, ...named('robot.joints', robot?.joints), ...named('robot.workspaces', robot?.workspaces)];
+  all.push(...named('control.limits', control?.limits));
   const width = Math.max(...all.map(([path]) => path.length));
   return all.map(([path, shown]) => `  ${path.padEnd(width)}  ${shown}`);
 }

@@ -116,6 +116,12 @@ const verdicts: Readonly<Record<EpisodeSummary['verdict'], string>> = {
   open: 'not done',
 };
 
+/** The stream process of a robot on a bus keeps what its firmware counts. */
+function firmwareRow({ setsFollowed, valuesClamped, framesIgnored }: EpisodeSummary['motion']): string {
+  if (setsFollowed === null) return 'its counters are with the stream process';
+  return `${setsFollowed} sets followed, ${valuesClamped} values clamped, ${framesIgnored} frames ignored`;
+}
+
 /** The summary as a table. */
 export function summaryTable(summary: EpisodeSummary): string {
   const latency = (value: Latency | null): string =>
@@ -127,8 +133,8 @@ export function summaryTable(summary: EpisodeSummary): string {
     ['instruction', summary.instruction],
     ['checkpoint', summary.untrained ? 'untrained (random weights)' : summary.checkpoint],
     ['outcome', why === null ? summary.outcome : `${summary.outcome} (${why})`],
-    ['task', `${summary.task}, seed ${summary.seed}: ${verdicts[summary.verdict]}`],
-    ['success', summary.success ? 'yes' : 'no'],
+    ['task', summary.success === null ? summary.task : `${summary.task}, seed ${summary.seed}: ${verdicts[summary.verdict]}`],
+    ['success', summary.success === null ? 'not judged' : summary.success ? 'yes' : 'no'],
     ['time to completion', summary.completionS === null ? '-' : `${summary.completionS.toFixed(2)} s of robot time`],
     ['robot time', `${summary.robotS.toFixed(2)} s`],
     ['chunks', `${summary.chunks.length} of at most ${summary.chunksMax}`],
@@ -138,7 +144,7 @@ export function summaryTable(summary: EpisodeSummary): string {
     ['oldest frame used', ms(summary.frameAgeMsMax)],
     ['largest camera skew', ms(summary.frameSkewMsMax)],
     ['setpoints at 1 kHz', `${motion.cycles}, missed ${motion.missed}; chunks taken ${motion.chunks}, refused ${motion.chunksRefused}`],
-    ['firmware', `${motion.setsFollowed} sets followed, ${motion.valuesClamped} values clamped, ${motion.framesIgnored} frames ignored`],
+    ['firmware', firmwareRow(motion)],
     ['clamped setpoints', `${summary.clampedSetpoints} of ${summary.setpoints}`],
     ['animation', summary.animation ?? 'none'],
   ];

@@ -2,7 +2,7 @@
  * What `premotor doctor` looks at: files of the running system under a root folder, which tests replace by one of their own. Owned by doctor.ts; it
  * only reads, opens no device, and a file that is missing or odd is a finding, never an error.
  */
-import { existsSync, readdirSync, readFileSync, readlinkSync } from 'node:fs';
+import { accessSync, constants, existsSync, readdirSync, readFileSync, readlinkSync, statfsSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 
 export type Level = 'ok' | 'warn' | 'missing';
@@ -42,6 +42,37 @@ export class SystemFiles {
 
   exists(path: string): boolean {
     return existsSync(join(this.#root, path));
+  }
+
+  canRead(path: string): boolean {
+    return this.#may(path, constants.R_OK);
+  }
+
+  canWrite(path: string): boolean {
+    return this.#may(path, constants.W_OK);
+  }
+
+  isFolder(path: string): boolean {
+    return statSync(join(this.#root, path), { throwIfNoEntry: false })?.isDirectory() === true;
+  }
+
+  /** Of the file system that a path is on, for this user. */
+  freeBytes(path: string): number | undefined {
+    try {
+      const { bavail, bsize } = statfsSync(join(this.#root, path));
+      return bavail * bsize;
+    } catch {
+      return undefined;
+    }
+  }
+
+  #may(path: string, right: number): boolean {
+    try {
+      accessSync(join(this.#root, path), right);
+      return true;
+    } catch {
+      return false;
+    }
   }
 
   link(path: string): string | undefined {

@@ -11,7 +11,7 @@ import { type EpisodeParts, runEpisode } from '../runtime/episode.js';
 import { VOCABULARY } from '../runtime/rig.js';
 import type { EpisodeSummary } from '../runtime/summary.js';
 import { TASK_NAMES } from '../sim/tasks/task.js';
-import { type CliContext, CommandExit, EXIT_INTERRUPTED, EXIT_NOT_DONE, printResult } from './context.js';
+import { type CliContext, CommandExit, EXIT_INTERRUPTED, EXIT_NOT_DONE, printResult, UsageError } from './context.js';
 import { Narrator, summaryTable } from './episode.js';
 import { SEED_MAX, whole } from './numbers.js';
 import { kvCacheOption, precisionOption, uncertifiedOption } from './precision-option.js';
@@ -112,9 +112,19 @@ export async function narrateEpisode(config: RobotConfig, context: CliContext, b
   }
 }
 
+/** Options that only a simulated robot has. Errors: USAGE. */
+function checkOptions({ robot }: RobotConfig, { pace, task }: RunOptions): void {
+  if (robot.type !== 'can') return;
+  if (pace === 'virtual') throw new UsageError('A robot on a bus has no virtual time. Leave --pace out.', { expected: 'real', found: pace });
+  if (task === undefined || robot.world === 'sim') return;
+  const expected = 'task.instruction in the configuration';
+  throw new UsageError('A robot in the real world has no scenes to choose from. Leave --task out.', { expected, found: `--task ${task}` });
+}
+
 /** Runs the command. Errors: CONFIG_MISSING, CONFIG_INVALID, those of runEpisode; CommandExit when the task was not done or the user stopped it. */
 export async function runRun(file: string, options: RunOptions, context: CliContext): Promise<void> {
   const { config } = await readRobotConfig(file, VOCABULARY);
+  checkOptions(config, options);
   const { resume, json, stay = false } = options;
   const wanted = resume === undefined ? undefined : resume === true ? {} : { dir: resolve(resume) };
   const summary = await narrateEpisode(overridden(config, options), context, new ProgressBar(context.err), {
@@ -122,7 +132,7 @@ export async function runRun(file: string, options: RunOptions, context: CliCont
     stay,
     ...(wanted ? { resume: wanted } : {}),
   });
-  if (!summary.success) throw new CommandExit(EXIT_NOT_DONE);
+  if (summary.success === false) throw new CommandExit(EXIT_NOT_DONE);
 }
 
 /** "5/10": denoising steps for video and for actions. */
@@ -146,11 +156,12 @@ Examples:
   premotor run robots/sim-tabletop.yaml --task push --seed 3 --steps 3/5 --resume
   premotor run robots/sim-tabletop.yaml --pace real --stay
   premotor run robots/sim-tabletop.yaml --record full
+  premotor run robots/hil-tabletop.yaml
   premotor run robots/sim-tabletop.yaml --policy ws://127.0.0.1:29536
   premotor config example > my-robot.yaml
 
 Ctrl-C is a controlled stop: the arm decelerates, holds, and the summary follows. A second one ends the process at once.
-Exit codes: 0 the task was done, 1 failed, 2 wrong command line, 3 it ran but the task was not done, 130 interrupted.`;
+Exit codes: 0 the task was done, or ran to its end where nobody judges it; 1 failed, 2 wrong command line, 3 it ran but the task was not done, 130 interrupted.`;
 
 export function paceOption(): Option {
   return new Option('--pace <pace>', "the simulated robot's clock: virtual, or real, for watching").choices(['virtual', 'real']);

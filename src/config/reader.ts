@@ -9,6 +9,8 @@ import type { z } from 'zod';
 import { PremotorError } from '../errors.js';
 import type { Joint } from '../robot/robot.js';
 import { describe, nearestName } from '../wording.js';
+import { concerns } from './robot.js';
+import { isCan, isUnjudged, jointsOf, type Reading, robotProblems } from './robot-problems.js';
 import { configKeys, expectedAt, namesUnder, type RobotConfig, robotConfigSchema } from './schema.js';
 
 /** Longer files are no configurations. */
@@ -84,7 +86,7 @@ export function parseRobotConfig(text: string, file: string, vocabulary: Vocabul
   const source = new Source(text, file);
   const result = robotConfigSchema.safeParse(source.value);
   const problems = result.success ? [] : result.error.issues.flatMap((issue) => problemsOf(issue, source));
-  problems.push(...vocabularyProblems(source, vocabulary), ...backendProblems(source));
+  problems.push(...vocabularyProblems(source, vocabulary), ...backendProblems(source), ...robotProblems(source, vocabulary.joints));
   if (!result.success || problems.length > 0)
     throw new ConfigError(
       file,
@@ -92,17 +94,17 @@ export function parseRobotConfig(text: string, file: string, vocabulary: Vocabul
     );
   const defaults = configKeys()
     .map(({ path }) => path)
-    .filter((path) => !path.includes('<') && !source.has(path.split('.')));
+    .filter((path) => !path.includes('<') && concerns(result.data.robot.type, path) && !source.has(path.split('.')));
   return {
     file,
-    config: absolutePaths(result.data, dirname(resolve(file))),
+    config: absolutePaths(completed(result.data, source), dirname(resolve(file))),
     defaults,
     problemAt: (key, expected, found) => source.problem(key.split('.'), expected, found),
   };
 }
 
 /** A YAML text: its value, and where in the text each key stands. */
-class Source {
+class Source implements Reading {
   readonly file: string;
   readonly value: unknown;
   readonly #document: Document;
@@ -173,14 +175,15 @@ function problemsOf(issue: z.core.$ZodIssue, source: Source): ConfigProblem[] {
 }
 
 /** Names that no schema can know: tasks, joints; and limits that would be wider than the robot's own. */
-function vocabularyProblems(source: Source, { tasks, joints }: Vocabulary): ConfigProblem[] {
+function vocabularyProblems(source: Source, { tasks, joints: simulated }: Vocabulary): ConfigProblem[] {
+  const joints = jointsOf(source, simulated);
   const problems: ConfigProblem[] = [];
   const suggest = (name: string, names: readonly string[]): string => {
     const meant = nearestName(name, names);
     return `"${name}"${meant === undefined ? '' : `: did you mean ${meant}?`}`;
   };
   const task = source.at(['task', 'name']);
-  if (typeof task === 'string' && !tasks.includes(task)) {
+  if (typeof task === 'string' && !tasks.includes(task) && !isUnjudged(source)) {
     problems.push(source.problem(['task', 'name'], `one of ${tasks.join(', ')}`, suggest(task, tasks)));
   }
   const names = joints.map(({ name }) => name);
@@ -244,8 +247,19 @@ function limitProblems(source: Source, path: readonly string[], joint: Joint, wa
   return problems;
 }
 
+/** A task that nobody judges and nobody named, in reports. */
+const UNNAMED_TASK = 'instruction';
+
+/** What a robot on a bus has instead of the simulated one's defaults: the clock's pace, and a task of no scene. */
+function completed(config: z.output<typeof robotConfigSchema>, source: Source): z.output<typeof robotConfigSchema> {
+  if (!isCan(source)) return config;
+  const isUnnamed = isUnjudged(source) && !source.has(['task', 'name']);
+  return { ...config, robot: { ...config.robot, pace: 'real' }, task: isUnnamed ? { ...config.task, name: UNNAMED_TASK } : config.task };
+}
+
 /** Keys that hold paths, by section. A job may be a path or the job itself; a checkpoint of a remote policy may be missing. */
 const PATH_KEYS: Readonly<Record<string, readonly string[]>> = {
+  robot: ['shared_memory', 'stream_output', 'bus_log'],
   policy: ['checkpoint_dir', 'job', 'plan', 'token_file'],
   recording: ['out_dir', 'journal_dir'],
   'recording.recorder': ['dir'],
@@ -264,5 +278,6 @@ function absolutePaths(config: z.output<typeof robotConfigSchema>, base: string)
     make(inside as Record<string, unknown>, keys);
   }
   for (const source of Object.values(resolved.cameras.sources)) make(source, ['path']);
+  for (const workspace of Object.values(resolved.robot.workspaces ?? {})) make(workspace, ['urdf']);
   return resolved;
 }

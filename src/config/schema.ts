@@ -6,10 +6,9 @@ import { z } from 'zod';
 import { MODE_NAMES } from '../mode-names.js';
 import { KV_CACHES, PRECISIONS } from '../precision-names.js';
 import { among, type KeyNotes, note, positive, text, whole, wholeWords } from './notes.js';
+import { robot } from './robot.js';
 import { cameraSource, dashboard, recorder, telemetry } from './services.js';
 
-/** The only robot type of this version. */
-export const ROBOT_TYPES = ['sim'] as const;
 /** What may compute the actions. */
 export const POLICY_BACKENDS = ['engine', 'remote', 'onnx'] as const;
 const SEED_MAX = 2 ** 32 - 1;
@@ -24,19 +23,19 @@ const jointLimits = z.strictObject({
   jerk_max_rad_per_s3: note(positive.optional(), 'a number above 0', 'highest change of the acceleration of the joint', "the robot's own"),
 });
 
-const robot = z.strictObject({
-  type: note(z.enum(ROBOT_TYPES), `${among(ROBOT_TYPES)}, the only robot type of this version`, 'which robot is driven; `sim` is the simulated arm'),
-  pace: note(
-    z.enum(['virtual', 'real']).default('virtual'),
-    among(['virtual', 'real']),
-    "for the simulated robot: `virtual` time passes only while somebody waits for the robot, and equal seeds give equal bits; `real` is the clock's",
-  ),
-});
-
 const task = z.strictObject({
-  name: note(text.default('touch'), 'the name of a task', 'the task whose scene is set up and judged; docs/SIM.md lists them'),
+  name: note(
+    text.default('touch'),
+    'the name of a task',
+    'the task whose scene is set up and judged; docs/SIM.md lists them. In the real world any name, for reports: nobody judges it there',
+  ),
   seed: note(whole(0, SEED_MAX).default(0), wholeWords(0, SEED_MAX), 'fixes the scene'),
-  instruction: note(text.optional(), 'a text', "told to the policy instead of the scene's own; the task judges as before", "the scene's"),
+  instruction: note(
+    text.optional(),
+    'a text',
+    "told to the policy instead of the scene's own; the task judges as before",
+    "the scene's; required in the real world",
+  ),
 });
 
 const policy = z.strictObject({
@@ -136,7 +135,12 @@ const control = z.strictObject({
     'a number above 0 and up to 1000',
     'actions per second; must be what the policy was trained with',
   ),
-  chunks_max: note(whole(1, 10_000).optional(), wholeWords(1, 10_000), 'the episode ends after so many action chunks', "the task's"),
+  chunks_max: note(
+    whole(1, 10_000).optional(),
+    wholeWords(1, 10_000),
+    'the episode ends after so many action chunks',
+    "the task's; required in the real world",
+  ),
   action_outside_max_rad: note(
     positive.default(1),
     'a number above 0',
@@ -232,13 +236,15 @@ export function expectedAt(path: readonly PropertyKey[]): string {
   return names.length > 0 ? `a section with ${names.join(', ')}` : 'a value';
 }
 
+/** Sections whose keys are names that the file gives. */
+const RECORDS: readonly string[] = ['limits', 'start_pose', 'sources', 'joints', 'workspaces'];
+
 /** Every key in the order of the schema. */
 export function configKeys(schema: z.ZodType = robotConfigSchema, prefix = ''): ConfigKey[] {
   return Object.entries(keysInside(schema) ?? {}).flatMap(([name, value]): ConfigKey[] => {
     const path = `${prefix}${name}`;
     const notes = value.meta() as KeyNotes | undefined;
-    const insides =
-      inner(value) instanceof z.ZodObject || name === 'limits' || name === 'start_pose' || name === 'sources' ? configKeys(value, `${path}.`) : [];
+    const insides = inner(value) instanceof z.ZodObject || RECORDS.includes(name) ? configKeys(value, `${path}.`) : [];
     if (!notes || insides.length > 0) return insides;
     const defaultValue = value instanceof z.ZodDefault ? value.def.defaultValue : undefined;
     const isRequired = !(value instanceof z.ZodDefault || value instanceof z.ZodOptional);

@@ -35,6 +35,15 @@ function firstFeedback(isThere: () => boolean): Promise<void> {
   });
 }
 
+/** The bridge stops and holds the robot by itself; nobody streams any more. */
+export function streamDied(pid: number, output: string | undefined): PremotorError {
+  const where = output === undefined ? 'Set robot.stream_output to keep its last words' : `Its last words are in ${output}`;
+  const message =
+    `The stream process ${pid} has ended: expected it to run as long as the robot is used, found it gone. The bridge stops the robot within 100 ms. ` +
+    `${where}; look at the robot, then start again.`;
+  return new PremotorError('STREAM_PROCESS_DIED', message, { expected: `process ${pid}`, found: 'none' });
+}
+
 /** Timers are at most so early. */
 const TIMER_SLACK_NS = 1_000_000n;
 
@@ -49,6 +58,8 @@ export async function openStreamRobot(options: StreamRobotOptions): Promise<Stre
     waitUntil: async (timeNs) => {
       const aheadNs = timeNs - client.nowNs();
       if (aheadNs > 0n) await new Promise((resolve) => setTimeout(resolve, Number(aheadNs + TIMER_SLACK_NS) / 1e6));
+      // A dead process leaves its last words in the shared memory: they would look like a robot that waits.
+      if (!client.isAlive()) throw streamDied(process.pid, rest.output);
     },
   };
   const robot = new MotionRobot({

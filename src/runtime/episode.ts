@@ -23,7 +23,7 @@ import { openEpisodePolicy } from './episode-policy.js';
 import { Observers, TappedCameras } from './observers.js';
 import { checkBackend, isLocal, sourceOf } from './open-policy.js';
 import { register } from './registry.js';
-import { openResumed, ResumePoint, restoreEpisode } from './resume.js';
+import { checkResumable, openResumed, ResumePoint, restoreEpisode } from './resume.js';
 import { openRig, type Rig } from './rig.js';
 import { type EpisodeSummary, summaryOfReport } from './summary.js';
 
@@ -83,6 +83,7 @@ export interface EpisodeResult {
 export async function runEpisode(config: RobotConfig, parts: EpisodeParts): Promise<EpisodeResult> {
   const { observer, signal, resume } = parts;
   checkBackend(config, resume !== undefined);
+  if (resume) checkResumable(config);
   const onWarning = (error: PremotorError): void => observer.warning(error);
   const resumed = resume ? await openResumed(config, resume.dir, { onWarning }) : undefined;
   const rig = await openRig(config);
@@ -134,7 +135,9 @@ export async function runEpisode(config: RobotConfig, parts: EpisodeParts): Prom
     await policy?.close();
     await observers?.close();
     await resumed?.journal.close();
+    const { length: told } = rig.notices;
     await rig.close();
+    for (const text of rig.notices.slice(told)) observer.notice(text);
     unregister();
   }
 }
@@ -180,7 +183,7 @@ function summaryFor(config: RobotConfig, rig: Rig, { info }: Policy, { untrained
     ...summaryOfReport(report),
     motion: rig.motion(),
     verdict,
-    success: verdict === 'succeeded',
+    success: rig.isUnjudged === true ? null : verdict === 'succeeded',
     completionS: verdict === 'succeeded' && completedNs !== undefined ? Number(completedNs - startNs) / 1e9 : null,
     chunksMax: rig.chunksMax,
     transitions,

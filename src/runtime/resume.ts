@@ -65,6 +65,18 @@ export function configurationHash({ robot, task, policy, cameras, control }: Rob
 }
 
 /**
+ * A real robot is where it is, and a simulated one has its world in the journal; a simulated world around real hardware is gone with its supervisor.
+ * Errors: RESUME_WORLD.
+ */
+export function checkResumable({ robot }: RobotConfig): void {
+  if (robot.type !== 'can' || robot.world !== 'sim') return;
+  const message =
+    'An episode of hardware in the loop cannot be resumed: expected a world that is still there, found robot.world "sim", ' +
+    'whose table was lost with the supervisor. Run it without --resume.';
+  throw new PremotorError('RESUME_WORLD', message, { field: 'robot.world', expected: 'real', found: 'sim' });
+}
+
+/**
  * Opens the journal to go on with: the newest of the configuration, or that of a folder. Errors: RESUME_NOTHING, RESUME_FINISHED, JOURNAL_FOREIGN,
  * JOURNAL_DAMAGED, JOURNAL_FULL.
  */

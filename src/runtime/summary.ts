@@ -27,7 +27,8 @@ export interface EpisodeSummary {
   readonly threads: number;
   readonly outcome: CycleReport['outcome'];
   readonly verdict: Verdict;
-  readonly success: boolean;
+  /** Null where nobody judges the task: of a robot in the real world. */
+  readonly success: boolean | null;
   readonly stopReason: string | null;
   readonly error: { readonly code: string; readonly message: string } | null;
   /** Time on the robot's clock until the task was done; null when it was not. */

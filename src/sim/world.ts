@@ -153,6 +153,17 @@ export class World {
     this.#timeNs += STEP_NS;
   }
 
+  /** Puts the arm at a pose and at rest, whatever stands there; time stays. What it touches moves with the next step. */
+  place(positionsRad: Float64Array): void {
+    const { positions, velocities, controls } = this.mujoco;
+    this.#joints.forEach((joint, index) => {
+      positions[joint.position] = positionsRad[index] ?? 0;
+      velocities[joint.velocity] = 0;
+      controls[joint.actuator] = positionsRad[index] ?? 0;
+    });
+    this.mujoco.forward();
+  }
+
   #checkState(): void {
     const { positions } = this.mujoco;
     if (positions.every(Number.isFinite)) return;

@@ -62,11 +62,18 @@ t.test('the job is checked too, at the place of its key', async (t) => {
   );
 });
 
-t.test('the example is a valid file', async (t) => {
+t.test('the examples are valid files', async (t) => {
   const { code, out } = await run('example');
   t.equal(code, 0);
   t.equal(out, readFileSync('robots/sim-tabletop.yaml', 'utf8'));
   t.equal(parseRobotConfig(out, '/x/y.yaml', VOCABULARY).config.robot.type, 'sim');
-  t.equal((await run('example', '--type', 'can')).code, 2);
+  const can = await run('example', '--type', 'can');
+  t.same([can.code, can.out], [0, readFileSync('robots/example-can.yaml', 'utf8')]);
+  const files = ['robots/example-can.yaml', 'robots/hil-tabletop.yaml'];
+  const checked = await run('check', ...files);
+  t.equal(checked.code, 0, checked.out);
+  t.match(checked.out, /^ {2}robot\.joints\.base +\{"lower_rad":-1\.5,/m);
+  t.notMatch((await run('check', 'robots/sim-tabletop.yaml')).out, /robot\.bus/, 'what belongs to another type of robot is left out');
+  t.equal((await run('example', '--type', 'cam')).code, 2);
   t.equal((await run('check')).code, 2, 'at least one file');
 });

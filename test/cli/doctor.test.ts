@@ -1,12 +1,15 @@
-/** `premotor doctor` on made-up machines: a bare container, a Jetson with buses, a half-installed GPU. */
-import { mkdirSync, symlinkSync, writeFileSync } from 'node:fs';
+/** `premotor doctor` on made-up machines: a bare container, a Jetson with buses, a half-installed GPU, a robot that lacks one thing after another. */
+import { mkdirSync, renameSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
-import t from 'tap';
+import t, { type Test } from 'tap';
 import { examine } from '../../src/cli/doctor.js';
 import { runCli } from '../../src/cli/main.js';
 import { type Finding, SystemFiles } from '../../src/cli/probes.js';
+import { examineRobot, probeBus } from '../../src/cli/robot-probes.js';
+import { readRobotConfig } from '../../src/config/reader.js';
 import { PremotorError } from '../../src/errors.js';
-import { fakeContext, fakeNative } from './fakes.js';
+import { VOCABULARY } from '../../src/runtime/rig.js';
+import { fakeContext, fakeNative, smallJob } from './fakes.js';
 
 const native = fakeNative({ cpu: () => ({ name: 'cpu-test', features: ['avx2'] }) });
 
@@ -100,4 +103,121 @@ t.test('the command prints every finding, and runs without the engine', async (t
     findings.every(({ level, advice }) => (level === 'ok') === (advice === undefined)),
     'advice exactly where something is to do',
   );
+});
+
+/** A machine that has everything a robot on a bus needs, under a root of its own. */
+function robotMachine(root: string): (content: Record<string, string>) => void {
+  const put = (content: Record<string, string>): void => {
+    for (const [path, text] of Object.entries(content)) {
+      mkdirSync(join(root, dirname(path)), { recursive: true });
+      writeFileSync(join(root, path), text);
+    }
+  };
+  put({
+    '/sys/class/net/can0/type': '280\n',
+    '/sys/class/net/can0/flags': '0x40041\n',
+    '/sys/class/net/can0/mtu': '72\n',
+    '/dev/video0': '',
+    '/models/arm/transformer/config.json': '',
+    '/models/arm/vae/config.json': '',
+    '/models/arm/tokenizer/tokenizer.json': '',
+    '/opt/premotor-stream': '',
+    '/secrets/ca.pem': '',
+    '/data/kept': '',
+    '/run/kept': '',
+  });
+  return put;
+}
+
+const robotYaml = (job: string): string => `robot:
+  type: can
+  bus: socketcan-fd:can0
+  shared_memory: /run/premotor/bus
+  joints:
+    turn: {lower_rad: -1, upper_rad: 1, velocity_max_rad_per_s: 1, acceleration_max_rad_per_s2: 10, jerk_max_rad_per_s3: 100, torque_max_nm: 5}
+task: {instruction: turn it}
+policy: {checkpoint_dir: /models/arm, job: ${job}}
+cameras: {sources: {front: {type: v4l2, device: /dev/video0}}}
+control: {chunks_max: 3}
+recording: {out_dir: /data/out}
+telemetry: {ca_file: /secrets/ca.pem}
+`;
+
+async function needsOf(
+  t: Test,
+): Promise<{ put: (content: Record<string, string>) => void; root: string; look: () => Promise<Record<string, Finding>> }> {
+  const dir = t.testdir({ root: {} });
+  const root = join(dir, 'root');
+  const put = robotMachine(root);
+  writeFileSync(join(dir, 'job.json'), JSON.stringify(smallJob({ obs_cam_keys: ['front'], used_action_channel_ids: [0] })));
+  writeFileSync(join(dir, 'robot.yaml'), robotYaml(join(dir, 'job.json')));
+  const { config } = await readRobotConfig(join(dir, 'robot.yaml'), VOCABULARY);
+  const look = async (): Promise<Record<string, Finding>> =>
+    Object.fromEntries((await examineRobot(config, new SystemFiles(root), () => '/opt/premotor-stream')).map((one) => [one.name, one]));
+  return { put, root, look };
+}
+
+t.test('a configuration whose robot can start', async (t) => {
+  const { look } = await needsOf(t);
+  const found = await look();
+  t.same(
+    Object.values(found).filter(({ level }) => level === 'missing'),
+    [],
+  );
+  t.match(found['bus'], { level: 'ok', found: 'can0 is up, FD' });
+  t.match(found['job'], { level: 'ok', found: '1 action channels, cameras front' });
+  t.match(found['joints'], { level: 'ok', found: '1, no workspace' });
+  t.match(found['camera front'], { level: 'ok', found: '/dev/video0' });
+  for (const name of ['checkpoint', 'stream process', 'shared memory', 'output folder', 'journal', 'flight recorder', 'telemetry queue', 'disk'])
+    t.ok(found[name], name);
+  t.match(found['real-time priority'], { level: 'warn' }, 'the stream process runs without it, and says so');
+});
+
+t.test('each thing that is taken away is found, with what to do', async (t) => {
+  const { put, root, look } = await needsOf(t);
+  const without = async (path: string, name: string, found: RegExp): Promise<void> => {
+    const [at, aside] = [join(root, path), join(root, 'aside')];
+    renameSync(at, aside);
+    t.match((await look())[name], { level: 'missing', found, advice: /./ }, path);
+    renameSync(aside, at);
+  };
+  await without('sys/class/net/can0', 'bus', /no interface can0/);
+  await without('dev/video0', 'camera front', /no \/dev\/video0/);
+  await without('models/arm/vae', 'checkpoint', /no vae in \/models\/arm/);
+  await without('opt/premotor-stream', 'stream process', /no \/opt\/premotor-stream/);
+  await without('secrets/ca.pem', 'telemetry.ca_file', /no \/secrets\/ca\.pem/);
+  put({ '/sys/class/net/can0/mtu': '16\n' });
+  t.match((await look())['bus'], { level: 'missing', found: 'can0 is up without FD', advice: /socketcan:can0/ });
+  put({ '/sys/class/net/can0/flags': '0x40040\n' });
+  t.match((await look())['bus'], { level: 'missing', found: 'can0 is down', advice: /can@can0/ });
+  put({ '/sys/class/net/can0/type': '1\n' });
+  t.match((await look())['bus'], { level: 'missing', found: 'can0 is no CAN interface' });
+  rmSync(join(root, 'data'), { recursive: true });
+  put({ '/data': 'a file where the folder should be' });
+  t.match((await look())['output folder'], { level: 'missing', found: /\/data\/out cannot be written \(\/data\)/ });
+  const files = new SystemFiles(root);
+  t.match(probeBus('slcan:/dev/ttyACM0', files), { level: 'missing', found: 'no /dev/ttyACM0', advice: /dialout/ });
+  t.match(probeBus('socketcan-fd:vcan0', files), { level: 'missing', advice: /ip link add dev vcan0 type vcan/ });
+  t.match(probeBus('cannelloni:1:127.0.0.1:2', files), { level: 'ok' });
+});
+
+t.test('doctor --config: exit code 1 where something is missing, as JSON too', async (t) => {
+  const dir = t.testdir({
+    'bad.yaml': 'robot: {type: can}\npolicy: {checkpoint_dir: none}\n',
+    'sim.yaml': 'robot: {type: sim}\npolicy: {checkpoint_dir: none}\n',
+  });
+  const run = async (...argv: string[]): Promise<{ code: number; out: string }> => {
+    const { out, context } = fakeContext({ loadNative: native });
+    return { code: await runCli(['doctor', ...argv], context), out: out.text };
+  };
+  t.match(await run('--config', join(dir, 'bad.yaml')), {
+    code: 1,
+    out: /missing +configuration +.*robot\.bus: expected[\s\S]*The robot cannot start/,
+  });
+  t.match(await run('--config', join(dir, 'none.yaml')), { code: 1, out: /missing +configuration/ });
+  t.match(await run('--config', join(dir, 'sim.yaml')), { code: 1, out: /missing +checkpoint +no transformer, vae, tokenizer in/ });
+  const good = await run('--config', 'robots/sim-tabletop.yaml');
+  t.match(good, { code: 0, out: /ok +configuration[\s\S]*The robot can start\.\n$/ });
+  const json = await run('--config', join(dir, 'sim.yaml'), '--json');
+  t.match(JSON.parse(json.out), { ok: false, findings: [{ name: 'Node.js' }, { name: 'engine' }, { name: 'configuration', level: 'ok' }] });
 });

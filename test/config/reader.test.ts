@@ -209,7 +209,7 @@ t.test('a start pose is one of the robot', async (t) => {
 
 t.test('wrong types and ranges, every problem at once, in the order of the file', async (t) => {
   const text = `robot:
-  type: can
+  type: cam
 task:
   seed: -1
 policy:
@@ -224,7 +224,7 @@ control:
   hold_ms: .inf
 `;
   t.same(shown(text), [
-    '2:3 robot.type: "sim", the only robot type of this version | "can"',
+    '2:3 robot.type: "sim" or "can" | "cam"',
     '4:3 task.seed: a whole number of 0 .. 4294967295 | -1',
     '6:3 policy.checkpoint_dir: the path of a folder | 7',
     '7:3 policy.threads: a whole number of 1 .. 1024 | "two"',
@@ -235,10 +235,7 @@ control:
     '14:3 control.hold_ms: a number of 0 .. 60000 | Infinity',
   ]);
   const [problem] = problemsOf(text);
-  t.equal(
-    showProblem(problem as ConfigProblem),
-    '/robots/arm.yaml:2:3: robot.type: expected "sim", the only robot type of this version, found "can"',
-  );
+  t.equal(showProblem(problem as ConfigProblem), '/robots/arm.yaml:2:3: robot.type: expected "sim" or "can", found "cam"');
 });
 
 t.test('names that only the robot knows: tasks and joints, and limits no wider than its own', async (t) => {
@@ -250,6 +247,81 @@ t.test('names that only the robot knows: tasks and joints, and limits no wider t
   t.match(limits('yaw: {lower_rad: 1, upper_rad: 0}'), [/upper_rad: more than lower_rad \(1\) \| 0/]);
   t.match(limits('yaw: 3'), [/control\.limits\.yaw: a section with lower_rad/]);
   t.same(limits('yaw: {upper_rad: 1.6}'), []);
+});
+
+/** The shortest robot on a bus; `robot` and `rest` go into its sections. */
+function canText({
+  robot = '',
+  joints = 'a: &j {lower_rad: -1, upper_rad: 1, velocity_max_rad_per_s: 1, acceleration_max_rad_per_s2: 10, ' +
+    'jerk_max_rad_per_s3: 100, torque_max_nm: 5}, b: *j',
+  task = 'instruction: shove it',
+  control = 'chunks_max: 3',
+  rest = '',
+} = {}): string {
+  return (
+    `robot: {type: can, bus: "socketcan-fd:can0"${robot}, joints: {${joints}}}\ntask: {${task}}\n` +
+    `policy: {checkpoint_dir: ckpt}\ncontrol: {${control}}\n${rest}`
+  );
+}
+const simJoint = (low: number, high: number): string =>
+  `{lower_rad: ${low}, upper_rad: ${high}, velocity_max_rad_per_s: 1, acceleration_max_rad_per_s2: 10, jerk_max_rad_per_s3: 100, torque_max_nm: 5}`;
+const simJoints = `yaw: ${simJoint(-1.6, 1.6)}, shoulder: ${simJoint(-1.8, 1.8)}, elbow: ${simJoint(-0.2, 2.8)}, wrist: ${simJoint(-2.5, 2.5)}`;
+
+t.test('a robot on a bus: its joints, the pace of the clock, a task that nobody judges', async (t) => {
+  const { config, defaults } = read(canText({ robot: ', shared_memory: shm, bus_log: /x/bus.log' }));
+  t.match(config, {
+    robot: { type: 'can', pace: 'real', bus: 'socketcan-fd:can0', shared_memory: '/robots/shm', bus_log: '/x/bus.log' },
+    task: { name: 'instruction' },
+  });
+  t.same(Object.keys(config.robot.joints ?? {}), ['a', 'b'], 'in the order of the file');
+  t.ok(defaults.includes('robot.world') && !defaults.includes('robot.pace'));
+  t.equal(read(canText({ task: 'name: anything, instruction: x' })).config.task.name, 'anything');
+  const box = 'arm: {urdf: a.urdf, base_link: x, tip_link: y, first_joint: a, lower_m: [0, 0, 0], upper_m: [1, 1, 1]}';
+  t.equal(read(canText({ robot: `, workspaces: {${box}}` })).config.robot.workspaces?.['arm']?.urdf, '/robots/a.urdf');
+  const simulated = canText({ robot: ', world: sim', joints: simJoints, task: 'name: push', control: '' });
+  t.match(read(simulated).config, { robot: { world: 'sim', pace: 'real' }, task: { name: 'push' } });
+  for (const bus of ['slcan:/dev/ttyACM0', 'socketcan:vcan0', 'cannelloni:20000:192.0.2.1:20001']) {
+    t.same(shown(canText().replace('socketcan-fd:can0', bus)), [], bus);
+  }
+});
+
+t.test('what a robot on a bus must have, and what it cannot', async (t) => {
+  t.match(shown('robot: {type: can}\npolicy: {checkpoint_dir: c}\n'), [
+    /^1:\d+ robot\.bus: the bus of the bridge, such as socketcan-fd:can0 \| nothing$/,
+    /^1:\d+ robot\.joints: 1 to 14 joints by name, .* \| none$/,
+    /^1:\d+ task\.instruction: a text: .* \| nothing$/,
+    /^1:\d+ control\.chunks_max: .*nothing else ends the episode \| nothing$/,
+  ]);
+  const first = (options: Parameters<typeof canText>[0]): string => shown(canText(options))[0] ?? '';
+  t.match(first({ robot: ', pace: virtual' }), /robot\.pace: "real": a robot on a bus has no other \| "virtual"/);
+  t.match(first({ control: 'chunks_max: 3, thinking_ms: 5' }), /control\.thinking_ms: nothing: .* \| 5/);
+  t.match(first({ joints: `"7": ${simJoint(-1, 1)}` }), /robot\.joints\.7: a name of letters, .* \| "7"/);
+  t.match(first({ joints: `a: ${simJoint(1, -1)}` }), /robot\.joints\.a\.upper_rad: more than lower_rad \(1\) \| -1/);
+  t.match(first({ joints: 'a: {lower_rad: 1}' }), /robot\.joints\.a\.upper_rad: an angle in radians \| nothing/);
+  const many = Array.from({ length: 15 }, (_, index) => `j${index}: ${simJoint(-1, 1)}`).join(', ');
+  t.match(first({ joints: many }), /robot\.joints: 1 to 14 joints by name, .* \| 15/);
+  t.match(
+    first({ control: 'chunks_max: 3, limits: {a: {upper_rad: 2}}' }),
+    /control\.limits\.a\.upper_rad: -1 \.\. 1, within the robot's own limits \| 2/,
+  );
+  t.match(first({ control: 'chunks_max: 3, start_pose: {yaw: {position_rad: 0}}' }), /start_pose\.yaw: one of a, b/);
+  const box = 'arm: {urdf: a.urdf, base_link: x, tip_link: y, first_joint: c, lower_m: [0, 0, 1], upper_m: [1, 1, 1]}';
+  t.match(shown(canText({ robot: `, workspaces: {${box}}` })), [
+    /arm\.first_joint: one of a, b \| "c"/,
+    /arm\.upper_m: more than lower_m \(0, 0, 1\)/,
+  ]);
+  for (const bus of ['can0', 'socketcan-fd:', 'cannelloni:1:2', 'virtual']) {
+    t.match(shown(canText().replace('socketcan-fd:can0', bus)), [/robot\.bus: socketcan-fd:can0, socketcan:can0, .* \| /], bus);
+  }
+  t.match(shown(`${minimal.replace('sim', 'sim\n  bus: "socketcan:can0"')}`), [/robot\.bus: nothing: only a robot of type can has it/]);
+});
+
+t.test('hardware in the loop has the joints of the simulated arm, and a task that it judges', async (t) => {
+  const first = (joints: string, task = ''): string => shown(canText({ robot: ', world: sim', joints, task, control: '' }))[0] ?? '';
+  t.match(first(`a: ${simJoint(-1, 1)}`), /robot\.joints: yaw, shoulder, elbow, wrist, the joints of the simulated arm \| a$/);
+  t.match(first(simJoints.replace('-1.8', '-1.9')), /robot\.joints\.shoulder\.lower_rad: -1\.8 \.\. 1\.8, within the simulated arm's range \| -1\.9/);
+  t.match(first(simJoints, 'name: anything'), /task\.name: one of touch, /);
+  t.same(first(simJoints), '');
 });
 
 t.test('what is no configuration at all', async (t) => {
@@ -282,6 +354,6 @@ t.test('every file in robots/ is valid', async (t) => {
   for (const file of files) {
     t.match(file, /\.yaml$/);
     const { config } = await readRobotConfig(join(root, 'robots', file), VOCABULARY);
-    t.equal(config.robot.type, 'sim');
+    t.equal(config.robot.type, /can|hil/.test(file) ? 'can' : 'sim', file);
   }
 });

@@ -16,7 +16,23 @@ t.test('the keys', async (t) => {
   for (const { path, expected, meaning } of keys) t.ok(expected && meaning, path);
   t.same(
     keys.filter(({ isRequired }) => isRequired).map(({ path }) => path),
-    ['robot.type', 'cameras.sources.<name>.type', 'control.start_pose.<name>.position_rad'],
+    [
+      'robot.type',
+      'robot.joints.<name>.lower_rad',
+      'robot.joints.<name>.upper_rad',
+      'robot.joints.<name>.velocity_max_rad_per_s',
+      'robot.joints.<name>.acceleration_max_rad_per_s2',
+      'robot.joints.<name>.jerk_max_rad_per_s3',
+      'robot.joints.<name>.torque_max_nm',
+      'robot.workspaces.<name>.urdf',
+      'robot.workspaces.<name>.base_link',
+      'robot.workspaces.<name>.tip_link',
+      'robot.workspaces.<name>.first_joint',
+      'robot.workspaces.<name>.lower_m',
+      'robot.workspaces.<name>.upper_m',
+      'cameras.sources.<name>.type',
+      'control.start_pose.<name>.position_rad',
+    ],
   );
   t.same(namesUnder(['control', 'limits', 'yaw']), [
     'lower_rad',
@@ -31,9 +47,9 @@ t.test('the keys', async (t) => {
 
 t.test('numbers with a unit have it in their names', async (t) => {
   const unitless =
-    /(^|\.)(seed|threads|dark_below|video_steps|action_steps|chunks_max|port|embedded_port|prometheus_port|width|height|jpeg_quality)$/;
+    /(^|\.)(seed|threads|priority|core|dark_below|video_steps|action_steps|chunks_max|port|embedded_port|prometheus_port|width|height|jpeg_quality)$/;
   for (const { path, expected } of keys) {
-    if (/number|angle/.test(expected) && !unitless.test(path)) t.match(path, /_(ms|s|hz|mib|rad|rad_per_s|rad_per_s2|rad_per_s3)$/, path);
+    if (/number|angle/.test(expected) && !unitless.test(path)) t.match(path, /_(ms|s|hz|mib|m|nm|rad|rad_per_s|rad_per_s2|rad_per_s3)$/, path);
   }
 });
 
@@ -47,7 +63,8 @@ t.test('docs/CONFIG.md has a row per key, with expectation, default and meaning'
 });
 
 t.test('the example shows every key, those with a default as it is', async (t) => {
-  const lines = readFileSync(join(root, 'robots', 'sim-tabletop.yaml'), 'utf8').split('\n');
+  // Keys of a robot on a bus are in the example of that type.
+  const lines = ['sim-tabletop.yaml', 'example-can.yaml'].flatMap((name) => readFileSync(join(root, 'robots', name), 'utf8').split('\n'));
   for (const { path, defaultValue } of keys) {
     const name = path.split('.').at(-1) ?? '';
     const line = lines.find((one) => new RegExp(`^\\s*(# +)?${name}:`).test(one));
