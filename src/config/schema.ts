@@ -6,6 +6,7 @@ import { z } from 'zod';
 import { MODE_NAMES } from '../mode-names.js';
 import { KV_CACHES, PRECISIONS } from '../precision-names.js';
 import { among, type KeyNotes, note, positive, text, whole, wholeWords } from './notes.js';
+import { autonomy, service } from './service.js';
 import { cameraSource, dashboard, recorder, telemetry } from './services.js';
 
 /** The only robot type of this version. */
@@ -172,6 +173,7 @@ const recording = z.strictObject({
 
 export const robotConfigSchema = z.strictObject({
   robot,
+  autonomy,
   task: task.prefault({}),
   policy,
   cameras: cameras.prefault({}),
@@ -179,6 +181,7 @@ export const robotConfigSchema = z.strictObject({
   recording: recording.prefault({}),
   telemetry: telemetry.prefault({}),
   dashboard: dashboard.prefault({}),
+  service: service.prefault({}),
 });
 
 type DeepReadonly<T> = T extends object ? { readonly [K in keyof T]: DeepReadonly<T[K]> } : T;

@@ -22,6 +22,9 @@ async function openTelemetry(config: RobotConfig, parts: ObserverParts): Promise
 
 export const FACTORIES: readonly ObserverFactory[] = [openTelemetry, openRecorder, (config, parts) => openDashboard(config, parts)];
 
+/** What an episode needs of those who watch it. */
+export type ObserverHub = Pick<Observers, 'names' | 'begin' | 'event' | 'motion' | 'end'>;
+
 /** An observer may write this long at the end of an episode, and close as long: then the process goes on without it. */
 const END_MS_MAX = 15_000;
 
