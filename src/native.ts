@@ -219,7 +219,14 @@ export interface NativeEngineModule {
   cpu(): { name: string; features: string[] };
 }
 
+/** What a service needs. */
+export interface NativeSystemModule {
+  /** One datagram to the service manager's socket: a path, or a name of the abstract namespace as "@name". Throws NOTIFY_FAILED; never waits. */
+  notify(address: string, text: string): void;
+}
+
 export type NativeModule = NativeEngineModule &
+  NativeSystemModule &
   NativeMotionModule &
   NativeKinematics &
   NativeCanModule &

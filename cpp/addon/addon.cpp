@@ -15,6 +15,7 @@
 #include "addon/stream_client_object.h"
 #include "addon/task.h"
 #include "addon/virtual_robot_object.h"
+#include "base/datagram.h"
 #include "base/philox.h"
 #include "engine/device_library.h"
 #include "engine/inspect.h"
@@ -169,6 +170,12 @@ Napi::Value inspect(const Napi::CallbackInfo& info) {
       });
 }
 
+// notify(address, text): a datagram to the service manager.
+void notify(const Napi::CallbackInfo& info) {
+  const Status status = send_datagram(info[0].ToString().Utf8Value(), info[1].ToString().Utf8Value());
+  if (!status.ok()) throw to_error(info.Env(), status);
+}
+
 Napi::Object init(Napi::Env env, Napi::Object exports) {
   EngineObject::define(env);
   VirtualRobotObject::define(env, exports);
@@ -178,6 +185,7 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
   exports.Set("encodeText", Napi::Function::New(env, encode_text));
   exports.Set("inspect", Napi::Function::New(env, inspect));
   exports.Set("noise", Napi::Function::New(env, noise));
+  exports.Set("notify", Napi::Function::New(env, notify));
   exports.Set("cpu", Napi::Function::New(env, cpu));
   exports.Set("planMove", Napi::Function::New(env, plan_move));
   define_plans(env, exports);

@@ -21,6 +21,7 @@ import {
   printError,
   UsageError,
 } from './context.js';
+import { registerControl } from './control.js';
 import { registerDemo } from './demo.js';
 import { registerDoctor } from './doctor.js';
 import { registerEval } from './eval.js';
@@ -33,11 +34,27 @@ import { registerRecord } from './record.js';
 import { registerReplay } from './replay.js';
 import { registerRun } from './run.js';
 import { registerServe } from './serve.js';
+import { registerService } from './service.js';
 import { registerSim } from './sim.js';
 import { registerStop } from './stop.js';
 
 /** Commands that end in order when they are interrupted, through the context's signal. */
-const LISTENING: readonly string[] = ['infer', 'inspect', 'run', 'replay', 'record', 'demo', 'eval', 'build', 'plan', 'plan-cycle', 'can', 'serve'];
+const LISTENING: readonly string[] = [
+  'infer',
+  'inspect',
+  'run',
+  'replay',
+  'record',
+  'demo',
+  'eval',
+  'build',
+  'plan',
+  'plan-cycle',
+  'can',
+  'serve',
+  'service',
+  'status',
+];
 
 const STOP_SIGNALS = ['SIGINT', 'SIGTERM'] as const;
 
@@ -58,6 +75,8 @@ Examples:
   premotor serve checkpoint/                       serve a checkpoint to websocket clients
   premotor camera show /dev/video0                 what a camera sees
   premotor stop                                    bring whatever moves to rest
+  premotor service robots/sim-tabletop.yaml        the same robot as a service: headless, many episodes
+  premotor status                                  what the service does, and why it does no more
 
 Results go to standard output, progress and errors to standard error.
 Exit codes: 0 done, 1 failed, 2 wrong command line, 3 the task of an episode was not done, 130 interrupted.`;
@@ -94,6 +113,8 @@ export function buildProgram(context: CliContext): Command {
   registerServe(program, context);
   registerCamera(program, context);
   registerStop(program, context);
+  registerService(program, context);
+  registerControl(program, context);
   return program;
 }
 

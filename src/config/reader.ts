@@ -265,6 +265,7 @@ const PATH_KEYS: Readonly<Record<string, readonly string[]>> = {
   'recording.recorder': ['dir'],
   telemetry: ['password_file', 'ca_file', 'cert_file', 'key_file', 'queue_dir'],
   dashboard: ['token_file'],
+  service: ['control_socket', 'state_dir'],
 };
 
 /** Relative paths start from `base`. A device is no relative path. */

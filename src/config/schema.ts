@@ -7,6 +7,7 @@ import { MODE_NAMES } from '../mode-names.js';
 import { KV_CACHES, PRECISIONS } from '../precision-names.js';
 import { among, type KeyNotes, note, positive, text, whole, wholeWords } from './notes.js';
 import { robot } from './robot.js';
+import { autonomy, service } from './service.js';
 import { cameraSource, dashboard, recorder, telemetry } from './services.js';
 
 /** What may compute the actions. */
@@ -176,6 +177,7 @@ const recording = z.strictObject({
 
 export const robotConfigSchema = z.strictObject({
   robot,
+  autonomy,
   task: task.prefault({}),
   policy,
   cameras: cameras.prefault({}),
@@ -183,6 +185,7 @@ export const robotConfigSchema = z.strictObject({
   recording: recording.prefault({}),
   telemetry: telemetry.prefault({}),
   dashboard: dashboard.prefault({}),
+  service: service.prefault({}),
 });
 
 type DeepReadonly<T> = T extends object ? { readonly [K in keyof T]: DeepReadonly<T[K]> } : T;

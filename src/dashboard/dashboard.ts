@@ -7,7 +7,7 @@ import type { RobotConfig } from '../config/schema.js';
 import type { CycleEvent, CycleReport } from '../control/events.js';
 import { PremotorError } from '../errors.js';
 import type { Frame } from '../policy/contract.js';
-import type { MotionSample, Observer, ObserverParts, RunAbout, RunControl, RunEvent } from '../tap/observer.js';
+import type { MotionSample, Observer, ObserverParts, RunAbout, RunControl, RunEvent, ServiceReport, StandbyAbout } from '../tap/observer.js';
 import { readPageToken } from './access.js';
 import { Imagination } from './imagination.js';
 import type { ServerMessage, StopText } from './messages.js';
@@ -61,6 +61,7 @@ class Dashboard implements Observer {
   #ticking: NodeJS.Timeout | undefined;
   #picturing: NodeJS.Timeout | undefined;
   #isClosed = false;
+  #hasBegun = false;
 
   constructor(rateHz: number) {
     this.#rateHz = rateHz;
@@ -79,6 +80,9 @@ class Dashboard implements Observer {
   async begin(about: RunAbout, control: RunControl): Promise<void> {
     this.#about = about;
     this.#control = control;
+    // A stop that was asked for during another episode has been followed.
+    if (this.#hasBegun) this.#stop = { phase: 'none', atMs: 0 };
+    this.#hasBegun = true;
     this.#model.begin(about, control);
     const { frame_chunk_size, action_per_frame } = about.job;
     const momentS = action_per_frame / MOMENTS_PER_FRAME / about.actionRateHz;
@@ -86,6 +90,15 @@ class Dashboard implements Observer {
     const patienceMs = this.#model.run?.pace === 'virtual' ? Number.POSITIVE_INFINITY : motionMs;
     if (about.mode === 'sync') this.#imagination = new Imagination({ decode: (latents) => control.decode(latents), momentS, patienceMs });
     for (const viewer of this.#viewers) viewer.send(this.#hello());
+  }
+
+  async attend(_about: StandbyAbout, control: RunControl): Promise<void> {
+    this.#control = control;
+    this.#model.attend(control);
+  }
+
+  service(report: ServiceReport): void {
+    this.#model.service(report);
   }
 
   event(event: RunEvent, timeNs: bigint): void {

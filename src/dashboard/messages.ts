@@ -72,6 +72,8 @@ export interface StateText {
   readonly knots: number;
   readonly stop: StopText;
   readonly viewers: number;
+  /** Of the long-running service, and why it is not further; null: a single run. */
+  readonly service: { readonly state: string; readonly reasons: readonly string[] } | null;
 }
 
 /** One chunk as the timeline shows it. Absent ends: not yet. */

@@ -4,7 +4,7 @@
  */
 import type { CycleEvent, CycleReport } from '../control/events.js';
 import type { Recovery } from '../policy/recovering.js';
-import type { MotionSample, RunAbout, RunControl, RunEvent } from '../tap/observer.js';
+import type { MotionSample, RunAbout, RunControl, RunEvent, ServiceReport } from '../tap/observer.js';
 import { ChunkLog } from './chunks.js';
 import { FaultList } from './faults.js';
 import { MotionHistory } from './history.js';
@@ -34,6 +34,7 @@ export class RunModel {
   #budget: Omit<BudgetText, 'p50Ms' | 'p99Ms' | 'maxMs'> | undefined;
   #predictMs: number[] = [];
   #latched = '';
+  #service: StateText['service'] = null;
 
   begin(about: RunAbout, control: RunControl): void {
     const { frame_chunk_size: frames, action_per_frame } = about.job;
@@ -43,7 +44,20 @@ export class RunModel {
     this.motion = new MotionHistory(about.joints.length);
     this.chunks = new ChunkLog({ isSynchronous: about.mode === 'sync', frames, frameS: action_per_frame / about.actionRateHz });
     this.#phase = 'running';
+    this.#outcome = null;
+    this.#reports = { chunks: 0, knots: 0, clampedKnots: 0 };
+    this.#budget = undefined;
+    this.#predictMs = [];
     for (const message of about.policy.warnings) this.faults.note('warning', { code: '', message }, this.#timeS);
+  }
+
+  /** Between two episodes there is a robot to show, and to stop. */
+  attend(control: RunControl): void {
+    this.#control = control;
+  }
+
+  service({ state, reasons }: ServiceReport): void {
+    this.#service = { state, reasons: reasons.map(({ code, message }) => `${code}: ${message}`) };
   }
 
   sample(sample: MotionSample): void {
@@ -129,6 +143,7 @@ export class RunModel {
       ...this.#reports,
       stop,
       viewers,
+      service: this.#service,
     };
   }
 

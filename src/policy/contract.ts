@@ -2,6 +2,7 @@
  * The policy contract: what the rest of premotor, and third parties, call. One implementation runs in this process (local.ts), one in a child
  * process (isolated.ts); both behave alike. Types only: nothing here computes.
  */
+import type { PremotorError } from '../errors.js';
 import type { ModeName } from '../mode-names.js';
 
 /** One camera picture. `data` is RGB, 8 bits, [height, width, 3] row by row. */
@@ -343,10 +344,20 @@ export interface DecodeOptions {
   readonly onProgress?: (progress: Progress) => void;
 }
 
+/** The process of an engine that has one of its own. */
+export interface EngineLife {
+  /** Why it ended without having been asked to; undefined while it runs. */
+  readonly death: PremotorError | undefined;
+  /** Resolves with that, once it is so. */
+  readonly died: Promise<PremotorError>;
+}
+
 export interface Policy {
   readonly job: Job;
   readonly info: PolicyInfo;
   readonly cache: CacheState;
+  /** Absent for an engine in this process, and for a policy server. */
+  readonly life?: EngineLife;
   reset(options: ResetOptions): Promise<ResetResult>;
   predict(options?: PredictOptions): Promise<Chunk>;
   commit(options: CommitOptions): Promise<CommitResult>;

@@ -3,6 +3,7 @@
  * engine-process.ts. It decides nothing: states and checks are the local policy's. It ends when the parent is gone.
  */
 import type { ChildProcess } from 'node:child_process';
+import { writeFileSync } from 'node:fs';
 import { PremotorError } from '../errors.js';
 import { toPremotorError } from '../native.js';
 import type {
@@ -123,8 +124,21 @@ class EngineHost {
   }
 }
 
+/** The kernel's measure: with it, whatever fits least into memory, this process is the first to go, long before the supervisor. */
+const OOM_SCORE = '800';
+
+/** Raising one's own score needs no rights; where it cannot be written the kernel decides by size alone. */
+function offerMemory(): void {
+  try {
+    writeFileSync('/proc/self/oom_score_adj', OOM_SCORE);
+  } catch {
+    // As before.
+  }
+}
+
 /** Serves the parent until it disconnects. */
 export function serveEngine(load: Load): void {
+  offerMemory();
   const host = new EngineHost(load);
   process.on('message', (request) => void host.handle(request as Request));
   process.on('disconnect', () => void host.leave());

@@ -13,6 +13,7 @@ import type {
   DecodedVideo,
   DecodeOptions,
   EncoderState,
+  EngineLife,
   Job,
   LoadPolicyOptions,
   PastCommit,
@@ -190,12 +191,27 @@ export class IsolatedPolicy implements Policy {
   readonly #channel: EngineChannel;
   readonly #gate = new Gate();
   readonly #state: { cache: CacheState };
+  readonly life: EngineLife;
+  #isClosing = false;
 
   private constructor(channel: EngineChannel, ready: Answer & { kind: 'ready' }, state: { cache: CacheState }, warnings: readonly string[]) {
     this.#channel = channel;
     this.#state = state;
     this.job = ready.job;
     this.info = { ...ready.info, warnings: [...warnings, ...ready.info.warnings] };
+    const unasked = (): PremotorError | undefined => (this.#isClosing ? undefined : channel.death);
+    const died = new Promise<PremotorError>((resolve) => {
+      void channel.exited.then(() => {
+        const death = unasked();
+        if (death) resolve(death);
+      });
+    });
+    this.life = {
+      get death() {
+        return unasked();
+      },
+      died,
+    };
   }
 
   /** Forks the engine process and loads the policy there. `module` is the child's entry point. Errors: those of loading, ENGINE_DIED. */
@@ -262,6 +278,7 @@ export class IsolatedPolicy implements Policy {
   }
 
   close(): Promise<void> {
+    this.#isClosing = true;
     return this.#gate.close(async () => {
       if (this.#channel.death !== undefined) return;
       this.#channel.keepAlive();

@@ -5,11 +5,11 @@
 import { join } from 'node:path';
 import type { RobotConfig } from '../config/schema.js';
 import { PremotorError } from '../errors.js';
-import type { LoadPolicyOptions, Policy } from '../policy/contract.js';
+import type { Policy } from '../policy/contract.js';
 import { RecoveringPolicy, type Recovery } from '../policy/recovering.js';
 import { RecordWriter } from '../replay/record.js';
 import { type CallNote, RecordingPolicy } from '../replay/recording-policy.js';
-import { isLocal, openPolicy } from './open-policy.js';
+import { isLocal } from './open-policy.js';
 import { configurationHash, journalDir, type Resumed } from './resume.js';
 import type { Rig } from './rig.js';
 
@@ -17,7 +17,8 @@ import type { Rig } from './rig.js';
 const RECORD_NAME = 'episode.replay';
 
 export interface PolicyParts {
-  readonly loadPolicy: (options: LoadPolicyOptions) => Promise<Policy>;
+  /** Opens the engine or the link to a policy server; again after each death of an engine. */
+  readonly open: () => Promise<Policy>;
   readonly rig: Pick<Rig, 'instruction'>;
   /** What the supervisor needs to go on after a commit. */
   readonly supervisor: () => Uint8Array;
@@ -34,10 +35,9 @@ export interface EpisodePolicy {
   finish(outcome: string): Promise<void>;
 }
 
-/** Errors: those of loadPolicy, JOURNAL_FOREIGN. */
+/** Errors: those of `open`, JOURNAL_FOREIGN. */
 export async function openEpisodePolicy(config: RobotConfig, parts: PolicyParts): Promise<EpisodePolicy> {
-  const { onRecovery, onWarning, onCall, supervisor, resumed } = parts;
-  const open = (): Promise<Policy> => openPolicy(config, parts.loadPolicy);
+  const { open, onRecovery, onWarning, onCall, supervisor, resumed } = parts;
   const seed = config.policy.seed ?? config.task.seed;
   const recovering =
     config.policy.recover && isLocal(config)

@@ -9,7 +9,7 @@ import { openDashboard } from '../dashboard/dashboard.js';
 import { PremotorError } from '../errors.js';
 import type { Frame } from '../policy/contract.js';
 import { openRecorder } from '../recording/recorder.js';
-import type { MotionSample, Observer, ObserverParts, RunAbout, RunControl, RunEvent } from '../tap/observer.js';
+import type { MotionSample, Observer, ObserverParts, RunAbout, RunControl, RunEvent, ServiceReport, StandbyAbout } from '../tap/observer.js';
 
 /** Opens one observer; undefined: the configuration does not want it. It throws only what the user must mend before anything moves. */
 export type ObserverFactory = (config: RobotConfig, parts: ObserverParts) => Promise<Observer | undefined>;
@@ -20,7 +20,14 @@ async function openTelemetry(config: RobotConfig, parts: ObserverParts): Promise
   return enabled || prometheus_port !== undefined ? (await import('../telemetry/telemetry.js')).openTelemetry(config, parts) : undefined;
 }
 
-export const FACTORIES: readonly ObserverFactory[] = [openTelemetry, openRecorder, (config, parts) => openDashboard(config, parts)];
+const openPage: ObserverFactory = (config, parts) => openDashboard(config, parts);
+export const FACTORIES: readonly ObserverFactory[] = [openTelemetry, openRecorder, openPage];
+/** Of a service: those that live as long as it does, and those that are opened for each episode. */
+export const LASTING: readonly ObserverFactory[] = [openTelemetry, openPage];
+export const PASSING: readonly ObserverFactory[] = [openRecorder];
+
+/** What an episode needs of those who watch it. */
+export type ObserverHub = Pick<Observers, 'names' | 'begin' | 'event' | 'motion' | 'end'>;
 
 /** An observer may write this long at the end of an episode, and close as long: then the process goes on without it. */
 const END_MS_MAX = 15_000;
@@ -55,6 +62,20 @@ export class Observers {
 
   async begin(about: RunAbout, control: RunControl): Promise<void> {
     await Promise.all(this.#observers.map((observer) => this.#patiently(observer, () => observer.begin(about, control))));
+  }
+
+  /** For a service: before the first episode, and whenever the robot was opened anew. */
+  async attend(about: StandbyAbout, control: RunControl): Promise<void> {
+    await Promise.all(this.#observers.map((observer) => this.#patiently(observer, async () => observer.attend?.(about, control))));
+  }
+
+  service(report: ServiceReport): void {
+    for (const observer of this.#observers) this.#guarded(observer, () => observer.service?.(report));
+  }
+
+  /** Whether telemetry reaches its broker; undefined: there is none. */
+  get isConnected(): boolean | undefined {
+    return this.#observers.find(({ isConnected }) => isConnected !== undefined)?.isConnected;
   }
 
   event(event: RunEvent, timeNs: bigint): void {
@@ -106,6 +127,24 @@ export class Observers {
     this.#parts.onWarning(new PremotorError('OBSERVER_FAILED', message, { expected: `a working ${observer.name}`, found, cause: error }));
     void observer.close().catch(() => undefined);
   }
+}
+
+/** Those who watch a service and those who watch one episode of it. The motion is told to the first by the service itself, all the time. */
+export function together(lasting: ObserverHub, passing: ObserverHub): ObserverHub {
+  return {
+    names: [...lasting.names, ...passing.names],
+    begin: async (about, control) => {
+      await Promise.all([lasting.begin(about, control), passing.begin(about, control)]);
+    },
+    event: (event, timeNs) => {
+      lasting.event(event, timeNs);
+      passing.event(event, timeNs);
+    },
+    motion: (sample) => passing.motion(sample),
+    end: async (report) => {
+      await Promise.all([lasting.end(report), passing.end(report)]);
+    },
+  };
 }
 
 /** Cameras whose frames are told to somebody, every one once, in the order of their capture. */

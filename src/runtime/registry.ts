@@ -11,7 +11,7 @@ const entrySchema = z.object({
   pid: z.int().positive(),
   /** The kernel's start time of the process, so that a number that was given again is not taken for it. */
   started: z.string(),
-  kind: z.enum(['run', 'stream']),
+  kind: z.enum(['run', 'service', 'stream']),
   /** What a person would call it: the configuration's path, the robot's bus. */
   about: z.string(),
 });
@@ -68,7 +68,7 @@ export function running(): RunningProcess[] {
 
 function listing(folder: string): string[] {
   try {
-    return readdirSync(folder).filter((name) => /^(run|stream)-\d+\.json$/.test(name));
+    return readdirSync(folder).filter((name) => /^(run|service|stream)-\d+\.json$/.test(name));
   } catch {
     return [];
   }

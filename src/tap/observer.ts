@@ -65,6 +65,23 @@ export interface RunAbout {
   readonly timeNs: bigint;
 }
 
+/** What is known before the policy is there, and between two episodes. */
+export type StandbyAbout = Pick<RunAbout, 'id' | 'version' | 'joints' | 'task' | 'instruction' | 'mode' | 'chunksMax'>;
+
+/** How the long-running service is, for whoever shows it. */
+export interface ServiceReport {
+  /** docs/SERVICE.md */
+  readonly state: string;
+  /** Why it is not further: codes with their words. */
+  readonly reasons: readonly { readonly code: string; readonly message: string }[];
+  readonly autonomy: string;
+  readonly isArmed: boolean;
+  readonly isInMaintenance: boolean;
+  /** Of the wall clock. */
+  readonly clockSteps: number;
+  readonly lastClockStepMs: number;
+}
+
 /** What an observer may do. */
 export interface RunControl {
   /** A controlled stop; the only request there is. Nothing starts or resumes a motion from here. */
@@ -92,6 +109,15 @@ export interface Observer {
   readonly name: 'telemetry' | 'recorder' | 'dashboard' | 'prometheus';
   /** Nothing has moved yet. What it needs was opened before, by its factory. */
   begin(about: RunAbout, control: RunControl): Promise<void>;
+  /**
+   * A service watches between episodes, too: called once the robot is known, and again when it has become another one. begin() and end() follow for
+   * every episode. Only observers that outlive an episode have it.
+   */
+  attend?(about: StandbyAbout, control: RunControl): Promise<void>;
+  /** The service has looked around. */
+  service?(report: ServiceReport): void;
+  /** Whether what it reports reaches somebody. */
+  readonly isConnected?: boolean;
   /** `timeNs`: the robot's clock. */
   event(event: RunEvent, timeNs: bigint): void;
   /** Every cycle of the setpoint stream, 1000 a second of the robot's time; they come a few at once. */

@@ -32,6 +32,8 @@ export interface MetricNames {
   /** Temperature sensors of the robot and of the computer. */
   readonly sensors: readonly string[];
   readonly hostSensors: readonly string[];
+  /** A service reports, not a single run. */
+  readonly isService?: boolean;
 }
 
 export const REBIRTH = 'Node Control/Rebirth';
@@ -139,13 +141,23 @@ const TELEMETRY: readonly Row[] = [
   ['Telemetry/Clock Steps', 'Int64', '', 0, 'telemetry_clock_steps', 'counter', 'steps of the wall clock that were noticed'],
 ];
 
+const SERVICE: readonly Row[] = [
+  ['Service/State', 'String', '', 'event', 'service_state', 'state', 'of the long-running service: starting, waiting, ready, arming, holding, ...'],
+  ['Service/Reasons', 'String', '', 'event', '', 'state', 'why it is not further: codes and words, separated by semicolons; empty without'],
+  ['Service/Autonomy', 'String', '', 0, 'service_autonomy', 'state', 'local-arm or arm-on-boot'],
+  ['Service/Armed', 'Boolean', '', 'event', 'service_armed', 'gauge', 'the motors have power'],
+  ['Service/Maintenance', 'Boolean', '', 'event', 'service_maintenance', 'gauge', 'locked for an update: it does not arm'],
+  ['Service/Clock Steps', 'Int64', '', 0, 'service_clock_steps', 'counter', 'steps of the wall clock by more than 50 ms since the service started'],
+  ['Service/Last Clock Step', 'Int64', 'ms', 0, 'service_clock_step_milliseconds', 'gauge', 'the last one; forwards is positive, 0 without one'],
+];
+
 const counterWords = (count: string): string => count.replaceAll('_', ' ').replace(/(^|[ /])([a-z])/g, (found) => found.toUpperCase());
 
 /** `cycles` is reported every second of a 1 kHz stream, what should not happen at once. */
 const COUNT_DEADBANDS: Readonly<Record<string, number>> = { cycles: 999, sets_followed: 999 };
 
 /** Every metric of a robot, in the order of births. Names are unique, in small letters, too. */
-export function metricTable({ joints, counts, sensors, hostSensors }: MetricNames): readonly MetricSpec[] {
+export function metricTable({ joints, counts, sensors, hostSensors, isService = false }: MetricNames): readonly MetricSpec[] {
   const specs: MetricSpec[] = [];
   const add = ([name, type, unit, deadband, prometheus, kind, meaning]: Row, labels: Readonly<Record<string, string>> = {}): void => {
     specs.push({
@@ -174,7 +186,7 @@ export function metricTable({ joints, counts, sensors, hostSensors }: MetricName
       add([`${folder}/Temperature/${sensor}`, 'Double', 'degC', 0.5, `${folder.toLowerCase()}_temperature_celsius`, 'gauge', meaning], { sensor });
     }
   }
-  for (const row of [...HOST, ...TELEMETRY]) add(row);
+  for (const row of [...HOST, ...TELEMETRY, ...(isService ? SERVICE : [])]) add(row);
   return unique(specs);
 }
 

@@ -4,13 +4,13 @@
  */
 import type { ChunkReport, CycleEvent, CycleReport } from '../control/events.js';
 import type { PremotorError } from '../errors.js';
-import type { MotionSample, RobotStatus, RunAbout, RunControl, RunEvent } from '../tap/observer.js';
+import type { MotionSample, RobotStatus, RunControl, RunEvent, ServiceReport, StandbyAbout } from '../tap/observer.js';
 import type { MetricNames } from './metrics.js';
 import { STOP } from './metrics.js';
 import type { Reporter } from './reporter.js';
 
 /** What metrics are named after, as a run knows it. */
-export function namesOf(about: RunAbout, status: RobotStatus, hostSensors: readonly string[]): MetricNames {
+export function namesOf(about: StandbyAbout, status: RobotStatus, hostSensors: readonly string[]): MetricNames {
   return {
     joints: about.joints.map(({ name }) => name),
     counts: Object.keys(status.counts),
@@ -39,7 +39,7 @@ export class Sampler {
   #warnings = 0;
   #recoveries = 0;
 
-  constructor(reporter: Reporter, about: RunAbout, nowMs: () => number) {
+  constructor(reporter: Reporter, about: StandbyAbout, nowMs: () => number) {
     this.#reporter = reporter;
     this.#nowMs = nowMs;
     this.#joints = about.joints.map(({ name }) => name);
@@ -81,6 +81,16 @@ export class Sampler {
   warning({ code }: PremotorError): void {
     this.#set('Run/Warnings', ++this.#warnings);
     this.#set('Run/Warning', code);
+  }
+
+  service({ state, reasons, autonomy, isArmed, isInMaintenance, clockSteps, lastClockStepMs }: ServiceReport): void {
+    this.#set('Service/State', state);
+    this.#set('Service/Reasons', reasons.map(({ code, message }) => `${code}: ${message}`).join('; '));
+    this.#set('Service/Autonomy', autonomy);
+    this.#set('Service/Armed', isArmed);
+    this.#set('Service/Maintenance', isInMaintenance);
+    this.#set('Service/Clock Steps', clockSteps);
+    this.#set('Service/Last Clock Step', lastClockStepMs);
   }
 
   motion({ setpointRad, positionsRad, velocitiesRadPerS }: MotionSample): void {

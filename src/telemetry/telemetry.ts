@@ -7,7 +7,7 @@ import type { RobotConfig } from '../config/schema.js';
 import type { CycleReport } from '../control/events.js';
 import { PremotorError } from '../errors.js';
 import { EmbeddedBroker } from '../mqtt/broker.js';
-import type { MotionSample, Observer, ObserverParts, RunAbout, RunControl, RunEvent } from '../tap/observer.js';
+import type { MotionSample, Observer, ObserverParts, RunControl, RunEvent, ServiceReport, StandbyAbout } from '../tap/observer.js';
 import { type BrokerAddress, brokerAddress, idsOf, type SparkplugIds, topicsOf } from './broker-address.js';
 import { Commands } from './commands.js';
 import { EdgeNode, type NodeState } from './edge-node.js';
@@ -38,8 +38,11 @@ interface Destination {
 
 /** What a run's begin() adds. */
 interface Running {
-  readonly control: RunControl;
+  /** What the metrics are named after: another robot has others. */
+  readonly names: string;
   readonly reporter: Reporter;
+  /** Of the run; a service has one after another. */
+  readonly control: RunControl;
   readonly sampler: Sampler;
   readonly commands: Commands;
   readonly node?: EdgeNode;
@@ -60,6 +63,8 @@ class Telemetry implements Observer {
   #cancelTick: (() => void) | undefined;
   #cancelHost: (() => void) | undefined;
   #isOutageTold = false;
+  #isService = false;
+  #service: ServiceReport | undefined;
   #isClosed = false;
 
   constructor({ telemetry, recording }: RobotConfig, parts: ObserverParts, destination: Destination | undefined, time: Time) {
@@ -78,22 +83,63 @@ class Telemetry implements Observer {
     this.#parts.onNotice(`Telemetry: values for Prometheus at ${this.#prometheus.url}`);
   }
 
-  async begin(about: RunAbout, control: RunControl): Promise<void> {
-    const specs = metricTable(namesOf(about, control.status(), this.#host.sensors));
+  async begin(about: StandbyAbout, control: RunControl): Promise<void> {
+    await this.#start(about, control);
+  }
+
+  async attend(about: StandbyAbout, control: RunControl): Promise<void> {
+    this.#isService = true;
+    await this.#start(about, control);
+  }
+
+  service(report: ServiceReport): void {
+    this.#service = report;
+    this.#running?.sampler.service(report);
+  }
+
+  get isConnected(): boolean {
+    return this.#running?.node?.state === 'online';
+  }
+
+  /** A run of the same robot goes on in the session that there is; another robot has other metrics, and is born anew. */
+  async #start(about: StandbyAbout, control: RunControl): Promise<void> {
+    const names = { ...namesOf(about, control.status(), this.#host.sensors), isService: this.#isService };
+    const known = JSON.stringify(names);
+    const before = this.#running;
+    if (before?.names === known) {
+      this.#running = { ...before, control, sampler: new Sampler(before.reporter, about, () => this.#time.nowMs()) };
+      if (this.#service) this.#running.sampler.service(this.#service);
+      return;
+    }
+    if (before) await this.#finish();
+    const specs = metricTable(names);
     const reporter = new Reporter(specs);
     const sampler = new Sampler(reporter, about, () => this.#time.nowMs());
     const commands = new Commands(specs, {
       rebirth: () => this.#running?.node?.requestBirth(),
-      stop: () => control.requestStop('asked for over MQTT (Sparkplug command Robot/Stop)'),
+      stop: () => this.#running?.control.requestStop('asked for over MQTT (Sparkplug command Robot/Stop)'),
       rate: (rateHz) => {
         this.#rateHz = Math.min(rateHz, this.#config.rate_max_hz);
       },
     });
     const sending: Pick<Running, 'node' | 'outbox'> = this.#destination ? this.#sending(this.#destination, specs, reporter, commands) : {};
-    this.#running = { control, reporter, sampler, commands, ...sending };
+    this.#running = { names: known, control, reporter, sampler, commands, ...sending };
+    if (this.#service) sampler.service(this.#service);
     await this.#readHost();
     this.#tick();
     sending.node?.start();
+  }
+
+  /** Says what there is to say, and goodbye. */
+  async #finish(): Promise<void> {
+    this.#cancelTick?.();
+    this.#cancelHost?.();
+    const { node, outbox } = this.#running ?? {};
+    node?.finishBirth();
+    this.#report();
+    await node?.close(CLOSE_MS);
+    await outbox?.close();
+    this.#running = undefined;
   }
 
   event(event: RunEvent): void {
@@ -111,12 +157,7 @@ class Telemetry implements Observer {
   async close(): Promise<void> {
     if (this.#isClosed) return;
     this.#isClosed = true;
-    this.#cancelTick?.();
-    this.#cancelHost?.();
-    this.#running?.node?.finishBirth();
-    this.#report();
-    await this.#running?.node?.close(CLOSE_MS);
-    await this.#running?.outbox?.close();
+    await this.#finish();
     await this.#prometheus?.close();
     await this.#destination?.queue.close();
     await this.#destination?.broker?.close();

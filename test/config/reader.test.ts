@@ -28,6 +28,7 @@ t.test('the shortest file: defaults are filled in and listed, paths start from t
   t.equal(file, '/robots/arm.yaml');
   t.same(config, {
     robot: { type: 'sim', pace: 'virtual' },
+    autonomy: 'local-arm',
     task: { name: 'touch', seed: 0 },
     policy: {
       checkpoint_dir: '/robots/ckpt',
@@ -70,6 +71,19 @@ t.test('the shortest file: defaults are filled in and listed, paths start from t
       replay_rate_hz: 50,
     },
     dashboard: { enabled: true, host: '127.0.0.1', port: 0, viewer_rate_hz: 5 },
+    service: {
+      run: 'none',
+      pause_s: 5,
+      require_telemetry: false,
+      check_period_s: 0.5,
+      retry_s: 2,
+      status_period_s: 60,
+      progress_timeout_s: 30,
+      starts_max: 5,
+      starts_window_s: 600,
+      memory_free_min_mib: 64,
+      disk_free_min_mib: 64,
+    },
   });
   t.ok(defaults.includes('control.hold_ms') && defaults.includes('policy.threads'));
   t.notOk(defaults.includes('robot.type') || defaults.includes('policy.checkpoint_dir'));
@@ -136,6 +150,22 @@ telemetry:
   replay_rate_hz: 2
   prometheus_port: 3
 dashboard: {enabled: false, host: 0.0.0.0, port: 4, token_file: t, viewer_rate_hz: 2}
+autonomy: arm-on-boot
+service:
+  run: loop
+  pause_s: 0
+  episodes_max: 3
+  require_telemetry: true
+  control_socket: c.sock
+  state_dir: /state
+  check_period_s: 1
+  retry_s: 1
+  status_period_s: 1
+  progress_timeout_s: 1
+  starts_max: 1
+  starts_window_s: 1
+  memory_free_min_mib: 0
+  disk_free_min_mib: 0
 `;
 
 t.test('everything given', async (t) => {
@@ -159,6 +189,8 @@ t.test('everything given', async (t) => {
     cameras: { sources: { a: { path: '/robots/p.png' }, b: { device: '/dev/video0' } } },
     telemetry: { ca_file: '/robots/a/ca', cert_file: '/robots/a/c', key_file: '/robots/a/k', password_file: '/robots/a/p', queue_dir: '/robots/q' },
     dashboard: { token_file: '/robots/t' },
+    autonomy: 'arm-on-boot',
+    service: { control_socket: '/robots/c.sock', state_dir: '/state', run: 'loop' },
   });
   t.match(read(`${minimal}  job: my/job.json\n`).config.policy.job, '/robots/my/job.json');
 });
@@ -186,7 +218,7 @@ t.test('each backend has the keys that it needs', async (t) => {
 
 t.test('unknown keys, at every depth, with the name that was probably meant', async (t) => {
   t.same(shown(`${minimal}contrl:\n  hold_ms: 1\n`), [
-    '5:1 contrl: one of robot, task, policy, cameras, control, recording, telemetry, dashboard | an unknown key: did you mean control?',
+    '5:1 contrl: one of robot, autonomy, task, policy, cameras, control, recording, telemetry, dashboard, service | an unknown key: did you mean control?',
   ]);
   const keys =
     'mode, thinking_ms, budget, uncertified, action_rate_hz, chunks_max, action_outside_max_rad, action_jump_max_rad, start_pose, ' +

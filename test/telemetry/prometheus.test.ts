@@ -111,7 +111,7 @@ t.test('docs/TELEMETRY.md has every metric', (t) => {
   const rows = [...text.matchAll(/^\| `([^`]+\/[^`]+)` \| (\w+) \| ([^|]*) \| ([^|]*) \| ([^|]*) \|$/gm)].map((row) =>
     row.slice(1, 6).map((cell) => cell.trim()),
   );
-  const all = metricTable({ joints: ['<joint>'], counts: ['<counter>'], sensors: ['<sensor>'], hostSensors: ['<sensor>'] });
+  const all = metricTable({ joints: ['<joint>'], counts: ['<counter>'], sensors: ['<sensor>'], hostSensors: ['<sensor>'], isService: true });
   const deadband = (isEvent: boolean, amount: number): string => (isEvent ? 'every change' : amount === 0 ? 'any change' : String(amount));
   t.same(
     rows,

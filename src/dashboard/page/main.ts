@@ -75,7 +75,9 @@ function hello({ process, run: text, viewersMax: most }: Extract<ServerMessage, 
 function tick({ state, chunks, faults: list, motion }: Extract<ServerMessage, { type: 'tick' }>): void {
   const outcome = state.outcome === null ? '' : `: ${state.outcome}`;
   const phase = PHASES[state.phase];
-  showState(state.state, `${phase}${state.phase === 'ended' ? `${outcome}. ` : phase === '' ? '' : '. '}${state.reason}`);
+  const { service } = state;
+  if (service) showState(service.state, [...service.reasons, state.reason].join(' '));
+  else showState(state.state, `${phase}${state.phase === 'ended' ? `${outcome}. ` : phase === '' ? '' : '. '}${state.reason}`);
   setText(byId('clock'), `${fixed(state.timeS, 2)} s`);
   setText(byId('chunks'), run ? `${state.chunks} of ${run.chunksMax}` : '-');
   if (state.stop.phase === 'asked') stop.heard();
