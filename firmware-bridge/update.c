@@ -41,6 +41,9 @@ static uint8_t target_of(const struct pm_update* update) {
   return record.active;
 }
 
+// PM_FACT_BOOT without slots: none runs, none has failed.
+#define NOWHERE ((uint32_t)PM_SLOT_NONE << 24 | PM_SLOT_NONE)
+
 static uint32_t boot_word(const struct pm_update* update) {
   struct pm_boot_record record;
   pm_record_read(update->config.flash, &record);
@@ -62,7 +65,7 @@ static uint32_t fact(const struct pm_update* update, uint8_t key) {
     default:
       break;
   }
-  if (!has_slots(update)) return key == PM_FACT_SLOT_BYTES || key == PM_FACT_OTHER_VERSION ? 0u : PM_SLOT_NONE;
+  if (!has_slots(update)) return key == PM_FACT_BOOT ? NOWHERE : key == PM_FACT_TARGET ? (uint32_t)PM_SLOT_NONE : 0u;
   switch (key) {
     case PM_FACT_BOOT:
       return boot_word(update);

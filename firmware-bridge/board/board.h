@@ -38,6 +38,8 @@ bool pm_board_is_estop(void);
 // The supply falls: a few milliseconds are left.
 bool pm_board_is_supply_low(void);
 void pm_board_feed_watchdog(void);
+// The watchdog alone, before pm_board_init: for the boot loader, so that an image that never comes so far is reset too.
+void pm_board_start_watchdog(void);
 void pm_board_set_led(bool is_on);
 // The slots of this board; null when it has none.
 const struct pm_flash* pm_board_flash(void);

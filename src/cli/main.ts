@@ -24,6 +24,7 @@ import {
 import { registerDemo } from './demo.js';
 import { registerDoctor } from './doctor.js';
 import { registerEval } from './eval.js';
+import { registerFirmware } from './firmware.js';
 import { registerInfer } from './infer.js';
 import { registerInspect } from './inspect.js';
 import { registerPlan } from './plan.js';
@@ -37,7 +38,21 @@ import { registerSim } from './sim.js';
 import { registerStop } from './stop.js';
 
 /** Commands that end in order when they are interrupted, through the context's signal. */
-const LISTENING: readonly string[] = ['infer', 'inspect', 'run', 'replay', 'record', 'demo', 'eval', 'build', 'plan', 'plan-cycle', 'can', 'serve'];
+const LISTENING: readonly string[] = [
+  'infer',
+  'inspect',
+  'run',
+  'replay',
+  'record',
+  'demo',
+  'eval',
+  'build',
+  'plan',
+  'plan-cycle',
+  'can',
+  'firmware',
+  'serve',
+];
 
 const STOP_SIGNALS = ['SIGINT', 'SIGTERM'] as const;
 
@@ -55,6 +70,7 @@ Examples:
   premotor plan-cycle checkpoint/                  whether this machine keeps up with a robot
   premotor demo                                    a simulated robot, closed loop
   premotor can dump socketcan:can0                 what a CAN bus carries
+  premotor firmware info socketcan:can0            what runs on the firmware bridge
   premotor serve checkpoint/                       serve a checkpoint to websocket clients
   premotor camera show /dev/video0                 what a camera sees
   premotor stop                                    bring whatever moves to rest
@@ -91,6 +107,7 @@ export function buildProgram(context: CliContext): Command {
   registerPlan(program, context);
   registerPlanCycle(program, context);
   registerCan(program, context);
+  registerFirmware(program, context);
   registerServe(program, context);
   registerCamera(program, context);
   registerStop(program, context);

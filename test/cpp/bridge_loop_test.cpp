@@ -61,6 +61,7 @@ void pm_board_transmit(std::uint8_t bus, const pm_can_frame* frame) {
 bool pm_board_is_estop(void) { return board.is_estop; }
 bool pm_board_is_supply_low(void) { return board.is_supply_low; }
 void pm_board_feed_watchdog(void) { ++board.fed; }
+void pm_board_start_watchdog(void) {}
 void pm_board_set_led(bool is_on) { board.is_lit = is_on; }
 const pm_flash* pm_board_flash(void) { return nullptr; }
 std::uint8_t pm_board_slot(void) { return PM_SLOT_NONE; }

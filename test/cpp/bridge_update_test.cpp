@@ -338,7 +338,7 @@ void no_slots() {
   tap::equal(host.ask(PM_UPDATE_CONFIRM), +PM_UPDATE_NO_SLOTS, "nor confirmed");
   tap::ok(host.fact(PM_FACT_BOARD) == rig::board_id && host.fact(PM_FACT_VERSION) == 0, "but says its board");
   tap::ok(host.fact(PM_FACT_SLOT_BYTES) == 0 && host.fact(PM_FACT_OTHER_VERSION) == 0 &&
-              host.fact(PM_FACT_TARGET) == PM_SLOT_NONE && host.fact(PM_FACT_BOOT) == PM_SLOT_NONE,
+              host.fact(PM_FACT_TARGET) == PM_SLOT_NONE && host.fact(PM_FACT_BOOT) == 0xFF0000FFu,
           "and that it has none");
   host.ticks();
 }

@@ -40,7 +40,8 @@ function encode({ kind, fields }: Vector): frames.CanFrame[] {
   if (kind === 'feedback') return [frames.encodeFeedback(given as frames.Feedback)];
   if (kind === 'classic_set') return frames.encodeClassicSet(given as frames.ClassicSet);
   if (kind === 'axis_feedback') return [frames.encodeAxisFeedback(given as frames.AxisFeedback)];
-  if (kind === 'update_block') return [frames.encodeUpdateBlock({ offset: Number(fields['offset']), data: Buffer.from(String(fields['data']), 'hex') })];
+  if (kind === 'update_block')
+    return [frames.encodeUpdateBlock({ offset: Number(fields['offset']), data: Buffer.from(String(fields['data']), 'hex') })];
   return [frames.encodeShort(kind, given as frames.ShortFields)];
 }
 

@@ -11,6 +11,7 @@ static struct pm_update update;
 
 static void start(uint8_t slot) {
   const uint32_t* vectors = (const uint32_t*)(uintptr_t)(pm_board_flash()->address[slot] + PM_IMAGE_HEADER_BYTES);
+  pm_board_start_watchdog();
   pm_start_image(vectors);
 }
 

@@ -114,9 +114,13 @@ __attribute__((section(".vectors"), used)) static const union pm_vector vectors[
     [16 + IRQ_UART2_RX] = {.handler = on_uart2},
 };
 
-void pm_board_init(void) {
+void pm_board_start_watchdog(void) {
   WATCHDOG_LOAD = WATCHDOG_US * CLOCK_PER_US;
   WATCHDOG_CONTROL = WATCHDOG_IRQ | WATCHDOG_RESET;
+}
+
+void pm_board_init(void) {
+  pm_board_start_watchdog();
   ++boot_number;
   DUAL_CONTROL = DUAL_32_BIT | DUAL_ON;
   clock_at = DUAL_VALUE;

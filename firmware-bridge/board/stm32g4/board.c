@@ -90,7 +90,7 @@ __attribute__((section(".vectors"), used)) static const union pm_vector vectors[
 };
 
 // First of all: a crystal that does not start then ends in one reset after the other, in silence.
-static void start_watchdog(void) {
+void pm_board_start_watchdog(void) {
   IWDG_KR = IWDG_START;
   IWDG_KR = IWDG_UNLOCK;
   IWDG_PR = 0;  // 32 kHz / 4
@@ -161,7 +161,7 @@ static void start_bus(uint32_t bus) {
 }
 
 void pm_board_init(void) {
-  start_watchdog();
+  pm_board_start_watchdog();
   ++boot_number;
   start_clocks();
   start_pins();
