@@ -20,7 +20,7 @@ extern "C" {
 enum {
   PM_UPDATE_SILENCE_US_MAX = 10000000,  // the host is gone: arming is possible again
   PM_UPDATE_RESTART_US = 50000,         // for the answer to ACTIVATE to leave
-  PM_UPDATE_REPORT_BYTES = 256,         // taken between two answers to data
+  PM_UPDATE_REPORT_BYTES = 64,          // taken between two answers to data
   PM_UPDATE_FORCE = 1,                  // flag of BEGIN: an older version is meant
 };
 

@@ -48,8 +48,8 @@ const WORK_MS_MAX = 20_000;
 /** From ACTIVATE to the new firmware's first answer. */
 const RESTART_MS_MAX = 20_000;
 const RESTART_LOOK_MS = 200;
-/** On its way without an answer: two of the bridge's reports. */
-const WINDOW_BYTES = 512;
+/** On its way without an answer; the bridge reports every 64 bytes. */
+const WINDOW_BYTES = 192;
 const WORD_BYTES = 4;
 const STALL_MS = 300;
 /** Without progress in between. */

@@ -54,6 +54,16 @@ struct Noise {
     return frame;
   }
 
+  // One of the frames of an update, most of them in an order that may make sense.
+  pm_can_frame update() {
+    static constexpr std::uint32_t sizes[] = {520, 1024, 4096, 7};
+    const auto operation = static_cast<std::uint8_t>(below(PM_UPDATE_OPERATIONS));
+    const pm_word_item item = {operation, 0, operation == PM_UPDATE_SIZE ? sizes[below(4)] : below(3) / 2};
+    pm_can_frame frame;
+    pm_word_pack(&frame, PM_ID_UPDATE, &item);
+    return frame;
+  }
+
   pm_setpoint_part part(const Rig& robot) {
     pm_setpoint_part found{};
     found.axis_count = static_cast<std::uint8_t>(robot.drives.size());
@@ -71,7 +81,10 @@ struct Noise {
 
   pm_can_frame any(const Rig& robot) {
     pm_can_frame frame{};
-    switch (below(5)) {
+    switch (below(6)) {
+      case 5:
+        frame = update();
+        break;
       case 0:
         frame = noise();
         break;

@@ -142,6 +142,17 @@ void records() {
   auto write = flash.flash.write;
   flash.flash.write = [](void*, pm_flash_region, std::uint32_t, const std::uint8_t*, std::uint32_t) { return true; };
   tap::ok(!pm_record_write(&flash.flash, &record), "a record that does not read back is refused");
+  // Nor does another record in its place count as this one.
+  flash.flash.write = [](void* context, pm_flash_region region, std::uint32_t at, const std::uint8_t* from,
+                         std::uint32_t count) {
+    std::vector<std::uint8_t> other(from, from + count);
+    other[4] ^= 1;
+    pm_put_u32(other.data() + PM_RECORD_BYTES - 4, pm_crc32(0, other.data(), PM_RECORD_BYTES - 4));
+    return FakeFlash::write(context, region, at, other.data(), count);
+  };
+  FakeFlash confused;
+  confused.flash.write = flash.flash.write;
+  tap::ok(!pm_record_write(&confused.flash, &record), "a record with another sequence is refused");
   flash.flash.write = write;
   record.active = 7;
   tap::ok(!pm_record_write(&flash.flash, &record), "a slot that does not exist is no record");
@@ -196,7 +207,9 @@ void whole_update(bool is_fd) {
   tap::ok(host.fact(PM_FACT_VERSION) == old_version && host.fact(PM_FACT_TARGET) == PM_SLOT_B, "old runs in A" + form);
   host.answers = 0;
   tap::equal(host.run(make_image(PM_SLOT_B, new_version, 2000), new_version, is_fd), +PM_UPDATE_OK, "updated" + form);
-  tap::ok(host.answers >= 7 + 2512 / PM_UPDATE_REPORT_BYTES, "with an answer every 256 bytes" + form);
+  // An FD frame does not end where a report is due.
+  tap::ok(host.answers >= 7 + 2512 / (PM_UPDATE_REPORT_BYTES + (is_fd ? PM_UPDATE_BLOCK_BYTES : 0)),
+          "with an answer every 64 bytes" + form);
   tap::ok(!pm_update_wants_restart(&host.update, host.now), "the answer leaves first" + form);
   tap::ok(pm_update_wants_restart(&host.update, host.now + PM_UPDATE_RESTART_US), "then it starts anew" + form);
   tap::equal(host.ask(PM_UPDATE_ABANDON), +PM_UPDATE_WRONG_STATE, "which is not taken back" + form);
@@ -206,6 +219,11 @@ void whole_update(bool is_fd) {
   tap::equal(host.fact(PM_FACT_BOOT), 1u | 1u << 8 | 1u << 16 | 0xFF000000u, "on trial, first try" + form);
   tap::equal(host.fact(PM_FACT_VERSION), new_version, "with its version" + form);
   tap::equal(host.fact(PM_FACT_OTHER_VERSION), old_version, "the old one is still there" + form);
+  tap::equal(host.fact(PM_FACT_SOURCE), 0xC0FFEE00u + new_version, "with its commit" + form);
+  tap::equal(host.fact(PM_FACT_SLOT_BYTES), rig::slot_bytes, "a slot's size" + form);
+  pm_image_header own;
+  pm_image_read(&flash.flash, PM_SLOT_B, &own);
+  tap::equal(host.fact(PM_FACT_CHECKSUM), own.body_checksum, "the body's checksum" + form);
   host.announce(make_image(PM_SLOT_A, new_version), new_version);
   tap::equal(host.ask(PM_UPDATE_BEGIN), +PM_UPDATE_ON_TRIAL, "and is not erased before the trial is over" + form);
   tap::equal(host.ask(PM_UPDATE_CONFIRM), +PM_UPDATE_OK, "confirmed" + form);
@@ -237,6 +255,11 @@ void refusals() {
     tap::equal(host.ask(operation), +PM_UPDATE_NOT_DISARMED, "armed: operation " + std::to_string(operation));
   tap::equal(host.ask(PM_UPDATE_ASK), +PM_UPDATE_NOT_DISARMED, "armed: a question keeps the last result");
   host.is_at_rest = true;
+  host.announce(image, new_version);
+  host.ask(PM_UPDATE_BEGIN);
+  host.is_at_rest = false;
+  tap::equal(host.ask(PM_UPDATE_ABANDON), +PM_UPDATE_OK, "what was begun at rest goes on through a fault");
+  host.is_at_rest = true;
   tap::equal(host.ask(PM_UPDATE_FINISH), +PM_UPDATE_WRONG_STATE, "FINISH of nothing");
   tap::equal(host.ask(PM_UPDATE_ACTIVATE), +PM_UPDATE_WRONG_STATE, "ACTIVATE of nothing");
   tap::equal(host.piece(image, 0, 56, true), +PM_UPDATE_TAKEN, "data of nothing is ignored");
@@ -246,6 +269,9 @@ void refusals() {
   pm_put_u32(other.data() + 8, 77);
   rig::seal_header(&other);
   tap::equal(host.run(other, new_version), +PM_UPDATE_WRONG_HEADER, "an image of another board");
+  other = image;
+  other[0] ^= 1;
+  tap::equal(host.run(other, new_version), +PM_UPDATE_WRONG_HEADER, "no image at all");
   auto shorter = make_image(PM_SLOT_B, new_version, 592);
   shorter.resize(image.size(), 0xFF);
   tap::equal(host.run(shorter, new_version), +PM_UPDATE_WRONG_HEADER, "a body of another length");

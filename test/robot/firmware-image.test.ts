@@ -1,8 +1,8 @@
 /** Firmware files: what is made is read back, and every damaged byte that matters is refused. */
 import t from 'tap';
-import { crc32, lettersOf, packFirmware, parseFirmware, slotName, versionText, wordOf } from '../../src/robot/firmware-image.js';
 // @ts-expect-error a build script without types
 import { packImage, versionWord } from '../../firmware-bridge/board/build.mjs';
+import { crc32, lettersOf, packFirmware, parseFirmware, slotName, versionText, wordOf } from '../../src/robot/firmware-image.js';
 
 const body = Uint8Array.from({ length: 101 }, (_, index) => (index * 31) & 0xff);
 const a = packFirmware({ body, board: 'TEST', versionWord: 0x01020003, slot: 0, address: 0x10000 });

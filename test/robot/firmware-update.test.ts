@@ -28,7 +28,7 @@ interface Bridge {
 }
 
 async function startBridge(t: Test, flash?: string): Promise<Bridge> {
-  const folder = t.testdir();
+  const folder = flash === undefined ? t.testdir() : t.testdirName;
   const file = flash ?? join(folder, 'bridge.flash');
   const [bus, address] = await loopAddresses();
   const config = join(folder, 'bridge.json');
@@ -97,7 +97,8 @@ t.test('what arrives damaged is refused', async (t) => {
   await t.rejects(client.update([{ ...image, versionWord: 0x01000001 }]), { code: 'FIRMWARE_IMAGE' });
   const aborted = new AbortController();
   aborted.abort();
-  const other = FirmwareClient.open('cannelloni:0:127.0.0.1:9', native, aborted.signal);
+  const [, free] = await loopAddresses();
+  const other = FirmwareClient.open(free, native, aborted.signal);
   t.teardown(() => other.close());
   await t.rejects(other.identity(), { code: 'ABORTED' });
   t.match(await client.identity(), { version: '0.0.1', slot: 0 });
