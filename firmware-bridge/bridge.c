@@ -143,6 +143,8 @@ bool pm_bridge_init(struct pm_bridge* bridge, const struct pm_bridge_config* con
   }
   bridge->seen.limits = &bridge->limits;
   bridge->nonce = (uint32_t)config->boot << 16;
+  bridge->unhealthy_us = now_us;
+  pm_update_init(&bridge->update, &config->update);
   pm_limits_init(&bridge->limits, config->axis_count, (const int32_t(*)[PM_LIMIT_FIELDS])config->ceiling);
   return true;
 }
@@ -309,11 +311,19 @@ static void command_drives(struct pm_bridge* bridge) {
   }
 }
 
+// Reachable, agreed with a host and without a fault for a while: what a firmware on trial has to show.
+static void confirm_when_healthy(struct pm_bridge* bridge) {
+  if (bridge->state != PM_STATE_DISARMED) bridge->unhealthy_us = bridge->seen.now_us;
+  if (bridge->seen.now_us - bridge->unhealthy_us >= PM_HEALTHY_US) pm_update_confirm(&bridge->update);
+}
+
 void pm_bridge_tick(struct pm_bridge* bridge, uint64_t now_us) {
   if (bridge->config.axis_count == 0) return;
   bridge->seen.tick_gap_us = now_us - bridge->tick_us;
   bridge->tick_us = now_us;
   bridge->seen.now_us = now_us;
+  pm_update_tick(&bridge->update, now_us);
+  confirm_when_healthy(bridge);
   if (bridge->state == PM_STATE_SILENT) return;
   // A late tick covers what really passed, up to the gap that is a fault; a clock that runs backwards counts as the
   // longest gap.

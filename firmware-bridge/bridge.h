@@ -12,6 +12,7 @@
 #include "firmware-bridge/limits.h"
 #include "firmware-bridge/queue.h"
 #include "firmware-bridge/setpoints.h"
+#include "firmware-bridge/update.h"
 
 #ifdef __cplusplus
 extern "C" {
@@ -58,7 +59,10 @@ struct pm_bridge_config {
   float frozen_max_rad[PM_AXES_MAX];
   int32_t ceiling[PM_AXES_MAX][PM_LIMIT_FIELDS];  // wire units
   struct pm_drive drive;
+  struct pm_update_config update;  // without a flash: the firmware cannot be replaced
 };
+
+enum { PM_HEALTHY_US = 1000000 };  // disarmed for so long after a HELLO: a firmware on trial is good
 
 struct pm_bridge {
   struct pm_bridge_config config;
@@ -86,6 +90,12 @@ struct pm_bridge {
   uint8_t next_counter;
   uint8_t next_axis;
   uint16_t feedback_sequence;
+  // The firmware itself, and its lamp.
+  struct pm_update update;
+  uint64_t unhealthy_us;  // the last tick that was not disarmed and without fault
+  bool has_indication;
+  enum pm_indication indication;
+  uint64_t indication_us;
 };
 
 // One row: in any of the states of `from` (bit per state), `trigger` leads to `to` and does `act` on the way.

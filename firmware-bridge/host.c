@@ -74,6 +74,7 @@ static void on_arm_request(struct pm_bridge* bridge, const uint8_t* payload) {
 static enum pm_arm_result check_robot(const struct pm_bridge* bridge, uint8_t* axis) {
   const struct pm_seen* seen = &bridge->seen;
   *axis = PM_AXIS_NONE;
+  if (!pm_update_is_idle(&bridge->update)) return PM_ARM_UPDATING;
   if (!bridge->limits.is_committed) return PM_ARM_NO_LIMITS;
   for (*axis = 0; *axis < seen->axis_count; ++*axis) {
     const struct pm_drive_feedback* feedback = &seen->axes[*axis].feedback;
@@ -156,6 +157,16 @@ static void on_fault_clear(struct pm_bridge* bridge, const uint8_t* payload) {
   }
 }
 
+static void on_indicate(struct pm_bridge* bridge, const uint8_t* payload) {
+  if (payload[0] >= PM_INDICATIONS) {
+    ++bridge->counters[PM_COUNT_MALFORMED];
+    return;
+  }
+  bridge->has_indication = true;
+  bridge->indication = (enum pm_indication)payload[0];
+  bridge->indication_us = bridge->seen.now_us;
+}
+
 struct request {
   uint32_t id;
   uint8_t used_bytes;
@@ -173,6 +184,7 @@ static const struct request requests[] = {
     {PM_ID_LIMIT_READ, 2, on_limit_read},
     {PM_ID_LIMIT_COMMIT, 4, on_limit_commit},
     {PM_ID_FAULT_CLEAR, 1, on_fault_clear},
+    {PM_ID_INDICATE, 1, on_indicate},
 };
 
 static const struct request* request_of(const struct pm_can_frame* frame) {
@@ -182,13 +194,32 @@ static const struct request* request_of(const struct pm_can_frame* frame) {
   return NULL;
 }
 
+// What the firmware itself is asked: the only frames that are answered in silence.
+static void on_firmware_frame(struct pm_bridge* bridge, const struct pm_can_frame* frame) {
+  const bool is_at_rest = bridge->state == PM_STATE_SILENT || bridge->state == PM_STATE_DISARMED;
+  struct pm_can_frame answer;
+  switch (pm_update_on_frame(&bridge->update, frame, is_at_rest, bridge->seen.now_us, &answer)) {
+    case PM_UPDATE_FOREIGN:
+      ++bridge->counters[PM_COUNT_FOREIGN];
+      break;
+    case PM_UPDATE_MALFORMED:
+      ++bridge->counters[PM_COUNT_MALFORMED];
+      break;
+    case PM_UPDATE_ANSWERED:
+      pm_send(bridge, bridge->config.host_bus, false, &answer);
+      break;
+    default:
+      break;
+  }
+}
+
 void pm_host_on_frame(struct pm_bridge* bridge, const struct pm_can_frame* frame) {
   const struct request* request = frame->is_extended || frame->is_remote ? NULL : request_of(frame);
   if (request == NULL) {
-    ++bridge->counters[PM_COUNT_FOREIGN];
+    on_firmware_frame(bridge, frame);
   } else if (!pm_short_is_intact(frame, request->used_bytes)) {
     ++bridge->counters[PM_COUNT_MALFORMED];
-  } else if (bridge->state == PM_STATE_SILENT && request->id != PM_ID_HELLO) {
+  } else if (bridge->state == PM_STATE_SILENT && request->id != PM_ID_HELLO && request->id != PM_ID_INDICATE) {
     count_out_of_place(bridge);  // and nothing is answered: silent at boot
   } else {
     request->act(bridge, frame->data);

@@ -36,6 +36,20 @@ uint16_t pm_crc16(uint16_t crc, const uint8_t* bytes, uint32_t count) {
   return (uint16_t)state;
 }
 
+uint32_t pm_crc32(uint32_t crc, const uint8_t* bytes, uint32_t count) {
+  // Half a byte at a time: a table of 64 bytes instead of 1024.
+  static const uint32_t table[16] = {0x00000000u, 0x1DB71064u, 0x3B6E20C8u, 0x26D930ACu, 0x76DC4190u, 0x6B6B51F4u,
+                                     0x4DB26158u, 0x5005713Cu, 0xEDB88320u, 0xF00F9344u, 0xD6D6A3E8u, 0xCB61B38Cu,
+                                     0x9B64C2B0u, 0x86D3D2D4u, 0xA00AE278u, 0xBDBDF21Cu};
+  uint32_t state = ~crc;
+  for (uint32_t i = 0; i < count; ++i) {
+    state ^= bytes[i];
+    state = state >> 4 ^ table[state & 0xFu];
+    state = state >> 4 ^ table[state & 0xFu];
+  }
+  return ~state;
+}
+
 uint16_t pm_get_u16(const uint8_t* at) { return (uint16_t)(at[0] | (uint32_t)at[1] << 8); }
 
 uint32_t pm_get_u32(const uint8_t* at) {
@@ -302,6 +316,65 @@ bool pm_limit_unpack(const struct pm_can_frame* frame, struct pm_limit_item* ite
   item->axis = frame->data[0];
   item->field = frame->data[1];
   item->value = pm_get_i32(frame->data + 2);
+  return true;
+}
+
+void pm_word_pack(struct pm_can_frame* frame, uint32_t id, const struct pm_word_item* item) {
+  uint8_t payload[PM_SHORT_PAYLOAD_BYTES] = {item->key, item->detail, 0, 0, 0, 0};
+  pm_put_u32(payload + 2, item->value);
+  pm_short_pack(frame, id, payload);
+}
+
+bool pm_word_unpack(const struct pm_can_frame* frame, struct pm_word_item* item) {
+  if (!pm_short_is_intact(frame, PM_SHORT_PAYLOAD_BYTES)) return false;
+  item->key = frame->data[0];
+  item->detail = frame->data[1];
+  item->value = pm_get_u32(frame->data + 2);
+  return true;
+}
+
+enum { BLOCK_AT = 6 };
+_Static_assert(BLOCK_AT + PM_UPDATE_BLOCK_BYTES + 2 == PM_LONG_BYTES, "a block fills an FD frame");
+
+void pm_update_piece_pack(struct pm_can_frame* frame, const struct pm_update_piece* piece, bool is_fd) {
+  if (!is_fd) {
+    uint8_t payload[PM_SHORT_PAYLOAD_BYTES];
+    pm_put_u16(payload, (uint16_t)(piece->offset / PM_UPDATE_WORD_BYTES));
+    memcpy(payload + 2, piece->data, PM_UPDATE_WORD_BYTES);
+    pm_short_pack(frame, PM_ID_UPDATE_WORD, payload);
+    return;
+  }
+  clear_frame(frame, PM_ID_UPDATE_BLOCK, PM_LONG_BYTES);
+  frame->data[0] = PM_PROTOCOL_VERSION;
+  frame->data[1] = piece->bytes;
+  pm_put_u32(frame->data + 2, piece->offset);
+  memcpy(frame->data + BLOCK_AT, piece->data, piece->bytes);
+  finish_long(frame);
+}
+
+static bool block_unpack(const struct pm_can_frame* frame, struct pm_update_piece* piece) {
+  if (frame->is_extended || !frame->is_fd || frame->data_bytes != PM_LONG_BYTES) return false;
+  const uint8_t bytes = frame->data[1];
+  if (frame->data[0] != PM_PROTOCOL_VERSION || bytes == 0 || bytes > PM_UPDATE_BLOCK_BYTES || bytes % 4 != 0)
+    return false;
+  piece->offset = pm_get_u32(frame->data + 2);
+  if (piece->offset % 4 != 0) return false;
+  if (pm_get_u16(frame->data + PM_LONG_BYTES - 2) != frame_crc(frame, PM_LONG_BYTES - 2)) return false;
+  for (uint32_t i = bytes; i < PM_UPDATE_BLOCK_BYTES; ++i) {
+    if (frame->data[BLOCK_AT + i] != 0) return false;
+  }
+  piece->bytes = bytes;
+  memcpy(piece->data, frame->data + BLOCK_AT, PM_UPDATE_BLOCK_BYTES);
+  return true;
+}
+
+bool pm_update_piece_unpack(const struct pm_can_frame* frame, struct pm_update_piece* piece) {
+  if (frame->id == PM_ID_UPDATE_BLOCK) return block_unpack(frame, piece);
+  if (frame->id != PM_ID_UPDATE_WORD || !pm_short_is_intact(frame, PM_SHORT_PAYLOAD_BYTES)) return false;
+  piece->offset = (uint32_t)pm_get_u16(frame->data) * PM_UPDATE_WORD_BYTES;
+  piece->bytes = PM_UPDATE_WORD_BYTES;
+  memset(piece->data, 0, sizeof piece->data);
+  memcpy(piece->data, frame->data + 2, PM_UPDATE_WORD_BYTES);
   return true;
 }
 

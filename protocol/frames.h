@@ -25,6 +25,8 @@ enum {
   PM_LONG_BYTES = 64,
   PM_SLOTS_AT = 14,  // first slot's byte in an FD frame
   PM_SLOT_BYTES = 8,
+  PM_UPDATE_WORD_BYTES = 4,    // of an image in a classic frame
+  PM_UPDATE_BLOCK_BYTES = 56,  // of an image in an FD frame
 
   PM_INT24_MAX = 8388607,
 };
@@ -57,6 +59,13 @@ enum pm_id {
   PM_ID_LIMIT_RESULT = 0x224,
   PM_ID_FAULT_CLEAR = 0x230,
   PM_ID_COUNTER = 0x240,
+  PM_ID_INDICATE = 0x250,
+  PM_ID_FIRMWARE_ASK = 0x300,
+  PM_ID_FIRMWARE_FACT = 0x301,
+  PM_ID_UPDATE = 0x302,
+  PM_ID_UPDATE_STATUS = 0x303,
+  PM_ID_UPDATE_WORD = 0x304,
+  PM_ID_UPDATE_BLOCK = 0x305,
 };
 
 enum pm_limit_field {
@@ -80,6 +89,7 @@ enum pm_arm_result {
   PM_ARM_DRIVE_FAULT,
   PM_ARM_POSITION,
   PM_ARM_MOVING,
+  PM_ARM_UPDATING,
 };
 
 enum pm_limit_result {
@@ -90,6 +100,70 @@ enum pm_limit_result {
   PM_LIMIT_CHECKSUM,
   PM_LIMIT_CEILING,
   PM_LIMIT_ORDER,
+};
+
+// What the host may let the bridge's LED say.
+enum pm_indication {
+  PM_INDICATE_STARTING,
+  PM_INDICATE_WAITING,
+  PM_INDICATE_READY,
+  PM_INDICATE_HOLDING,
+  PM_INDICATE_RUNNING,
+  PM_INDICATE_FAULT,
+  PM_INDICATE_MAINTENANCE,
+  PM_INDICATIONS,
+};
+
+enum pm_firmware_fact {
+  PM_FACT_VERSION,        // of what runs: major << 24 | minor << 16 | patch
+  PM_FACT_SOURCE,         // the first 32 bits of the commit's name
+  PM_FACT_BOOT,           // slot | trial << 8 | tries << 16 | failed slot << 24
+  PM_FACT_CHECKSUM,       // CRC-32 of the body of what runs
+  PM_FACT_BOARD,          // four letters
+  PM_FACT_SLOT_BYTES,     // the largest image
+  PM_FACT_OTHER_VERSION,  // of the slot that does not run, 0 none
+  PM_FACT_TARGET,         // the slot that an update is written to
+  PM_FACTS,
+};
+
+enum pm_update_operation {
+  PM_UPDATE_ASK,
+  PM_UPDATE_SIZE,  // this and the next three set what BEGIN is about
+  PM_UPDATE_VERSION,
+  PM_UPDATE_CHECKSUM,
+  PM_UPDATE_BOARD,
+  PM_UPDATE_BEGIN,
+  PM_UPDATE_FINISH,
+  PM_UPDATE_ACTIVATE,
+  PM_UPDATE_CONFIRM,
+  PM_UPDATE_ABANDON,
+  PM_UPDATE_OPERATIONS,
+};
+
+enum pm_update_state {
+  PM_UPDATE_IDLE,
+  PM_UPDATE_ERASING,
+  PM_UPDATE_RECEIVING,
+  PM_UPDATE_VERIFYING,
+  PM_UPDATE_VERIFIED,
+  PM_UPDATE_RESTARTING,
+};
+
+enum pm_update_result {
+  PM_UPDATE_OK,
+  PM_UPDATE_NOT_DISARMED,
+  PM_UPDATE_WRONG_BOARD,
+  PM_UPDATE_WRONG_SIZE,
+  PM_UPDATE_OLDER,
+  PM_UPDATE_WRONG_STATE,
+  PM_UPDATE_WRONG_OFFSET,
+  PM_UPDATE_FLASH_FAILED,
+  PM_UPDATE_WRONG_CHECKSUM,
+  PM_UPDATE_WRONG_HEADER,
+  PM_UPDATE_ON_TRIAL,
+  PM_UPDATE_NO_SLOTS,
+  PM_UPDATE_LATE,
+  PM_UPDATE_RESULTS,
 };
 
 // Raw units of the wire; PM_*_PER_* below converts.
@@ -152,6 +226,20 @@ struct pm_limit_item {
   int32_t value;
 };
 
+// FIRMWARE_FACT: `key` is the fact, `detail` 0. UPDATE: operation and flags. UPDATE_STATUS: operation << 4 | state, and
+// the result. All with a word.
+struct pm_word_item {
+  uint8_t key, detail;
+  uint32_t value;
+};
+
+// A piece of an image: UPDATE_WORD when it has four bytes and came in a classic frame, else UPDATE_BLOCK.
+struct pm_update_piece {
+  uint32_t offset;  // from the image's first byte, a multiple of 4
+  uint8_t bytes;    // 4 .. 56, a multiple of 4
+  uint8_t data[PM_UPDATE_BLOCK_BYTES];
+};
+
 #define PM_POSITION_PER_RAD 1e7
 #define PM_CLASSIC_POSITION_PER_RAD 4e3
 #define PM_FEEDBACK_POSITION_PER_RAD 1e6
@@ -165,6 +253,8 @@ int32_t pm_quantise(double value, double scale, int32_t max);
 // CRC-16/CCITT-FALSE, continued from `crc` (0xFFFF to begin).
 uint16_t pm_crc16(uint16_t crc, const uint8_t* bytes, uint32_t count);
 enum { PM_CRC16_START = 0xFFFF };
+// CRC-32/ISO-HDLC, continued from what an earlier call gave (0 to begin).
+uint32_t pm_crc32(uint32_t crc, const uint8_t* bytes, uint32_t count);
 
 uint16_t pm_get_u16(const uint8_t* at);
 uint32_t pm_get_u32(const uint8_t* at);
@@ -200,6 +290,12 @@ bool pm_fault_unpack(const struct pm_can_frame* frame, struct pm_fault_report* r
 // LIMIT_WRITE and LIMIT_VALUE; `id` says which.
 void pm_limit_pack(struct pm_can_frame* frame, uint32_t id, const struct pm_limit_item* item);
 bool pm_limit_unpack(const struct pm_can_frame* frame, struct pm_limit_item* item);
+// FIRMWARE_FACT, UPDATE and UPDATE_STATUS; `id` says which.
+void pm_word_pack(struct pm_can_frame* frame, uint32_t id, const struct pm_word_item* item);
+bool pm_word_unpack(const struct pm_can_frame* frame, struct pm_word_item* item);
+// UPDATE_WORD when `is_fd` is false: then bytes is 4 and the offset below 2^18. Otherwise UPDATE_BLOCK.
+void pm_update_piece_pack(struct pm_can_frame* frame, const struct pm_update_piece* piece, bool is_fd);
+bool pm_update_piece_unpack(const struct pm_can_frame* frame, struct pm_update_piece* piece);
 // values[axis_count][PM_LIMIT_FIELDS]
 uint16_t pm_limits_crc(const int32_t (*values)[PM_LIMIT_FIELDS], uint8_t axis_count);
 uint32_t pm_arm_answer(uint32_t host_nonce, uint32_t bridge_nonce);

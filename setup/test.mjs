@@ -92,9 +92,13 @@ function testSanitized(args) {
 }
 
 function testFirmware(args) {
+  ensureAddon();
   const env = ensureFirmware();
   const bin = ensureNative('tests', { PREMOTOR_TESTS: 'ON' });
-  return tap('firmware', [...args, 'test/firmware-emulated/emulated.test.ts'], { ...env, PREMOTOR_NATIVE_TESTS: bin });
+  return tap('firmware', [...args, 'test/firmware-emulated/emulated.test.ts', 'test/firmware-emulated/update.test.ts'], {
+    ...env,
+    PREMOTOR_NATIVE_TESTS: bin,
+  });
 }
 
 await runMain(() => {

@@ -120,6 +120,8 @@ export interface NativeMotion {
   stop(category: 1 | 2): void;
   estop(): void;
   beat(untilNs: bigint): void;
+  /** What the bridge's lamp says for three seconds: a number of pm_indication (protocol/README.md). */
+  indicate(pattern: number): void;
   /** False when the timeline is full. */
   push(plan: NativePlan): boolean;
   /** What was executed since the last call, oldest first. */

@@ -19,6 +19,8 @@ motion::MotionOptions to_motion_options(const Napi::Object& object);
 // NativePlan, [knot, joint] rad
 void to_chunk(const Napi::Object& plan, int joints, stream::Chunk* out);
 motion::StopCategory to_stop_category(const Napi::Value& value);
+// Number of an indication (protocol/README.md).
+pm_indication to_indication(const Napi::Value& value);
 
 // planMove(joints, fromRad, toRad, knotNs): knots [knot, joint] of a move from rest to rest in which every joint
 // arrives at the same time within its limits; the last knot is the target, bit for bit.

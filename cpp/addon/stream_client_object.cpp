@@ -14,7 +14,7 @@ void StreamClientObject::define(Napi::Env env, Napi::Object exports) {
               DefineClass(env, "NativeStreamClient",
                           {InstanceMethod<&Self::arm>("arm"), InstanceMethod<&Self::disarm>("disarm"),
                            InstanceMethod<&Self::stop>("stop"), InstanceMethod<&Self::estop>("estop"),
-                           InstanceMethod<&Self::beat>("beat"), InstanceMethod<&Self::push>("push"),
+                           InstanceMethod<&Self::beat>("beat"), InstanceMethod<&Self::indicate>("indicate"), InstanceMethod<&Self::push>("push"),
                            InstanceMethod<&Self::executed>("executed"), InstanceMethod<&Self::samples>("samples"),
                            InstanceMethod<&Self::status>("status"), InstanceMethod<&Self::counts>("counts"),
                            InstanceMethod<&Self::loop_counts>("loopCounts"),
@@ -68,6 +68,14 @@ Napi::Value StreamClientObject::estop(const Napi::CallbackInfo& info) {
 
 Napi::Value StreamClientObject::beat(const Napi::CallbackInfo& info) {
   send(info.Env(), {motion::CommandKind::beat, motion::StopCategory::one, 0, nanoseconds(info[0], "untilNs")});
+  return info.Env().Undefined();
+}
+
+Napi::Value StreamClientObject::indicate(const Napi::CallbackInfo& info) {
+  motion::Command command;
+  command.kind = motion::CommandKind::indicate;
+  command.indication = to_indication(info[0]);
+  send(info.Env(), command);
   return info.Env().Undefined();
 }
 

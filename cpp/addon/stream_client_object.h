@@ -21,6 +21,7 @@ class StreamClientObject : public Napi::ObjectWrap<StreamClientObject> {
   Napi::Value stop(const Napi::CallbackInfo& info);
   Napi::Value estop(const Napi::CallbackInfo& info);
   Napi::Value beat(const Napi::CallbackInfo& info);
+  Napi::Value indicate(const Napi::CallbackInfo& info);
   Napi::Value push(const Napi::CallbackInfo& info);
   Napi::Value executed(const Napi::CallbackInfo& info);
   Napi::Value samples(const Napi::CallbackInfo& info);

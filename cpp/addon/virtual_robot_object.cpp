@@ -73,7 +73,7 @@ void VirtualRobotObject::define(Napi::Env env, Napi::Object exports) {
               DefineClass(env, "NativeVirtualRobot",
                           {InstanceMethod<&Self::arm>("arm"), InstanceMethod<&Self::disarm>("disarm"),
                            InstanceMethod<&Self::stop>("stop"), InstanceMethod<&Self::estop>("estop"),
-                           InstanceMethod<&Self::beat>("beat"), InstanceMethod<&Self::push>("push"),
+                           InstanceMethod<&Self::beat>("beat"), InstanceMethod<&Self::indicate>("indicate"), InstanceMethod<&Self::push>("push"),
                            InstanceMethod<&Self::executed>("executed"), InstanceMethod<&Self::samples>("samples"),
                            InstanceMethod<&Self::status>("status"), InstanceMethod<&Self::counts>("counts"),
                            InstanceMethod<&Self::bridge_counts>("bridgeCounts"),
@@ -111,6 +111,11 @@ Napi::Value VirtualRobotObject::estop(const Napi::CallbackInfo& info) {
 
 Napi::Value VirtualRobotObject::beat(const Napi::CallbackInfo& info) {
   robot_->motion().beat(nanoseconds(info[0], "untilNs"));
+  return info.Env().Undefined();
+}
+
+Napi::Value VirtualRobotObject::indicate(const Napi::CallbackInfo& info) {
+  robot_->motion().indicate(to_indication(info[0]));
   return info.Env().Undefined();
 }
 

@@ -21,6 +21,7 @@ class VirtualRobotObject : public Napi::ObjectWrap<VirtualRobotObject> {
   Napi::Value stop(const Napi::CallbackInfo& info);
   Napi::Value estop(const Napi::CallbackInfo& info);
   Napi::Value beat(const Napi::CallbackInfo& info);
+  Napi::Value indicate(const Napi::CallbackInfo& info);
   Napi::Value push(const Napi::CallbackInfo& info);
   Napi::Value executed(const Napi::CallbackInfo& info);
   Napi::Value samples(const Napi::CallbackInfo& info);

@@ -33,7 +33,7 @@ constexpr std::array<const char*, 19> kFaultNames = {
     "setpoint step", "tracking",       "feedback lost", "drive fault",       "over-temperature",
     "over-current",  "position range", "overspeed",     "drive not enabled", "limits corrupt",
     "tick late",     "queue stalled",  "stop late",     "feedback frozen"};
-constexpr std::array<const char*, 10> kArmResults = {"armed",
+constexpr std::array<const char*, 11> kArmResults = {"armed",
                                                      "it is not disarmed",
                                                      "its version or number of axes differs",
                                                      "no challenge is open",
@@ -42,7 +42,8 @@ constexpr std::array<const char*, 10> kArmResults = {"armed",
                                                      "feedback of an axis is missing",
                                                      "a drive reports a fault",
                                                      "an axis is outside its limits",
-                                                     "an axis moves"};
+                                                     "an axis moves",
+                                                     "its firmware is being updated"};
 constexpr std::array<const char*, 7> kLimitResults = {"committed",
                                                       "it is not disarmed",
                                                       "another number of axes",
@@ -176,8 +177,16 @@ void BridgeLink::send_short(std::uint32_t id, const std::uint8_t* payload, std::
   send(frame, now_us, bus);
 }
 
+void BridgeLink::send_indication(std::int64_t now_us, can::Bus* bus) {
+  if (!has_indication_ || state_ == LinkState::off) return;
+  has_indication_ = false;
+  const std::uint8_t payload[PM_SHORT_PAYLOAD_BYTES] = {static_cast<std::uint8_t>(indication_)};
+  send_short(PM_ID_INDICATE, payload, now_us, bus);
+}
+
 void BridgeLink::step(std::int64_t now_us, const LinkSet* set, can::Bus* bus) {
   watch(now_us);
+  send_indication(now_us, bus);
   switch (state_) {
     case LinkState::off:
     case LinkState::faulted:

@@ -107,6 +107,9 @@ class BridgeLink {
   // The same, latched in the bridge as an e-stop.
   void estop(std::int64_t now_us, can::Bus* bus);
 
+  // What the bridge's lamp says for the next three seconds, sent with the next step. It keeps nothing alive.
+  void indicate(pm_indication what) { indication_ = what, has_indication_ = true; }
+
   void accept(const pm_can_frame& frame, std::int64_t now_us);
   // Once per period. `set` is sent while armed; null sends none.
   void step(std::int64_t now_us, const LinkSet* set, can::Bus* bus);
@@ -131,6 +134,7 @@ class BridgeLink {
   bool is_due(std::int64_t now_us);
   void send(const pm_can_frame& frame, std::int64_t now_us, can::Bus* bus);
   void send_short(std::uint32_t id, const std::uint8_t* payload, std::int64_t now_us, can::Bus* bus);
+  void send_indication(std::int64_t now_us, can::Bus* bus);
   void step_uploading(std::int64_t now_us, can::Bus* bus);
   void step_clearing(std::int64_t now_us, can::Bus* bus);
   void step_arming(std::int64_t now_us, can::Bus* bus);
@@ -158,6 +162,8 @@ class BridgeLink {
   LinkMeasured measured_;
   LinkCounts counts_;
 
+  bool has_indication_ = false;  // to be sent
+  pm_indication indication_ = PM_INDICATE_STARTING;
   bool is_arm_wanted_ = false;
   std::int64_t wanted_us_ = 0;  // when arm() was called
   std::int64_t next_us_ = 0;    // when the request is repeated

@@ -64,6 +64,8 @@ class Motion {
   // Comes to rest, then power is removed.
   void disarm() { stop(StopCategory::one); }
   void beat(std::int64_t until_ns) { stream_->beat(until_ns); }
+  // What the bridge's lamp says for the next three seconds.
+  void indicate(pm_indication what) { link_.indicate(what); }
 
   // One cycle. `now_ns` stamps what the bus does; `grid_ns` is when the cycle was due, for a loop that wakes up late:
   // the stream's grid is that of the loop then, whatever the wake-up of the cycle that armed it.

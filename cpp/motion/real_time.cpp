@@ -69,6 +69,9 @@ void Loop::obey(std::int64_t now_ns) {
       case CommandKind::beat:
         motion_->beat(command.until_ns);
         break;
+      case CommandKind::indicate:
+        motion_->indicate(static_cast<pm_indication>(command.indication));
+        break;
     }
   }
 }

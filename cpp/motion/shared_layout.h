@@ -28,7 +28,7 @@ struct SharedWarning {
 struct SharedCommand {
   std::uint64_t generation;  // of the attachment that sent it
   std::uint32_t kind;        // CommandKind
-  std::uint32_t category;    // StopCategory, of a stop
+  std::uint32_t category;    // StopCategory, of a stop; pm_indication, of an indicate
   std::uint64_t liveness;
   std::int64_t until_ns;
 };

@@ -198,7 +198,8 @@ bool SharedStream::take(Command* out) {
     ++commands_.commands_taken;
     const auto kind = static_cast<CommandKind>(got.kind);
     const bool is_stop = kind == CommandKind::stop || kind == CommandKind::estop;
-    const bool is_known = is_stop || kind == CommandKind::arm || kind == CommandKind::beat;
+    const bool is_indicate = kind == CommandKind::indicate && got.category < PM_INDICATIONS;
+    const bool is_known = is_stop || is_indicate || kind == CommandKind::arm || kind == CommandKind::beat;
     if (!is_known || (!is_stop && got.generation != attachment().generation)) {
       ++commands_.commands_refused;
       continue;
@@ -207,6 +208,7 @@ bool SharedStream::take(Command* out) {
     out->category = got.category == 2 ? StopCategory::two : StopCategory::one;
     out->liveness = got.liveness;
     out->until_ns = got.until_ns;
+    out->indication = is_indicate ? got.category : 0;
     return true;
   }
   return false;
@@ -333,8 +335,10 @@ bool SharedClient::send(const Command& command) {
   const std::uint64_t written = layout->commands_written.load(std::memory_order_relaxed);
   if (written - layout->commands_read.load(std::memory_order_acquire) >= kCommandsMax) return false;
   layout->commands[written % kCommandsMax] = {generation_, static_cast<std::uint32_t>(command.kind),
-                                              static_cast<std::uint32_t>(command.category), command.liveness,
-                                              command.until_ns};
+                                              command.kind == CommandKind::indicate
+                                                  ? command.indication
+                                                  : static_cast<std::uint32_t>(command.category),
+                                              command.liveness, command.until_ns};
   layout->commands_written.store(written + 1, std::memory_order_release);
   return true;
 }

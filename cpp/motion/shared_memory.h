@@ -23,13 +23,14 @@ namespace premotor::motion {
 
 inline constexpr int kCommandsMax = 64;
 
-enum class CommandKind : std::uint32_t { arm = 1, stop = 2, estop = 3, beat = 4 };
+enum class CommandKind : std::uint32_t { arm = 1, stop = 2, estop = 3, beat = 4, indicate = 5 };
 
 struct Command {
   CommandKind kind = CommandKind::stop;
   StopCategory category = StopCategory::one;  // of a stop
   std::uint64_t liveness = 0;                 // of an arm
   std::int64_t until_ns = 0;                  // of a beat
+  std::uint32_t indication = 0;               // of an indicate: pm_indication
 };
 
 // What the loop measures, in nanoseconds.

@@ -13,12 +13,14 @@
 #include <unistd.h>
 
 #include "can/factory.h"
+#include "firmware-bridge/led.h"
 #include "motion/names.h"
 #include "motion/real_time.h"
 #include "programs/json_line.h"
 #include "programs/paced_bus.h"
 #include "programs/settings.h"
 #include "programs/stream_settings.h"
+#include "rig/file_flash.h"
 #include "rig/simulated_robot.h"
 
 namespace premotor::programs {
@@ -32,6 +34,7 @@ Runs the firmware bridge with simulated Damiao motors, on any CAN bus:
   {"bus": "cannelloni:20001:127.0.0.1:20000",   or socketcan-fd:vcan0, slcan:/dev/pts/3
    "positionRad": [0.1, -0.2, 0.3],             where the axes are at the start; as many as there are axes, 1 to 14
    "hasFd": true, "boot": 1, "trackingMaxRad": 0.3,
+   "flash": "bridge.flash",                     a file that plays its flash: premotor firmware can update it
    "realTime": {"priority": 0, "core": null, "lock": false, "awake": false}}
 
 Takes one JSON object a line on standard input: {"estop": true}, {"halted": true}, {"report": true}, and of one axis
@@ -50,6 +53,7 @@ constexpr std::int64_t kTicksMax = 4000;  // made up for at once; the rest follo
 
 struct BridgeSettings {
   std::string bus;
+  std::string flash;  // empty: the firmware cannot be replaced
   rig::SimulatedRobotOptions robot;
   motion::RealTimeOptions real_time{.priority = 0, .core = -1, .wants_lock = false, .wants_awake = false};
 };
@@ -76,6 +80,7 @@ Status parse_bridge_settings(const std::string& text, BridgeSettings* out) {
   Fields fields(document, "");
   fields.require("bus");
   fields.text("bus", &out->bus);
+  fields.text("flash", &out->flash);
   rig::SimulatedRobotOptions& robot = out->robot;
   std::int64_t boot = robot.boot;
   double tracking_rad = static_cast<double>(robot.tracking_max_rad);
@@ -109,8 +114,13 @@ class BridgeProcess {
     PREMOTOR_TRY(can::make_bus(settings.bus, &bus));
     bus_ = std::make_unique<PacedBus>(std::move(bus));
     PREMOTOR_TRY(bus_->open());
+    rig::SimulatedRobotOptions robot = settings.robot;
+    if (!settings.flash.empty()) {
+      PREMOTOR_TRY(flash_.open(settings.flash));
+      robot.flash = flash_.flash();
+    }
     start_ns_ = motion::monotonic_ns();
-    return rig::SimulatedRobot::open(settings.robot, bus_.get(), tick_us_, &robot_);
+    return rig::SimulatedRobot::open(robot, bus_.get(), tick_us_, &robot_);
   }
   [[noreturn]] void run();
 
@@ -123,6 +133,7 @@ class BridgeProcess {
   [[nodiscard]] double speed_rad_s() const;
 
   std::unique_ptr<PacedBus> bus_;
+  rig::FileFlash flash_;
   std::unique_ptr<rig::SimulatedRobot> robot_;
   int axes_ = 0;
   std::int64_t start_ns_ = 0;
@@ -163,6 +174,8 @@ void BridgeProcess::report(const char* event) {
       .integer("detail", first.detail)
       .integer("sinceFreshUs", static_cast<std::int64_t>(at_us - bridge.seen.fresh_us))
       .boolean("isPowered", bridge.seen.is_powered)
+      .boolean("isBootLoader", robot_->is_boot_loader())
+      .integer("lamp", pm_led_pattern(&bridge, bridge.seen.now_us))
       .number("speedRadPerS", speed_rad_s())
       .json("positionRad", positions + "]")
       .json("referenceRad", references + "]")

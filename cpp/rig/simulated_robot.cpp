@@ -1,6 +1,7 @@
 #include "rig/simulated_robot.h"
 
 #include <algorithm>
+#include <array>
 #include <cstring>
 #include <string>
 
@@ -19,6 +20,14 @@ can::AxisState motor_state(const pm_damiao_axis& drive, double position, double 
   const double ratio = ratio_of(drive);
   return {static_cast<float>(ratio * position + static_cast<double>(drive.zero_rad)),
           static_cast<float>(ratio * velocity), static_cast<float>(torque / ratio)};
+}
+
+// A body that begins with these bytes is a firmware that hangs: the watchdog resets it before anybody has heard of it.
+bool hangs(const pm_flash& flash, std::uint8_t slot) {
+  constexpr std::array<std::uint8_t, 4> mark = {'H', 'A', 'N', 'G'};
+  std::array<std::uint8_t, 4> begins{};
+  flash.read(flash.context, static_cast<pm_flash_region>(slot), PM_IMAGE_HEADER_BYTES, begins.data(), begins.size());
+  return begins == mark;
 }
 
 }  // namespace
@@ -43,7 +52,7 @@ Status SimulatedRobot::open(const SimulatedRobotOptions& options, can::Bus* host
   made->drives_end_ = made->drive_wire_.endpoint("motors");
   PREMOTOR_TRY(made->bridge_end_->open());
   PREMOTOR_TRY(made->drives_end_->open());
-  pm_bridge_config config{};
+  pm_bridge_config& config = made->config_;
   config.axis_count = static_cast<std::uint8_t>(options.axes);
   config.host_bus = kHostBus;
   config.has_fd = options.has_fd;
@@ -65,13 +74,40 @@ Status SimulatedRobot::open(const SimulatedRobotOptions& options, can::Bus* host
     made->devices_[axis] = std::make_unique<can::DamiaoDevice>(device);
     made->devices_[axis]->ideal_axis().friction_Nm_s_rad = options.friction_Nm_s_rad;
   }
-  if (!pm_damiao_drives_init(&made->drives_, made->options_.drives.data(), config.axis_count))
-    return Status::error("RIG_OPTIONS", "the table of motors makes no sense: identifiers, gains, ranges or time-outs");
-  config.drive = pm_damiao_drive(&made->drives_);
-  if (!pm_bridge_init(&made->bridge_, &config, static_cast<std::uint64_t>(now_us)))
-    return Status::error("RIG_OPTIONS", "the bridge's configuration makes no sense");
+  PREMOTOR_TRY(made->start_firmware(now_us));
   *out = std::move(made);
   return Status::good();
+}
+
+Status SimulatedRobot::start_firmware(std::int64_t now_us) {
+  slot_ = PM_SLOT_NONE;
+  if (options_.flash != nullptr) {
+    slot_ = pm_boot_choose(options_.flash);
+    for (int resets = 0; resets < PM_BOOT_TRIES && slot_ != PM_SLOT_NONE && hangs(*options_.flash, slot_); ++resets)
+      slot_ = pm_boot_choose(options_.flash);
+  }
+  config_.update = {options_.flash, slot_, kBoardId};
+  pm_update_init(&boot_loader_, &config_.update);
+  if (!pm_damiao_drives_init(&drives_, options_.drives.data(), config_.axis_count))
+    return Status::error("RIG_OPTIONS", "the table of motors makes no sense: identifiers, gains, ranges or time-outs");
+  config_.drive = pm_damiao_drive(&drives_);
+  if (!pm_bridge_init(&bridge_, &config_, static_cast<std::uint64_t>(now_us)))
+    return Status::error("RIG_OPTIONS", "the bridge's configuration makes no sense");
+  ++config_.boot;
+  return Status::good();
+}
+
+void SimulatedRobot::run_boot_loader(std::int64_t now_us) {
+  can::BusFrame got;
+  pm_can_frame answer{};
+  for (int i = 0; i < kFramesMax && host_->receive(&got, now_us) == can::BusIo::ok; ++i) {
+    const pm_update_verdict verdict =
+        pm_update_on_frame(&boot_loader_, &got.frame, true, static_cast<std::uint64_t>(now_us), &answer);
+    if (verdict == PM_UPDATE_ANSWERED) static_cast<void>(host_->send(answer, now_us));
+  }
+  pm_update_tick(&boot_loader_, static_cast<std::uint64_t>(now_us));
+  if (pm_update_wants_restart(&boot_loader_, static_cast<std::uint64_t>(now_us)))
+    static_cast<void>(start_firmware(now_us));
 }
 
 void SimulatedRobot::run_bridge(std::int64_t now_us) {
@@ -88,6 +124,7 @@ void SimulatedRobot::run_bridge(std::int64_t now_us) {
     motion_frames_ += output.is_motion;
     static_cast<void>(bus->send(output.frame, now_us));
   }
+  if (pm_update_wants_restart(&bridge_.update, bridge_us)) static_cast<void>(start_firmware(now_us));
 }
 
 void SimulatedRobot::run_drives(std::int64_t now_us) {
@@ -110,7 +147,7 @@ void SimulatedRobot::run_drives(std::int64_t now_us) {
 }
 
 void SimulatedRobot::tick(std::int64_t now_us) {
-  if (!is_halted_) run_bridge(now_us);
+  if (!is_halted_) is_boot_loader() ? run_boot_loader(now_us) : run_bridge(now_us);
   run_drives(now_us);
 }
 

@@ -25,6 +25,8 @@ struct SimulatedRobotOptions {
   std::uint16_t boot = 1;
   float tracking_max_rad = 0.3f;
   float frozen_max_rad = 0.02f;
+  // Slots for the firmware; null: it cannot be replaced. Outlives the robot.
+  const pm_flash* flash = nullptr;
   // Of the motors' ideal axes, at the motor: geared joints do not coast for long without torque.
   float friction_Nm_s_rad = 1;
 };
@@ -43,6 +45,7 @@ struct JointDemand {
 class SimulatedRobot {
  public:
   static constexpr std::int64_t kTickUs = 250;
+  static constexpr std::uint32_t kBoardId = 0x54534F48;  // "HOST"
 
   // `host` is the bridge's end of the host bus; it is open and outlives this. Errors: RIG_OPTIONS.
   static Status open(const SimulatedRobotOptions& options, can::Bus* host, std::int64_t now_us,
@@ -67,11 +70,16 @@ class SimulatedRobot {
   [[nodiscard]] can::VirtualWire& drive_wire() { return drive_wire_; }
 
   [[nodiscard]] const pm_bridge& bridge() const { return bridge_; }
+  // No slot has a firmware: only the boot loader answers.
+  [[nodiscard]] bool is_boot_loader() const { return slot_ == PM_SLOT_NONE && options_.flash != nullptr; }
   // Commands that let a motor move, since the start.
   [[nodiscard]] std::uint64_t motion_frames() const { return motion_frames_; }
 
  private:
   SimulatedRobot();
+  // What a reset of the microcontroller does.
+  Status start_firmware(std::int64_t now_us);
+  void run_boot_loader(std::int64_t now_us);
   void run_bridge(std::int64_t now_us);
   void run_drives(std::int64_t now_us);
 
@@ -83,7 +91,10 @@ class SimulatedRobot {
   std::array<bool, PM_AXES_MAX> is_frozen_{};
   std::array<can::AxisState, PM_AXES_MAX> frozen_{};
   pm_damiao_drives drives_{};
+  pm_bridge_config config_{};
   pm_bridge bridge_{};
+  pm_update boot_loader_{};
+  std::uint8_t slot_ = PM_SLOT_NONE;
   bool is_halted_ = false;
   std::uint64_t motion_frames_ = 0;
 };

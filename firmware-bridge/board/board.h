@@ -6,6 +6,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "firmware-bridge/slots.h"
 #include "protocol/can_frame.h"
 
 #ifdef __cplusplus
@@ -37,6 +38,17 @@ bool pm_board_is_estop(void);
 // The supply falls: a few milliseconds are left.
 bool pm_board_is_supply_low(void);
 void pm_board_feed_watchdog(void);
+// The watchdog alone, before pm_board_init: for the boot loader, so that an image that never comes so far is reset too.
+void pm_board_start_watchdog(void);
+void pm_board_set_led(bool is_on);
+// The slots of this board; null when it has none.
+const struct pm_flash* pm_board_flash(void);
+// The slot that this code was linked for, PM_SLOT_NONE for the boot loader.
+uint8_t pm_board_slot(void);
+// Four letters that an image must name.
+uint32_t pm_board_id(void);
+// Starts anew, through the boot loader. Does not return on a board.
+void pm_board_restart(void);
 // Between two steps. May sleep when an interrupt wakes it at least once a tick.
 void pm_board_wait(void);
 

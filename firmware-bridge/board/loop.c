@@ -3,6 +3,8 @@
 
 #include <string.h>
 
+#include "firmware-bridge/led.h"
+
 bool pm_loop_start(struct pm_loop* loop, const struct pm_bridge_config* config) {
   memset(loop, 0, sizeof *loop);
   const uint64_t now_us = pm_board_now_us();
@@ -34,6 +36,7 @@ static void tick_when_due(struct pm_loop* loop, uint64_t now_us) {
   if (loop->next_tick_us <= now_us) loop->next_tick_us = now_us + tick_us;
   pm_bridge_set_estop(&loop->bridge, pm_board_is_estop());
   pm_bridge_tick(&loop->bridge, now_us);
+  pm_board_set_led(pm_led_is_on(pm_led_pattern(&loop->bridge, now_us), now_us));
   pm_board_feed_watchdog();
 }
 
@@ -62,4 +65,5 @@ void pm_loop_step(struct pm_loop* loop) {
   tick_when_due(loop, now_us);
   sort_frames(loop, now_us);
   send_frames(loop, now_us);
+  if (pm_update_wants_restart(&loop->bridge.update, now_us)) pm_board_restart();
 }

@@ -21,6 +21,9 @@ static struct pm_bridge_config configure(void) {
   for (uint8_t axis = 0; axis < ROBOT_AXES; ++axis) config.drive_bus[axis] = robot_axes[axis].bus;
   memcpy(config.ceiling, robot_ceilings, sizeof robot_ceilings);
   config.drive = pm_damiao_drive(&drives);
+  config.update.flash = pm_board_flash();
+  config.update.running = pm_board_slot();
+  config.update.board = pm_board_id();
   return config;
 }
 

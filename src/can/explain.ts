@@ -2,7 +2,7 @@
  * One line of words for a frame of the bridge protocol (protocol/README.md), for `premotor can dump --decode bridge`. Pure functions; what a frame
  * means to the bridge is decided by the firmware, not here.
  */
-import { decodeAxisFeedback, decodeFeedback, decodeSetpoint, decodeShort, type Slot } from '../robot/bridge-frames.js';
+import { decodeAxisFeedback, decodeFeedback, decodeSetpoint, decodeShort, decodeUpdateBlock, type Slot } from '../robot/bridge-frames.js';
 import type { CanFrame } from './frame-text.js';
 
 /** The table "Identifiers" of protocol/README.md: first and last. */
@@ -19,6 +19,8 @@ const identifiers: readonly (readonly [number, number])[] = [
   [0x220, 0x224],
   [0x230, 0x230],
   [0x240, 0x240],
+  [0x250, 0x250],
+  [0x300, 0x305],
 ];
 
 const pairs = (fields: Readonly<Record<string, number | boolean>>): string =>
@@ -61,5 +63,7 @@ export function explainBridge(frame: CanFrame): string | undefined {
   if (short !== undefined) return `${short.kind} ${pairs(short.fields)}`.trimEnd();
   const axis = decodeAxisFeedback(frame);
   if (axis !== undefined) return `axis_feedback ${pairs({ ...axis })}`;
+  const block = decodeUpdateBlock(frame);
+  if (block !== undefined) return `update_block offset=${block.offset} bytes=${block.data.length}`;
   return explainLong(frame) ?? explainClassic(frame) ?? 'malformed bridge frame';
 }

@@ -25,6 +25,7 @@ import { registerControl } from './control.js';
 import { registerDemo } from './demo.js';
 import { registerDoctor } from './doctor.js';
 import { registerEval } from './eval.js';
+import { registerFirmware } from './firmware.js';
 import { registerInfer } from './infer.js';
 import { registerInspect } from './inspect.js';
 import { registerPlan } from './plan.js';
@@ -54,6 +55,7 @@ const LISTENING: readonly string[] = [
   'serve',
   'service',
   'status',
+  'firmware',
 ];
 
 const STOP_SIGNALS = ['SIGINT', 'SIGTERM'] as const;
@@ -72,6 +74,7 @@ Examples:
   premotor plan-cycle checkpoint/                  whether this machine keeps up with a robot
   premotor demo                                    a simulated robot, closed loop
   premotor can dump socketcan:can0                 what a CAN bus carries
+  premotor firmware info socketcan:can0            what runs on the firmware bridge
   premotor serve checkpoint/                       serve a checkpoint to websocket clients
   premotor camera show /dev/video0                 what a camera sees
   premotor stop                                    bring whatever moves to rest
@@ -110,6 +113,7 @@ export function buildProgram(context: CliContext): Command {
   registerPlan(program, context);
   registerPlanCycle(program, context);
   registerCan(program, context);
+  registerFirmware(program, context);
   registerServe(program, context);
   registerCamera(program, context);
   registerStop(program, context);

@@ -146,6 +146,32 @@ const shortFrames: Readonly<Record<string, { readonly id: number; readonly field
   limit_result: { id: 0x224, fields: [['result', 'u8'], ['axis', 'u8'], ['field', 'u8'], ...pad(1), ['checksum', 'u16']] },
   fault_clear: { id: 0x230, fields: [['fault', 'u8'], ...pad(5)] },
   counter: { id: 0x240, fields: [['counter', 'u8'], ...pad(1), ['value', 'u32']] },
+  indicate: { id: 0x250, fields: [['pattern', 'u8'], ...pad(5)] },
+  firmware_ask: { id: 0x300, fields: [['fact', 'u8'], ...pad(5)] },
+  firmware_fact: { id: 0x301, fields: [['fact', 'u8'], ...pad(1), ['value', 'u32']] },
+  update: {
+    id: 0x302,
+    fields: [
+      ['operation', 'u8'],
+      ['flags', 'u8'],
+      ['value', 'u32'],
+    ],
+  },
+  update_status: {
+    id: 0x303,
+    fields: [
+      ['operation_and_state', 'u8'],
+      ['result', 'u8'],
+      ['offset', 'u32'],
+    ],
+  },
+  update_word: {
+    id: 0x304,
+    fields: [
+      ['word_index', 'u16'],
+      ['word', 'u32'],
+    ],
+  },
 };
 
 function put(view: DataView, at: number, width: Width, value: number): void {
@@ -353,6 +379,34 @@ export function decodeAxisFeedback(frame: CanFrame): AxisFeedback | undefined {
   if (!isSealed(frame, 8) || axis < 0 || axis >= axesMax || (frame.data[5] ?? 0) > 1) return undefined;
   const view = viewOf(frame.data);
   return { axis, position_e6: get(view, 0, 'i24'), velocity: get(view, 3, 'i16'), is_valid: frame.data[5] === 1 };
+}
+
+/** A piece of a firmware image in an FD frame; its data is 4 .. 56 bytes, a multiple of 4. */
+export interface UpdateBlock {
+  readonly offset: number;
+  readonly data: Uint8Array;
+}
+
+const BLOCK_AT = 6;
+/** The most bytes of an image in one FD frame. */
+export const UPDATE_BLOCK_BYTES = 56;
+
+export function encodeUpdateBlock({ offset, data: piece }: UpdateBlock): CanFrame {
+  const data = new Uint8Array(64);
+  data[0] = version;
+  data[1] = piece.length;
+  viewOf(data).setUint32(2, offset, true);
+  data.set(piece, BLOCK_AT);
+  return seal(0x305, data);
+}
+
+export function decodeUpdateBlock(frame: CanFrame): UpdateBlock | undefined {
+  if (frame.id !== 0x305 || !isSealed(frame, 64) || frame.data[0] !== version) return undefined;
+  const bytes = frame.data[1] ?? 0;
+  const offset = viewOf(frame.data).getUint32(2, true);
+  if (bytes === 0 || bytes > UPDATE_BLOCK_BYTES || bytes % 4 !== 0 || offset % 4 !== 0) return undefined;
+  if (frame.data.subarray(BLOCK_AT + bytes, 62).some((byte) => byte !== 0)) return undefined;
+  return { offset, data: frame.data.slice(BLOCK_AT, BLOCK_AT + bytes) };
 }
 
 /** The answer to a challenge; its low 16 bits are the session. */

@@ -4,7 +4,7 @@
  */
 import { PremotorError } from '../errors.js';
 import { callNativeNow, loadNative, type NativeLinkFault, type NativeMotion, type NativeMotionStatus } from '../native.js';
-import type { ExecutedKnot, Joint, Plan, Robot, RobotState, StopCategory } from './robot.js';
+import { type ExecutedKnot, INDICATIONS, type Indication, type Joint, type Plan, type Robot, type RobotState, type StopCategory } from './robot.js';
 
 /** The robot's clock: of a simulated world, or monotonic. */
 export interface MotionClock {
@@ -109,6 +109,10 @@ export class MotionRobot implements Robot {
 
   beat(forMs: number): void {
     this.#native.beat(this.#clock.nowNs() + BigInt(Math.round(forMs * 1e6)));
+  }
+
+  indicate(pattern: Indication): void {
+    this.#native.indicate(INDICATIONS.indexOf(pattern));
   }
 
   async push({ startNs, spliceNs, knotNs, knots }: Plan): Promise<bigint> {

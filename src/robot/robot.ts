@@ -1,7 +1,7 @@
 /**
  * The robot as the control cycle sees it: joints with limits, a measured state, power, and plans that are placed at absolute times and executed by
  * somebody else, the setpoint stream. MotionRobot (src/robot/motion-robot.ts) implements it for the simulated robot and for the stream process.
- * Types only: nothing here moves anything.
+ * Types and names only: nothing here moves anything.
  */
 
 /** One joint: its name and the limits that no setpoint may exceed. */
@@ -44,6 +44,10 @@ export interface ExecutedKnot {
   readonly positionsRad: Float64Array;
 }
 
+/** What the lamp of the firmware bridge may say, in the order of their numbers on the bus (protocol/README.md, INDICATE). */
+export const INDICATIONS = ['starting', 'waiting', 'ready', 'holding', 'running', 'fault', 'maintenance'] as const;
+export type Indication = (typeof INDICATIONS)[number];
+
 /** IEC 60204-1: 1 comes to rest, then power is removed; 2 comes to rest, power is kept. */
 export type StopCategory = 1 | 2;
 
@@ -65,6 +69,11 @@ export interface Robot {
   rest(): Promise<void>;
   /** The control cycle is alive and vouches for the plan for so long. Without it a robot whose plan is over latches STREAM_PLANNER_LOST. */
   beat(forMs: number): void;
+  /**
+   * What the bridge's lamp says for the next three seconds: ask again every second or so, and a host that dies says nothing any more. It keeps nothing
+   * alive, and the bridge's own fault comes first. Robots without a lamp have none.
+   */
+  indicate?(pattern: Indication): void;
   /** Gives the plan's number once the stream has taken it. Errors: STREAM_CHUNK_* when it was refused, STREAM_FULL, and those of a fault. */
   push(plan: Plan): Promise<bigint>;
   /**

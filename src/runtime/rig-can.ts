@@ -187,6 +187,7 @@ function withMove(robot: Robot, moveTo: Robot['moveTo']): Robot {
     moveTo,
     executed: () => robot.executed(),
     waitUntil: (timeNs) => robot.waitUntil(timeNs),
+    ...(robot.indicate ? { indicate: (pattern) => robot.indicate?.(pattern) } : {}),
   };
 }
 

@@ -6,6 +6,7 @@
 #include <random>
 
 #include "bridge_rig.h"
+#include "firmware_flash.h"
 
 using rig::Rig;
 
@@ -24,7 +25,9 @@ struct Noise {
         PM_ID_ESTOP,        PM_ID_DISARM,          PM_ID_SILENCE,     PM_ID_FAULT,        PM_ID_HEARTBEAT,
         PM_ID_HELLO,        PM_ID_WELCOME,         PM_ID_ARM_REQUEST, PM_ID_ARM_RESPONSE, PM_ID_LIMIT_WRITE,
         PM_ID_LIMIT_READ,   PM_ID_LIMIT_COMMIT,    PM_ID_FAULT_CLEAR, PM_ID_SETPOINT,     PM_ID_SETPOINT + 1,
-        PM_ID_SETPOINT + 2, PM_ID_SETPOINT_CLASSIC};
+        PM_ID_SETPOINT + 2, PM_ID_SETPOINT_CLASSIC, PM_ID_INDICATE,      PM_ID_FIRMWARE_ASK,
+        PM_ID_FIRMWARE_FACT, PM_ID_UPDATE,         PM_ID_UPDATE,      PM_ID_UPDATE_STATUS, PM_ID_UPDATE_WORD,
+        PM_ID_UPDATE_BLOCK};
     const std::uint32_t pick = below(sizeof ids / sizeof ids[0] + 10);
     return pick < sizeof ids / sizeof ids[0] ? ids[pick] : PM_ID_SETPOINT_CLASSIC + 1 + pick % 10;
   }
@@ -51,6 +54,16 @@ struct Noise {
     return frame;
   }
 
+  // One of the frames of an update, most of them in an order that may make sense.
+  pm_can_frame update() {
+    static constexpr std::uint32_t sizes[] = {520, 1024, 4096, 7};
+    const auto operation = static_cast<std::uint8_t>(below(PM_UPDATE_OPERATIONS));
+    const pm_word_item item = {operation, 0, operation == PM_UPDATE_SIZE ? sizes[below(4)] : below(3) / 2};
+    pm_can_frame frame;
+    pm_word_pack(&frame, PM_ID_UPDATE, &item);
+    return frame;
+  }
+
   pm_setpoint_part part(const Rig& robot) {
     pm_setpoint_part found{};
     found.axis_count = static_cast<std::uint8_t>(robot.drives.size());
@@ -68,7 +81,10 @@ struct Noise {
 
   pm_can_frame any(const Rig& robot) {
     pm_can_frame frame{};
-    switch (below(5)) {
+    switch (below(6)) {
+      case 5:
+        frame = update();
+        break;
       case 0:
         frame = noise();
         break;
@@ -105,9 +121,20 @@ struct Noise {
   }
 };
 
-// Nobody knows the challenge's answer, so nothing may ever be powered.
+// What is answered in silence: questions about the firmware, nothing else.
+bool is_firmware_answer(const pm_can_frame& frame) {
+  return frame.id == PM_ID_FIRMWARE_FACT || frame.id == PM_ID_UPDATE_STATUS;
+}
+
+// Nobody knows the challenge's answer, so nothing may ever be powered. Updates begin, and must not touch what runs.
 void never_armed(std::uint64_t frames) {
   Rig robot(14);
+  rig::FakeFlash flash;
+  flash.put_image(PM_SLOT_A, rig::make_image(PM_SLOT_A, 0));
+  const auto image = flash.regions[PM_SLOT_A];
+  robot.config.update = {&flash.flash, PM_SLOT_A, 0};
+  robot.start();
+  std::uint64_t updating = 0;
   Noise noise;
   robot.hello();
   robot.run_us(20000);
@@ -121,13 +148,18 @@ void never_armed(std::uint64_t frames) {
     if (i % 16 == 0) noise.drive(robot);
     if (i % 8 == 0) robot.tick();
     ++states[robot.bridge.state];
-    spoke_in_silence += was_silent && robot.bridge.state == PM_STATE_SILENT && robot.frames != before;
+    updating += !pm_update_is_idle(&robot.bridge.update);
+    spoke_in_silence += was_silent && robot.bridge.state == PM_STATE_SILENT && robot.frames != before &&
+                        !is_firmware_answer(robot.heard.back());
     if (i % 1024 == 0) robot.hello();
     if (i % 64 == 0) robot.heard.clear();
   }
   tap::ok(robot.holds == 0 && robot.motions == 0,
           "never armed: no drive was powered by any of " + std::to_string(frames) + " frames");
   tap::equal(spoke_in_silence, 0u, "never armed: silent means silent");
+  tap::ok(updating > 0 && flash.operations > 0, "never armed: updates were begun: " + std::to_string(updating));
+  tap::ok(flash.regions[PM_SLOT_A] == image, "never armed: none of them touched the slot that runs");
+  tap::equal(pm_boot_choose(&flash.flash), +PM_SLOT_A, "never armed: and it is what starts");
   tap::ok(states[PM_STATE_SILENT] > 0 && states[PM_STATE_DISARMED] > 0 && states[PM_STATE_FAULT] > 0,
           "never armed: silent, disarmed and faulted were all met");
   tap::ok(

@@ -22,6 +22,8 @@ struct Board {
   bool is_estop = false;
   bool is_supply_low = false;
   int fed = 0;
+  bool is_lit = false;
+  int restarts = 0;
   bool feeds_answer = true;  // drives answer
 };
 Board board;
@@ -59,6 +61,12 @@ void pm_board_transmit(std::uint8_t bus, const pm_can_frame* frame) {
 bool pm_board_is_estop(void) { return board.is_estop; }
 bool pm_board_is_supply_low(void) { return board.is_supply_low; }
 void pm_board_feed_watchdog(void) { ++board.fed; }
+void pm_board_start_watchdog(void) {}
+void pm_board_set_led(bool is_on) { board.is_lit = is_on; }
+const pm_flash* pm_board_flash(void) { return nullptr; }
+std::uint8_t pm_board_slot(void) { return PM_SLOT_NONE; }
+std::uint32_t pm_board_id(void) { return 0; }
+void pm_board_restart(void) { ++board.restarts; }
 void pm_board_wait(void) {}
 }
 
@@ -178,6 +186,27 @@ void dead_buses() {
   tap::ok(!moves, "when it comes back no old command leaves, disable frames only");
 }
 
+void lamp() {
+  Loop at;
+  int lit = 0;
+  for (int i = 0; i < 2000; ++i) {
+    at.run_us(1000);
+    lit += board.is_lit;
+  }
+  tap::ok(lit > 110 && lit < 140, "the lamp flashes for an eighth of two seconds while silent");
+}
+
+void restart() {
+  Loop at;
+  at.run_us(1000);
+  at.loop.bridge.update.state = PM_UPDATE_RESTARTING;
+  at.loop.bridge.update.restart_us = board.now_us;
+  at.run_us(PM_UPDATE_RESTART_US - 1000);
+  tap::equal(board.restarts, 0, "the answer to ACTIVATE has its time");
+  at.run_us(2000);
+  tap::ok(board.restarts > 0, "then the board starts anew");
+}
+
 void refused() {
   board = Board{};
   pm_loop loop;
@@ -193,6 +222,8 @@ int main() {
   late();
   inputs();
   dead_buses();
+  lamp();
+  restart();
   refused();
   return tap::finish();
 }

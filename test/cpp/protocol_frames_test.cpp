@@ -111,6 +111,8 @@ const std::vector<ShortForm>& short_forms() {
       {"limit_result", 6, {{"result", 1}, {"axis", 1}, {"field", 1}, {"", 1}, {"checksum", 2}}},
       {"fault_clear", 1, {{"fault", 1}}},
       {"counter", 6, {{"counter", 1}, {"", 1}, {"value", 4}}},
+      {"indicate", 1, {{"pattern", 1}}},
+      {"firmware_ask", 1, {{"fact", 1}}},
   };
   return forms;
 }
@@ -176,6 +178,33 @@ bool check_valid(const std::string& kind, const JsonValue& fields, const pm_can_
     pm_limit_item found;
     if (!pm_limit_unpack(&given, &found)) return false;
     pm_limit_pack(&again, given.id, &found);
+  } else if (kind == "firmware_fact" || kind == "update" || kind == "update_status") {
+    const bool is_status = kind == "update_status", is_fact = kind == "firmware_fact";
+    pm_word_item part{};
+    set(part.key, fields, is_fact ? "fact" : is_status ? "operation_and_state" : "operation");
+    set(part.detail, fields, is_fact ? "" : is_status ? "result" : "flags");
+    set(part.value, fields, is_status ? "offset" : "value");
+    pm_word_pack(&frame, given.id, &part);
+    pm_word_item found;
+    if (!pm_word_unpack(&given, &found)) return false;
+    pm_word_pack(&again, given.id, &found);
+  } else if (kind == "update_word" || kind == "update_block") {
+    const bool is_block = kind == "update_block";
+    pm_update_piece part{};
+    part.bytes = PM_UPDATE_WORD_BYTES;
+    if (is_block) {
+      set(part.offset, fields, "offset");
+      set(part.bytes, fields, "bytes");
+      const auto data = bytes_of(fields.find("data")->string());
+      std::memcpy(part.data, data.data(), data.size());
+    } else {
+      part.offset = static_cast<std::uint32_t>(integer(fields, "word_index")) * PM_UPDATE_WORD_BYTES;
+      pm_put_u32(part.data, static_cast<std::uint32_t>(integer(fields, "word")));
+    }
+    pm_update_piece_pack(&frame, &part, is_block);
+    pm_update_piece found;
+    if (!pm_update_piece_unpack(&given, &found)) return false;
+    pm_update_piece_pack(&again, &found, is_block);
   } else {
     return check_short(kind, fields, given);
   }
@@ -226,6 +255,11 @@ bool unpacks(const std::string& kind, const pm_can_frame& frame) {
   if (kind == "axis_feedback") return pm_axis_feedback_unpack(&frame, &axis);
   if (kind == "fault") return pm_fault_unpack(&frame, &fault);
   if (kind == "limit_write" || kind == "limit_value") return pm_limit_unpack(&frame, &item);
+  pm_word_item word;
+  pm_update_piece piece;
+  if (kind == "firmware_fact") return pm_word_unpack(&frame, &word) && word.detail == 0;
+  if (kind == "update" || kind == "update_status") return pm_word_unpack(&frame, &word);
+  if (kind == "update_word" || kind == "update_block") return pm_update_piece_unpack(&frame, &piece);
   for (const ShortForm& form : short_forms()) {
     if (form.kind == kind) return pm_short_is_intact(&frame, form.used);
   }
@@ -310,6 +344,17 @@ void form() {
   other = frame;
   other.is_extended = true;
   tap::ok(!pm_setpoint_unpack(&other, &part), "29-bit FD frames are refused");
+  pm_update_piece piece{0, 8, {}};
+  pm_update_piece_pack(&frame, &piece, true);
+  other = frame;
+  other.is_fd = false;
+  tap::ok(pm_update_piece_unpack(&frame, &piece) && !pm_update_piece_unpack(&other, &piece), "a block is an FD frame");
+  other = frame;
+  other.is_extended = true;
+  tap::ok(!pm_update_piece_unpack(&other, &piece), "of 11 bits");
+  other = frame;
+  other.id = PM_ID_DISARM;
+  tap::ok(!pm_update_piece_unpack(&other, &piece), "under its own identifier");
 }
 
 }  // namespace
@@ -339,6 +384,11 @@ int main() {
     const auto bytes = bytes_of(row.find("bytes")->string());
     tap::equal(pm_crc16(PM_CRC16_START, bytes.data(), static_cast<std::uint32_t>(bytes.size())), integer(row, "crc"),
                "checksum of " + std::to_string(bytes.size()) + " bytes");
+  }
+  for (const JsonValue& row : vectors.find("crc32")->items()) {
+    const auto bytes = bytes_of(row.find("bytes")->string());
+    tap::equal(pm_crc32(0, bytes.data(), static_cast<std::uint32_t>(bytes.size())), integer(row, "crc"),
+               "CRC-32 of " + std::to_string(bytes.size()) + " bytes");
   }
   quantising(*vectors.find("quantise"));
   const JsonValue& arm = *vectors.find("arm_answer");

@@ -174,6 +174,14 @@ void test_commands() {
   tap::ok(pair.stream->take(&got) && got.kind == CommandKind::stop && got.category == motion::StopCategory::two,
           "stop");
   tap::ok(pair.stream->take(&got) && got.kind == CommandKind::beat && got.until_ns == -7, "beat");
+  motion::Command lamp;
+  lamp.kind = CommandKind::indicate;
+  lamp.indication = PM_INDICATE_MAINTENANCE;
+  tap::ok(pair.client->send(lamp) && pair.stream->take(&got) && got.kind == CommandKind::indicate &&
+              got.indication == PM_INDICATE_MAINTENANCE,
+          "indicate");
+  lamp.indication = PM_INDICATIONS;
+  tap::ok(pair.client->send(lamp) && !pair.stream->take(&got), "an indication that does not exist is refused");
   int sent = 0;
   while (pair.client->send({CommandKind::beat, motion::StopCategory::one, 0, sent})) ++sent;
   tap::equal(sent, motion::kCommandsMax, "a full ring refuses");

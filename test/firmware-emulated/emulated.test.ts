@@ -11,7 +11,11 @@ import t from 'tap';
 
 const here = dirname(fileURLToPath(import.meta.url));
 const root = join(here, '..', '..');
-const image = join(root, 'build', 'firmware', 'mps2_an500', 'mps2_an500.elf');
+const built = join(root, 'build', 'firmware', 'mps2_an500');
+const bootLoader = join(built, 'mps2_an500-boot.elf');
+const image = join(built, 'mps2_an500-a.img');
+/** Where slot A begins (firmware-bridge/board/mps2_an500/link.ld). */
+const slotA = '0x10000';
 const host = join(process.env['PREMOTOR_NATIVE_TESTS'] ?? join(root, 'build', 'tests', 'bin'), 'firmware_emulated_host');
 const emulator = 'qemu-system-arm';
 const python = process.env['PREMOTOR_PYTHON'] ?? 'python3';
@@ -33,7 +37,8 @@ function obstacle(): string | undefined {
 async function startBoard(): Promise<{ readonly board: ChildProcess; readonly lines: readonly string[] }> {
   const quiet = ['-M', 'mps2-an500', '-display', 'none', '-monitor', 'none', '-nic', 'none', '-icount', 'shift=0'];
   const serial = ['-serial', 'pty', '-serial', 'pty', '-serial', 'pty'];
-  const board = spawn(emulator, [...quiet, ...serial, '-kernel', image], { stdio: ['ignore', 'pipe', 'pipe'] });
+  const slot = `loader,file=${image},addr=${slotA},force-raw=on`;
+  const board = spawn(emulator, [...quiet, ...serial, '-kernel', bootLoader, '-device', slot], { stdio: ['ignore', 'pipe', 'pipe'] });
   const lines: string[] = [];
   const seen: string[] = [];
   for await (const line of createInterface({ input: board.stdout })) {

@@ -11,7 +11,8 @@ import struct
 source = (pathlib.Path(__file__).parent / "make_vectors.py").read_text()
 SHORT = ast.literal_eval(re.search(r"SHORT = (\{.*?\n\})", source, re.S).group(1).replace("# kind: (identifier, struct format, field names)", ""))
 UNITS = {"clock_us": "us", "due_us": "us", "age_ms": "ms", "due_100us": "100us"}
-FROM_HOST = {"estop", "disarm", "silence", "hello", "arm_request", "arm_response", "limit_write", "limit_read", "limit_commit", "fault_clear"}
+FROM_HOST = {"estop", "disarm", "silence", "hello", "arm_request", "arm_response", "limit_write", "limit_read", "limit_commit", "fault_clear",
+             "indicate", "firmware_ask", "update", "update_word"}
 lines = []
 
 
@@ -57,6 +58,10 @@ for base, name, is_from_host, head in (
         for axis in range(6 * part, min(6 * part + 6, 14)):
             slot(axis, 8 * (14 + 8 * (axis - 6 * part)), receiver)
         signal("crc", 496, 16, receiver)
+
+receiver = message(0x305, "UPDATE_BLOCK", 64, True)
+for field, start, length in (("version", 0, 8), ("bytes", 8, 8), ("offset", 16, 32), ("crc", 496, 16)):
+    signal(field, start, length, receiver)
 
 receiver = message(0x090, "SETPOINT_HEAD", 8, True)
 for field, start in (("sequence", 0), ("token", 16), ("due_100us", 32), ("set_crc", 48)):

@@ -4,6 +4,7 @@ Run it when the prose changes: python3 test/protocol/make_vectors.py > protocol/
 """
 import json
 import struct
+import zlib
 
 
 def crc16(data, crc=0xFFFF):
@@ -41,6 +42,12 @@ SHORT = {  # kind: (identifier, struct format, field names)
     "limit_result": (0x224, "<BBBxH", ["result", "axis", "field", "checksum"]),
     "fault_clear": (0x230, "<B5x", ["fault"]),
     "counter": (0x240, "<BxI", ["counter", "value"]),
+    "indicate": (0x250, "<B5x", ["pattern"]),
+    "firmware_ask": (0x300, "<B5x", ["fact"]),
+    "firmware_fact": (0x301, "<BxI", ["fact", "value"]),
+    "update": (0x302, "<BBI", ["operation", "flags", "value"]),
+    "update_status": (0x303, "<BBI", ["operation_and_state", "result", "offset"]),
+    "update_word": (0x304, "<HI", ["word_index", "word"]),
 }
 
 
@@ -93,6 +100,11 @@ def axis_feedback(name, axis, position_e6, velocity, is_valid):
     return vector(name, "axis_feedback", fields, [sealed(0x110 + axis, body)])
 
 
+def update_block(name, offset, data):
+    body = struct.pack("<BBI", 1, len(data), offset) + data + bytes(56 - len(data))
+    return vector(name, "update_block", {"offset": offset, "bytes": len(data), "data": data.hex()}, [sealed(0x305, body)])
+
+
 def broken(name, kind, identifier, data):
     return {"name": name, "kind": kind, "id": identifier, "data": data.hex()}
 
@@ -128,6 +140,11 @@ valid = [
     short("a negative value", "limit_value", 13, 0, -1), short("read jerk of axis 1", "limit_read", 1, 4),
     short("commit 14 axes", "limit_commit", 14, 0xBEEF), short("committed", "limit_result", 0, 255, 255, 0xBEEF),
     short("clear feedback lost", "fault_clear", 7), short("counter 4 wrapped", "counter", 4, 0xFFFFFFFF),
+    short("the lamp says waiting", "indicate", 1), short("which version runs", "firmware_ask", 0),
+    short("version 1.2.3", "firmware_fact", 0, 0x01020003), short("begin, an older one is meant", "update", 5, 1, 0),
+    short("the image has 30 KiB", "update", 1, 0, 30720), short("receiving, go on at 4660", "update_status", 2, 6, 0x1234),
+    short("the last word of 256 KiB", "update_word", 65535, 0xDEADBEEF),
+    update_block("the first block", 0, bytes(range(1, 57))), update_block("four bytes at the end", 0x00012340, b"\1\2\3\4"),
     setpoint("one radian on axis 0 of one", 0, 1, 0x993E, 7, 1000000, 0, 1, [[10000000, 0, 0]]),
     setpoint("six axes, torques, extremes", 0, 65535, 65535, 65535, 0xFFFFFFFF, 1, 14,
              [[MAX["i32"], MAX["i16"], MAX["i16"]], [-MAX["i32"], -MAX["i16"], -MAX["i16"]], [-1, -1, -1], [1, 2, 3],
@@ -143,6 +160,7 @@ valid = [
 ]
 by_name = {v["name"]: v["frames"][0] for v in valid}
 one = by_name["one radian on axis 0 of one"]
+block = by_name["four bytes at the end"]
 six = by_name["six axes, torques, extremes"]
 spoken = by_name["following, axis 2 of the part silent"]
 invalid = [
@@ -165,16 +183,24 @@ invalid = [
     resealed("a torque that is not a number", "setpoint", 0x080, one, {12: 1, 20: 0, 21: 0x80}),
     resealed("a valid bit of a seventh slot", "feedback", 0x101, spoken, {12: 0x40}),
     resealed("a valid byte of 2", "axis_feedback", 0x11D, by_name["axis 13 at -1 rad"], {5: 2}),
+    resealed("a reserved byte of INDICATE is set", "indicate", 0x250, by_name["the lamp says waiting"], {5: 1}),
+    resealed("a reserved byte of a question is set", "firmware_ask", 0x300, by_name["which version runs"], {1: 1}),
+    resealed("version 2 of a block", "update_block", 0x305, block, {0: 2}), resealed("an empty block", "update_block", 0x305, block, {1: 0}),
+    resealed("a block of six bytes", "update_block", 0x305, block, {1: 6}), resealed("a block of 60 bytes", "update_block", 0x305, block, {1: 60}),
+    resealed("a block at an odd offset", "update_block", 0x305, block, {2: 0x42}),
+    resealed("a block with bytes beyond its own", "update_block", 0x305, block, {10: 1}),
+    flipped("a flipped bit in a block", "update_block", block, 6),
     resealed("axis 14", "axis_feedback", 0x11E, by_name["axis 13 at -1 rad"], {}),
 ]
 checksums = [{"bytes": b.hex(), "crc": crc16(b)} for b in (b"", b"123456789", b"\0", pair, bytes(range(256)))]
+crc32 = [{"bytes": b.hex(), "crc": zlib.crc32(b)} for b in (b"", b"123456789", b"\0", bytes(range(256)))]
 quantise = [  # value, scale, max, expected
     [1.0, 1e7, MAX["i32"], 10000000], [-0.00000005, 1e7, MAX["i32"], -1], [0.00000004, 1e7, MAX["i32"], 0], [300.0, 1e7, MAX["i32"], MAX["i32"]],
     [-300.0, 1e7, MAX["i32"], -MAX["i32"]], ["nan", 1e3, MAX["i16"], -32768], [32.767, 1e3, MAX["i16"], 32767], ["inf", 1e3, MAX["i16"], 32767],
     ["-inf", 1e3, MAX["i16"], -32767], [0.5, 1.0, MAX["i16"], 1], [-0.5, 1.0, MAX["i16"], -1], [-8.5, 1e6, MAX["i24"], -MAX["i24"]]]
 document = {
     "about": "Made by test/protocol/make_vectors.py; data is hex, identifiers and values are decimal.", "valid": valid, "invalid": invalid,
-    "checksums": checksums, "quantise": quantise,
+    "checksums": checksums, "crc32": crc32, "quantise": quantise,
     "arm_answer": {"host_nonce": nonces[0], "bridge_nonce": nonces[1], "answer": answer},
     "limits": {"values": limits, "checksum": crc16(b"".join(struct.pack("<6i", *row) for row in limits))},
 }

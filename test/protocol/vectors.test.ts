@@ -40,6 +40,8 @@ function encode({ kind, fields }: Vector): frames.CanFrame[] {
   if (kind === 'feedback') return [frames.encodeFeedback(given as frames.Feedback)];
   if (kind === 'classic_set') return frames.encodeClassicSet(given as frames.ClassicSet);
   if (kind === 'axis_feedback') return [frames.encodeAxisFeedback(given as frames.AxisFeedback)];
+  if (kind === 'update_block')
+    return [frames.encodeUpdateBlock({ offset: Number(fields['offset']), data: Buffer.from(String(fields['data']), 'hex') })];
   return [frames.encodeShort(kind, given as frames.ShortFields)];
 }
 
@@ -49,6 +51,10 @@ function decode(kind: string, list: readonly frames.CanFrame[], fields: Readonly
   if (kind === 'feedback') return frames.decodeFeedback(first);
   if (kind === 'classic_set') return frames.decodeClassicSet(list, Number(fields['session']), Number(fields['axis_count']));
   if (kind === 'axis_feedback') return frames.decodeAxisFeedback(first);
+  if (kind === 'update_block') {
+    const block = frames.decodeUpdateBlock(first);
+    return block && { offset: block.offset, bytes: block.data.length, data: hex(block.data) };
+  }
   const short = frames.decodeShort(first);
   return short?.kind === kind ? short.fields : undefined;
 }
@@ -165,7 +171,7 @@ function expectedSignals(kind: string, fields: Readonly<Record<string, unknown>>
         if (axis < 14)
           Object.assign(expected, { [`axis${axis}_position`]: position, [`axis${axis}_velocity`]: velocity, [`axis${axis}_torque`]: torque });
       });
-    } else if (key === 'axis' && kind === 'axis_feedback') continue;
+    } else if ((key === 'axis' && kind === 'axis_feedback') || (key === 'data' && kind === 'update_block')) continue;
     else expected[key === 'position_e6' ? 'position' : key] = Number(value);
   }
   return expected;

@@ -2,14 +2,16 @@
 // bus ends at simulated motors inside the board (motors.h). Serial line 2 stands for the inputs of a real board, one
 // letter each: E and e press and release the emergency stop, B and b lower and restore the supply, T and t make one
 // motor hot and cool, M and m take and give its voice, H hangs the loop so that the watchdog can be seen to work. On
-// the same line the board says how many motors have power, a digit at each change.
+// the same line the board says how many motors have power, a digit at each change, and what its lamp does, L on, l off.
 //
 // Addresses and register fields: QEMU's hw/arm/mps2.c, hw/char/cmsdk-apb-uart.c, hw/timer/cmsdk-apb-dualtimer.c. Time
 // is a free-running timer and not SysTick, whose periods are lost when the emulator falls behind. Never run on the
 // FPGA.
+#include <stddef.h>
 #include <string.h>
 
 #include "firmware-bridge/board/board.h"
+#include "firmware-bridge/board/flash_map.h"
 #include "firmware-bridge/board/mps2_an500/motors.h"
 #include "firmware-bridge/board/slcan_port.h"
 #include "firmware-bridge/board/startup.h"
@@ -40,6 +42,9 @@ enum { DUAL_32_BIT = 2, DUAL_ON = 0x80 };
 #define WATCHDOG_CONTROL REGISTER(0x40008008u)
 #define WATCHDOG_CLEAR REGISTER(0x4000800Cu)
 enum { WATCHDOG_IRQ = 1, WATCHDOG_RESET = 2, WATCHDOG_US = 25000 };
+
+// FPGAIO: two lamps.
+#define FPGAIO_LEDS REGISTER(0x40028000u)
 
 #define NVIC_ENABLE REGISTER(0xE000E100u)
 enum { IRQ_UART0_RX = 0, IRQ_UART2_RX = 4 };
@@ -72,6 +77,7 @@ static uint64_t now_us;
 static uint32_t clock_at;    // the timer's value that now_us belongs to
 static uint32_t clock_rest;  // of a microsecond, in clocks
 static bool is_estop_pressed, is_supply_low;
+static bool is_lit, is_lit_said;
 // Survives a reset: the start-up code leaves it alone.
 static uint16_t boot_number __attribute__((section(".noinit")));
 
@@ -108,9 +114,13 @@ __attribute__((section(".vectors"), used)) static const union pm_vector vectors[
     [16 + IRQ_UART2_RX] = {.handler = on_uart2},
 };
 
-void pm_board_init(void) {
+void pm_board_start_watchdog(void) {
   WATCHDOG_LOAD = WATCHDOG_US * CLOCK_PER_US;
   WATCHDOG_CONTROL = WATCHDOG_IRQ | WATCHDOG_RESET;
+}
+
+void pm_board_init(void) {
+  pm_board_start_watchdog();
   ++boot_number;
   DUAL_CONTROL = DUAL_32_BIT | DUAL_ON;
   clock_at = DUAL_VALUE;
@@ -206,6 +216,13 @@ static void read_inputs(void) {
   }
 }
 
+// The lamp on the same line as the motors: L when it goes on, l when it goes off.
+static void say_lamp(void) {
+  if (is_lit == is_lit_said || (UART_STATE(INPUT_UART) & UART_TX_FULL) != 0) return;
+  UART_DATA(INPUT_UART) = is_lit ? 'L' : 'l';
+  is_lit_said = is_lit;
+}
+
 static void say_powered(void) {
   const uint8_t powered = pm_motors_powered();
   if (powered == powered_said || (UART_STATE(INPUT_UART) & UART_TX_FULL) != 0) return;
@@ -216,6 +233,49 @@ static void say_powered(void) {
 bool pm_board_is_estop(void) { return is_estop_pressed; }
 
 bool pm_board_is_supply_low(void) { return is_supply_low; }
+
+// Memory that plays flash: bits go from 1 to 0 only, until their page is erased.
+enum { PAGE_BYTES = 2048, SLOT_BYTES = 0x20000 };
+
+static bool erase_page(void* context, enum pm_flash_region region, uint32_t offset) {
+  (void)context;
+  memset((void*)(uintptr_t)pm_flash_address(region, PAGE_BYTES, offset), 0xFF, PAGE_BYTES);
+  return true;
+}
+
+static bool write_units(void* context, enum pm_flash_region region, uint32_t offset, const uint8_t* bytes,
+                        uint32_t count) {
+  (void)context;
+  uint8_t* to = (uint8_t*)(uintptr_t)pm_flash_address(region, PAGE_BYTES, offset);
+  for (uint32_t i = 0; i < count; ++i) {
+    if (to[i] != 0xFF) return false;
+  }
+  memcpy(to, bytes, count);
+  return true;
+}
+
+static void read_bytes(void* context, enum pm_flash_region region, uint32_t offset, uint8_t* bytes, uint32_t count) {
+  (void)context;
+  memcpy(bytes, (const void*)(uintptr_t)pm_flash_address(region, PAGE_BYTES, offset), count);
+}
+
+const struct pm_flash* pm_board_flash(void) {
+  static struct pm_flash flash = {NULL, PAGE_BYTES, SLOT_BYTES, {0, 0}, erase_page, write_units, read_bytes};
+  flash.address[PM_SLOT_A] = (uint32_t)pm_slot_a_origin;
+  flash.address[PM_SLOT_B] = (uint32_t)pm_slot_b_origin;
+  return &flash;
+}
+
+uint8_t pm_board_slot(void) { return pm_linked_slot(); }
+
+uint32_t pm_board_id(void) { return 0x3532504Du; }  // "MP25"
+
+void pm_board_restart(void) { pm_restart(); }
+
+void pm_board_set_led(bool is_on) {
+  FPGAIO_LEDS = is_on;
+  is_lit = is_on;
+}
 
 void pm_board_feed_watchdog(void) { WATCHDOG_CLEAR = 1; }
 
@@ -228,6 +288,7 @@ void pm_board_wait(void) {
   read_inputs();
   pm_motors_step(pm_board_now_us());
   say_powered();
+  say_lamp();
   for (volatile uint32_t i = 0; i < WAIT_TURNS; ++i) {
   }
 }

@@ -3,13 +3,16 @@
 //
 //   PB8, PB9    FDCAN1 receive, transmit (alternate function 9), transceiver for 5 Mbit/s
 //   PB12, PB13  FDCAN2 receive, transmit (alternate function 9)
+//   PA5         lamp
 //   PA0         emergency stop contact to ground, closed in normal operation; the pull-up makes an open wire a stop
 //
 // 170 MHz from the crystal; buses at 1 Mbit/s with the sample point at 80 %, FD data at 5 Mbit/s and 76 %. registers.h
 // says where the addresses come from.
+#include <stddef.h>
 #include <string.h>
 
 #include "firmware-bridge/board/board.h"
+#include "firmware-bridge/board/flash_map.h"
 #include "firmware-bridge/board/frame_ring.h"
 #include "firmware-bridge/board/startup.h"
 #include "firmware-bridge/board/stm32g4/registers.h"
@@ -87,7 +90,7 @@ __attribute__((section(".vectors"), used)) static const union pm_vector vectors[
 };
 
 // First of all: a crystal that does not start then ends in one reset after the other, in silence.
-static void start_watchdog(void) {
+void pm_board_start_watchdog(void) {
   IWDG_KR = IWDG_START;
   IWDG_KR = IWDG_UNLOCK;
   IWDG_PR = 0;  // 32 kHz / 4
@@ -136,7 +139,7 @@ static void start_pins(void) {
     GPIO_MODER(1) = (GPIO_MODER(1) & ~(3u << at)) | 2u << at;
   }
   GPIO_PUPDR(0) = (GPIO_PUPDR(0) & ~3u) | 1u;
-  GPIO_MODER(0) &= ~3u;
+  GPIO_MODER(0) = (GPIO_MODER(0) & ~(3u | 3u << 10)) | 1u << 10;
 }
 
 // Every frame goes to FIFO 0: the bridge counts what is foreign.
@@ -158,7 +161,7 @@ static void start_bus(uint32_t bus) {
 }
 
 void pm_board_init(void) {
-  start_watchdog();
+  pm_board_start_watchdog();
   ++boot_number;
   start_clocks();
   start_pins();
@@ -231,6 +234,81 @@ bool pm_board_is_estop(void) { return (GPIO_IDR(0) & 1u) != 0; }
 bool pm_board_is_supply_low(void) { return (PWR_SR2 & PWR_SR2_PVDO) != 0; }
 
 void pm_board_feed_watchdog(void) { IWDG_KR = IWDG_FEED; }
+
+void pm_board_set_led(bool is_on) { GPIO_BSRR(0) = is_on ? 1u << 5 : 1u << 21; }
+
+// Pages of 2 KiB, written in double words. A page takes some 22 ms to erase: the watchdog, 25 ms, is fed right before.
+// The slot that does not run is in the other bank, so that the processor goes on meanwhile; the record is in the first
+// bank, and a firmware in slot A stands still while its page is erased, which happens once in 64 records, disarmed.
+enum { PAGE_BYTES = 2048, SLOT_BYTES = 0x38000, FLASH_BASE = 0x08000000, BANK_BYTES = 0x40000 };
+
+static bool flash_is_done(void) {
+  while ((FLASH_SR & FLASH_SR_BUSY) != 0) {
+  }
+  const bool is_good = (FLASH_SR & FLASH_SR_ERRORS) == 0;
+  FLASH_SR = FLASH_SR_ERRORS;
+  FLASH_CR = FLASH_CR_LOCK;
+  // What the data cache holds of it is old.
+  FLASH_ACR &= ~FLASH_ACR_DATA_CACHE;
+  FLASH_ACR |= FLASH_ACR_DATA_RESET;
+  FLASH_ACR &= ~FLASH_ACR_DATA_RESET;
+  FLASH_ACR |= FLASH_ACR_DATA_CACHE;
+  return is_good;
+}
+
+static void flash_unlock(void) {
+  FLASH_KEYR = FLASH_KEY_1;
+  FLASH_KEYR = FLASH_KEY_2;
+  FLASH_SR = FLASH_SR_ERRORS;
+}
+
+static bool erase_page(void* context, enum pm_flash_region region, uint32_t offset) {
+  (void)context;
+  const uint32_t at = pm_flash_address(region, PAGE_BYTES, offset) - FLASH_BASE;
+  const uint32_t page = at % BANK_BYTES / PAGE_BYTES;
+  IWDG_KR = IWDG_FEED;
+  flash_unlock();
+  const uint32_t what = FLASH_CR_ERASE_PAGE | FLASH_CR_PAGE(page) | (at >= BANK_BYTES ? FLASH_CR_BANK_2 : 0u);
+  FLASH_CR = what;
+  FLASH_CR = what | FLASH_CR_START;
+  return flash_is_done();
+}
+
+static bool write_units(void* context, enum pm_flash_region region, uint32_t offset, const uint8_t* bytes,
+                        uint32_t count) {
+  (void)context;
+  flash_unlock();
+  FLASH_CR = FLASH_CR_PROGRAM;
+  for (uint32_t at = 0; at < count; at += PM_FLASH_UNIT_BYTES) {
+    volatile uint32_t* to = (volatile uint32_t*)(uintptr_t)pm_flash_address(region, PAGE_BYTES, offset + at);
+    uint32_t words[2];
+    memcpy(words, bytes + at, sizeof words);
+    to[0] = words[0];
+    __asm volatile("isb" ::: "memory");
+    to[1] = words[1];
+    while ((FLASH_SR & FLASH_SR_BUSY) != 0) {
+    }
+  }
+  return flash_is_done();
+}
+
+static void read_bytes(void* context, enum pm_flash_region region, uint32_t offset, uint8_t* bytes, uint32_t count) {
+  (void)context;
+  memcpy(bytes, (const void*)(uintptr_t)pm_flash_address(region, PAGE_BYTES, offset), count);
+}
+
+const struct pm_flash* pm_board_flash(void) {
+  static struct pm_flash flash = {NULL, PAGE_BYTES, SLOT_BYTES, {0, 0}, erase_page, write_units, read_bytes};
+  flash.address[PM_SLOT_A] = (uint32_t)pm_slot_a_origin;
+  flash.address[PM_SLOT_B] = (uint32_t)pm_slot_b_origin;
+  return &flash;
+}
+
+uint8_t pm_board_slot(void) { return pm_linked_slot(); }
+
+uint32_t pm_board_id(void) { return 0x34473253u; }  // "S2G4"
+
+void pm_board_restart(void) { pm_restart(); }
 
 // Nothing to sleep for: the loop asks the timer.
 void pm_board_wait(void) {}

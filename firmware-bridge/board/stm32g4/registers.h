@@ -46,6 +46,21 @@
 #define PWR_CR5_R1MODE (1u << 8)
 #define FLASH_ACR REGISTER(0x40022000u)
 #define FLASH_ACR_LATENCY_MASK 0xFu
+#define FLASH_ACR_DATA_CACHE (1u << 10)
+#define FLASH_ACR_DATA_RESET (1u << 12)
+#define FLASH_KEYR REGISTER(0x40022008u)
+#define FLASH_SR REGISTER(0x40022010u)
+#define FLASH_CR REGISTER(0x40022014u)
+#define FLASH_SR_BUSY (1u << 16)
+#define FLASH_SR_ERRORS 0xC3FAu
+#define FLASH_CR_PROGRAM (1u << 0)
+#define FLASH_CR_ERASE_PAGE (1u << 1)
+#define FLASH_CR_PAGE(n) ((n) << 3)
+#define FLASH_CR_BANK_2 (1u << 11)
+#define FLASH_CR_START (1u << 16)
+#define FLASH_CR_LOCK (1u << 31)
+#define FLASH_KEY_1 0x45670123u
+#define FLASH_KEY_2 0xCDEF89ABu
 #define FLASH_ACR_CACHES (7u << 8)  // prefetch, instructions, data
 
 // Free-running timer.
@@ -67,6 +82,7 @@ enum { IWDG_START = 0xCCCC, IWDG_UNLOCK = 0x5555, IWDG_FEED = 0xAAAA };
 #define GPIO_MODER(n) REGISTER(GPIO_BASE(n) + 0x00)
 #define GPIO_OSPEEDR(n) REGISTER(GPIO_BASE(n) + 0x08)
 #define GPIO_PUPDR(n) REGISTER(GPIO_BASE(n) + 0x0C)
+#define GPIO_BSRR(n) REGISTER(GPIO_BASE(n) + 0x18)
 #define GPIO_IDR(n) REGISTER(GPIO_BASE(n) + 0x10)
 #define GPIO_AFR(n, half) REGISTER(GPIO_BASE(n) + 0x20 + 4 * (half))
 
