@@ -15,7 +15,7 @@ const NATIVE = ['premotor.node', 'premotor-stream', 'premotor-bridge'];
 const UNITS = /\.(service|timer|path|target|socket|mount)$/;
 
 /** Programs that the robot runs as scripts: folder of the tree -> folder of the package. Other parts of deploy/ are for whoever builds. */
-const SCRIPT_FOLDERS = { 'deploy/lib': `${APP}/deploy`, 'deploy/update': `${APP}/update`, 'deploy/jetson/robot': `${APP}/jetson` };
+const SCRIPT_FOLDERS = { 'deploy/lib': `${APP}/deploy`, 'deploy/update': `${APP}/update`, 'deploy/jetson': `${APP}/jetson` };
 
 /** Files of deploy/deb/files -> where they are installed. Those in /etc are conffiles: dpkg keeps what an operator changed. */
 const PLACES = [
@@ -45,7 +45,7 @@ function gzip(text) {
 
 /** The app: files of the tree, the addon and its programs, and what fetch.mjs brought. `version` replaces package.json's. */
 function stageApp({ root, stage, files, native, version }) {
-  for (const file of files) put(join(root, file), join(stage, APP, file), file === 'bin/premotor.js');
+  for (const file of files) put(join(root, file), join(stage, APP, file), false);
   const manifest = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8'));
   const { name, description, license, type, engines, exports, bin } = manifest;
   const kept = { name, version, description, license, type, engines, exports, bin };
@@ -76,7 +76,7 @@ function stageScripts(root, stage) {
 /** debian/copyright in its machine-readable form: one paragraph for the program, one for each package and for Node. */
 function copyrightOf(stage, packages) {
   const paragraphs = ['Format: https://www.debian.org/doc/packaging-manuals/copyright-format/1.0/\nUpstream-Name: premotor'];
-  paragraphs.push('Files: *\nCopyright: the premotor authors\nLicense: Apache-2.0');
+  paragraphs.push('Files: *\nCopyright: 2026 the premotor authors\nLicense: Apache-2.0');
   paragraphs.push('Files: usr/lib/premotor/node/*\nCopyright: the Node.js contributors and others\nLicense: Node\n The text is in usr/lib/premotor/node/LICENSE.');
   for (const folder of packages) {
     const manifest = JSON.parse(readFileSync(join(stage, APP, folder, 'package.json'), 'utf8'));
