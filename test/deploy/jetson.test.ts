@@ -39,7 +39,7 @@ interface Board {
   calls(): string[];
 }
 
-function board(t: Test, { current = 0, active = 0, level = 1 }: { current?: number; active?: number; level?: number | undefined } = {}): Board {
+function board(t: Test, { current = 0, active = 0, level = 1 }: { current?: number; active?: number; level?: number | null } = {}): Board {
   const folder = t.testdir({ efivars: {}, bin: {}, current: `${current}\n`, active: `${active}\n`, calls: '' });
   writeFileSync(join(folder, 'bin', 'nvbootctrl'), standIn);
   chmodSync(join(folder, 'bin', 'nvbootctrl'), 0o755);
@@ -47,7 +47,7 @@ function board(t: Test, { current = 0, active = 0, level = 1 }: { current?: numb
   const put = (name: string, byte: number): void => writeFileSync(variable(name), Buffer.from([7, 0, 0, 0, byte, 0, 0, 0]));
   put('RootfsStatusSlotA', 0);
   put('RootfsStatusSlotB', 0);
-  if (level !== undefined) put('RootfsRedundancyLevel', level);
+  if (level !== null) put('RootfsRedundancyLevel', level);
   const env = { PATH: `${join(folder, 'bin')}:${process.env['PATH']}`, FAKE: folder, PREMOTOR_EFIVARS: join(folder, 'efivars') };
   return {
     folder,
@@ -90,7 +90,7 @@ t.test('after the boot: the running slot is marked good by nvbootctrl, the other
 });
 
 t.test('a board without two root file systems changes nothing and says so', async (t) => {
-  for (const level of [0, undefined]) {
+  for (const level of [0, null]) {
     const { run, calls } = board(t, { level });
     for (const args of [['set-primary', 'B'], ['set-state', 'A', 'good'], ['set-state', 'B', 'bad']]) {
       t.match(run(...args), { status: 3, err: /RootfsRedundancyLevel.*ROOTFS_AB=1/ }, args.join(' '));
