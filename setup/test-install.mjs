@@ -28,7 +28,15 @@ function check(name, isRight, detail = '') {
 /** Runs a command inside, with a /proc of its own; the mounts are private and end with it. */
 function inside(root, script) {
   const mounts = `mount -t proc proc '${root}/proc' && mount -t tmpfs tmpfs '${root}/dev/shm'`;
-  const args = ['--mount', '--propagation', 'private', 'sh', '-c', `${mounts} && exec chroot '${root}' env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin LC_ALL=C sh -c "$0"`, script];
+  const args = [
+    '--mount',
+    '--propagation',
+    'private',
+    'sh',
+    '-c',
+    `${mounts} && exec chroot '${root}' env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin LC_ALL=C sh -c "$0"`,
+    script,
+  ];
   const result = spawnSync('unshare', args, { encoding: 'utf8', timeout: command_timeout_ms });
   return { status: result.status ?? -1, out: `${result.stdout ?? ''}${result.stderr ?? ''}` };
 }
@@ -36,8 +44,12 @@ function inside(root, script) {
 function makeDebian(root) {
   if (existsSync(join(root, 'usr', 'bin', 'dpkg'))) return;
   say('making a Debian (mmdebstrap)');
-  const args = ['--variant=apt', '--mode=root', `--include=${packages.join(',')}`, '--quiet', 'bookworm', root];
-  const result = spawnSync('mmdebstrap', args, { stdio: ['ignore', 2, 2], timeout: command_timeout_ms });
+  const options = ['--variant=apt', '--mode=root', `--include=${packages.join(',')}`, '--quiet', 'bookworm', root];
+  // In a mount namespace of its own: when it is killed, none of its mounts is left in the folder that is deleted afterwards.
+  const result = spawnSync('unshare', ['--mount', '--propagation', 'private', 'mmdebstrap', ...options], {
+    stdio: ['ignore', 2, 2],
+    timeout: command_timeout_ms,
+  });
   if (result.status !== 0) throw new SetupError(`mmdebstrap failed: ${result.error?.message ?? result.status}; Debian package: mmdebstrap`);
   mkdirSync(join(root, 'dev', 'shm'), { recursive: true });
 }
@@ -56,22 +68,33 @@ function install(root, deb) {
 function use(root) {
   const version = inside(root, 'premotor --version');
   check('premotor --version', version.status === 0 && /^\d+\.\d+\.\d+\S*\n$/.test(version.out), version.out);
-  const doctor = inside(root, "setpriv --reuid premotor --regid premotor --init-groups premotor doctor --json");
+  const doctor = inside(root, 'setpriv --reuid premotor --regid premotor --init-groups premotor doctor --json');
   const findings = doctor.status === 0 ? JSON.parse(doctor.out).findings : [];
-  check('the engine loads for the robot\'s user', findings.some(({ name, level }) => name === 'engine' && level === 'ok'), doctor.out);
+  check(
+    "the engine loads for the robot's user",
+    findings.some(({ name, level }) => name === 'engine' && level === 'ok'),
+    doctor.out,
+  );
   const demo = inside(root, 'cd /tmp && HOME=/tmp exec setpriv --reuid premotor --regid premotor --init-groups premotor demo');
   check('premotor demo runs an episode', demo.status === 0 && /setpoints at 1 kHz/.test(demo.out), demo.out);
-  const unit = inside(root, "systemd-analyze verify /usr/lib/systemd/system/premotor.service /usr/lib/systemd/system/can@vcan0.service /usr/lib/systemd/system/premotor-sim-bridge.service 2>&1 | grep -v 'man '");
+  const unit = inside(
+    root,
+    "systemd-analyze verify /usr/lib/systemd/system/premotor.service /usr/lib/systemd/system/can@vcan0.service /usr/lib/systemd/system/premotor-sim-bridge.service 2>&1 | grep -v 'man '",
+  );
   check('systemd has nothing to say about the units', unit.out.trim() === '', unit.out);
   const rules = inside(root, 'systemctl --root=/ enable premotor.service');
-  check('the service can be enabled', rules.status === 0 && existsSync(join(root, 'etc/systemd/system/multi-user.target.wants/premotor.service')), rules.out);
+  check(
+    'the service can be enabled',
+    rules.status === 0 && existsSync(join(root, 'etc/systemd/system/multi-user.target.wants/premotor.service')),
+    rules.out,
+  );
 }
 
 function remove(root) {
   writeFileSync(join(root, 'var/lib/premotor/recordings/kept.mcap'), 'recorded');
   writeFileSync(join(root, 'etc/premotor/can/can0.conf'), 'BITRATE=500000\n');
   const again = inside(root, 'dpkg -i /premotor.deb');
-  check('installing it again changes nothing of the robot\'s', again.status === 0 && existsSync(join(root, 'etc/premotor/can/can0.conf')), again.out);
+  check("installing it again changes nothing of the robot's", again.status === 0 && existsSync(join(root, 'etc/premotor/can/can0.conf')), again.out);
   const removed = inside(root, 'dpkg -r premotor');
   check('it can be removed', removed.status === 0 && !existsSync(join(root, 'usr/lib/premotor')), removed.out);
   check('configuration stays', readFileSync(join(root, 'etc/premotor/can/can0.conf'), 'utf8') === 'BITRATE=500000\n');

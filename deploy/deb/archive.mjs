@@ -22,7 +22,12 @@ function foldersOf(files) {
 function md5sums(root, files) {
   const lines = files
     .filter((file) => !lstatSync(join(root, file)).isSymbolicLink())
-    .map((file) => `${createHash('md5').update(readFileSync(join(root, file))).digest('hex')}  ${file}\n`);
+    .map(
+      (file) =>
+        `${createHash('md5')
+          .update(readFileSync(join(root, file)))
+          .digest('hex')}  ${file}\n`,
+    );
   return lines.join('');
 }
 

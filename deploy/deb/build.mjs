@@ -80,7 +80,8 @@ function parse(args) {
     throw new SetupError(`${error.message}\n\n${usage}`);
   }
   if (values.help) return values;
-  if (!Object.hasOwn(ARCHITECTURES, values.arch ?? '')) throw new SetupError(`--arch: expected amd64 or arm64, found ${values.arch ?? 'none'}\n\n${usage}`);
+  if (!Object.hasOwn(ARCHITECTURES, values.arch ?? ''))
+    throw new SetupError(`--arch: expected amd64 or arm64, found ${values.arch ?? 'none'}\n\n${usage}`);
   if (values.version !== undefined && !VERSION.test(values.version))
     throw new SetupError(`--version: expected a digit, then letters, digits, "." "+" "~"; found "${values.version}"`);
   return values;
@@ -122,7 +123,8 @@ function contentsOf(stage) {
   for (const file of filesOf(stage)) {
     if (file.startsWith('DEBIAN/')) continue;
     const below = file.startsWith(`${APP}/`) ? file.slice(APP.length + 1).split('/') : undefined;
-    const part = below === undefined ? file.split('/').slice(0, 3).join('/') : [APP, ...below.slice(0, below[0] === 'node_modules' ? 2 : 1)].join('/');
+    const part =
+      below === undefined ? file.split('/').slice(0, 3).join('/') : [APP, ...below.slice(0, below[0] === 'node_modules' ? 2 : 1)].join('/');
     sizes.set(part, (sizes.get(part) ?? 0) + statSync(join(stage, file)).size);
   }
   const rows = [...sizes].sort(([, a], [, b]) => b - a);

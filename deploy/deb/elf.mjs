@@ -47,9 +47,12 @@ export function readNeeds(files) {
 export function dependenciesOf(needs, shipped) {
   const strangers = needs.libraries.filter((name) => !SYSTEM.test(name) && !shipped.has(name));
   if (strangers.length > 0)
-    throw new SetupError(`the package's programs need libraries that are neither in it nor in libc6, libstdc++6 or libgcc-s1: ${strangers.join(', ')}`);
+    throw new SetupError(
+      `the package's programs need libraries that are neither in it nor in libc6, libstdc++6 or libgcc-s1: ${strangers.join(', ')}`,
+    );
   if (needs.glibc === undefined) throw new SetupError('the programs name no version of the C library: expected GLIBC_x.y in readelf --version-info');
   const gcc = needs.glibcxx === undefined ? '8' : (GLIBCXX[needs.glibcxx] ?? (/^3\.4\.(1?\d|2[0-4])$/.test(needs.glibcxx) ? '8' : undefined));
-  if (gcc === undefined) throw new SetupError(`GLIBCXX_${needs.glibcxx} is of a libstdc++ that deploy/deb/elf.mjs does not know: expected one of its table`);
+  if (gcc === undefined)
+    throw new SetupError(`GLIBCXX_${needs.glibcxx} is of a libstdc++ that deploy/deb/elf.mjs does not know: expected one of its table`);
   return [`libc6 (>= ${needs.glibc})`, 'libgcc-s1', `libstdc++6 (>= ${gcc})`];
 }

@@ -39,9 +39,12 @@ function archiveOf({ name, version, integrity }, cache) {
     const result = spawnSync(command, all, { encoding: 'utf8', timeout: pack_timeout_ms });
     const packed = join(part, (result.stdout ?? '').trim().split('\n').at(-1) ?? '');
     if (result.status !== 0 || !packed.endsWith('.tgz') || !existsSync(packed))
-      throw new SetupError(`fetching ${name} ${version} failed: npm pack ended with ${result.status ?? result.signal}\n${(result.stderr ?? '').trim()}`);
+      throw new SetupError(
+        `fetching ${name} ${version} failed: npm pack ended with ${result.status ?? result.signal}\n${(result.stderr ?? '').trim()}`,
+      );
     const found = sumOf(packed);
-    if (found !== integrity) throw new SetupError(`${name} ${version} is not what was recorded: expected ${integrity}, found ${found}; it is not used`);
+    if (found !== integrity)
+      throw new SetupError(`${name} ${version} is not what was recorded: expected ${integrity}, found ${found}; it is not used`);
     renameSync(packed, file);
   } finally {
     rmSync(part, { recursive: true, force: true });
@@ -54,7 +57,9 @@ export function nativePackages(lock, npmCpu) {
   return [`@img/sharp-linux-${npmCpu}`, `@img/sharp-libvips-linux-${npmCpu}`].map((name) => {
     const entry = lock.packages?.[`node_modules/${name}`];
     if (entry?.version === undefined || entry.integrity === undefined)
-      throw new SetupError(`package-lock.json has no version and sum of ${name}: expected an entry "node_modules/${name}", found ${JSON.stringify(entry)}`);
+      throw new SetupError(
+        `package-lock.json has no version and sum of ${name}: expected an entry "node_modules/${name}", found ${JSON.stringify(entry)}`,
+      );
     return { name, version: entry.version, integrity: entry.integrity };
   });
 }

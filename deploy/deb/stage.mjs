@@ -51,7 +51,8 @@ function stageApp({ root, stage, files, native, version }) {
   const kept = { name, version, description, license, type, engines, exports, bin };
   writeFileSync(join(stage, APP, 'package.json'), `${JSON.stringify(kept, null, 2)}\n`);
   for (const file of NATIVE) {
-    if (!existsSync(join(native, file))) throw new SetupError(`${native} has no ${file}: expected ${NATIVE.join(', ')}; build them or name another folder with --native`);
+    if (!existsSync(join(native, file)))
+      throw new SetupError(`${native} has no ${file}: expected ${NATIVE.join(', ')}; build them or name another folder with --native`);
     put(join(native, file), join(stage, APP, 'build', 'Release', file), file !== 'premotor.node');
   }
 }
@@ -77,7 +78,9 @@ function stageScripts(root, stage) {
 function copyrightOf(stage, packages) {
   const paragraphs = ['Format: https://www.debian.org/doc/packaging-manuals/copyright-format/1.0/\nUpstream-Name: premotor'];
   paragraphs.push('Files: *\nCopyright: 2026 the premotor authors\nLicense: Apache-2.0');
-  paragraphs.push('Files: usr/lib/premotor/node/*\nCopyright: the Node.js contributors and others\nLicense: Node\n The text is in usr/lib/premotor/node/LICENSE.');
+  paragraphs.push(
+    'Files: usr/lib/premotor/node/*\nCopyright: the Node.js contributors and others\nLicense: Node\n The text is in usr/lib/premotor/node/LICENSE.',
+  );
   for (const folder of packages) {
     const manifest = JSON.parse(readFileSync(join(stage, APP, folder, 'package.json'), 'utf8'));
     const author = typeof manifest.author === 'string' ? manifest.author : (manifest.author?.name ?? `the authors of ${manifest.name}`);

@@ -14,7 +14,11 @@ const lib = fileURLToPath(new URL('../../deploy/lib/', import.meta.url));
 
 /** can-up with a stand-in of `ip` that records its calls, and fails on those that hold `fails`. */
 function canUp(t: Test, name: string, values: Record<string, string>, fails = 'nothing'): { status: number | null; err: string; calls: string[] } {
-  const folder = t.testdir({ ip: `#!/bin/sh\necho "$*" >>"$LOG"\ncase "$*" in *${fails}*) exit 2 ;; esac\n`, calls: '', class: { net: { can0: {}, can1: {} } } });
+  const folder = t.testdir({
+    ip: `#!/bin/sh\necho "$*" >>"$LOG"\ncase "$*" in *${fails}*) exit 2 ;; esac\n`,
+    calls: '',
+    class: { net: { can0: {}, can1: {} } },
+  });
   chmodSync(join(folder, 'ip'), 0o755);
   const env = { PATH: `${folder}:${process.env['PATH']}`, LOG: join(folder, 'calls'), PREMOTOR_SYSFS: folder, ...values };
   const { status, stderr } = spawnSync(join(lib, 'can-up'), [name], { env, encoding: 'utf8' });
@@ -24,15 +28,19 @@ function canUp(t: Test, name: string, values: Record<string, string>, fails = 'n
 t.test('a classic bus', async (t) => {
   const { status, calls } = canUp(t, 'can0', { BITRATE: '500000' });
   t.equal(status, 0);
-  t.same(calls, [
-    'link set dev can0 down',
-    'link set dev can0 type can bitrate 500000 restart-ms 0',
-    'link set dev can0 txqueuelen 64 up',
-  ]);
+  t.same(calls, ['link set dev can0 down', 'link set dev can0 type can bitrate 500000 restart-ms 0', 'link set dev can0 txqueuelen 64 up']);
 });
 
 t.test('an FD bus with every value', async (t) => {
-  const values = { BITRATE: '1000000', SAMPLE_POINT: '0.8', FD: 'on', DBITRATE: '5000000', DSAMPLE_POINT: '0.75', RESTART_MS: '100', TXQUEUELEN: '128' };
+  const values = {
+    BITRATE: '1000000',
+    SAMPLE_POINT: '0.8',
+    FD: 'on',
+    DBITRATE: '5000000',
+    DSAMPLE_POINT: '0.75',
+    RESTART_MS: '100',
+    TXQUEUELEN: '128',
+  };
   const { status, calls } = canUp(t, 'can1', values);
   t.equal(status, 0);
   t.same(calls.slice(1), [

@@ -92,7 +92,11 @@ t.test('after the boot: the running slot is marked good by nvbootctrl, the other
 t.test('a board without two root file systems changes nothing and says so', async (t) => {
   for (const level of [0, null]) {
     const { run, calls } = board(t, { level });
-    for (const args of [['set-primary', 'B'], ['set-state', 'A', 'good'], ['set-state', 'B', 'bad']]) {
+    for (const args of [
+      ['set-primary', 'B'],
+      ['set-state', 'A', 'good'],
+      ['set-state', 'B', 'bad'],
+    ]) {
       t.match(run(...args), { status: 3, err: /RootfsRedundancyLevel.*ROOTFS_AB=1/ }, args.join(' '));
     }
     t.same(calls(), [''], 'nvbootctrl was not called');
@@ -113,18 +117,34 @@ t.test('what fails or is not understood is an error, never a guess', async (t) =
   fails('none');
   writeFileSync(join(folder, 'deaf'), '');
   t.match(run('set-primary', 'B'), { status: 4, err: /nvbootctrl says that A is/ }, 'a tool that says yes and does nothing');
-  for (const text of ['', 'Error: rootfs AB is not enabled\n', 'Current rootfs slot: C\nActive rootfs slot: C\nslot: 0, status: normal\nslot: 1, status: normal\n']) {
+  for (const text of [
+    '',
+    'Error: rootfs AB is not enabled\n',
+    'Current rootfs slot: C\nActive rootfs slot: C\nslot: 0, status: normal\nslot: 1, status: normal\n',
+  ]) {
     writeFileSync(join(folder, 'says'), text);
     t.match(run('get-primary'), { status: 4, out: '' }, JSON.stringify(text));
   }
-  writeFileSync(join(folder, 'says'), 'Current rootfs slot: A\nActive rootfs slot: A\nslot: 0, retry_count: 3, status: dubious\nslot: 1, status: normal\n');
+  writeFileSync(
+    join(folder, 'says'),
+    'Current rootfs slot: A\nActive rootfs slot: A\nslot: 0, retry_count: 3, status: dubious\nslot: 1, status: normal\n',
+  );
   t.match(run('get-state', 'A'), { status: 4, out: '', err: /found "dubious"/ });
   t.match(run('get-state', 'B'), { status: 0, out: 'good' });
 });
 
 t.test('wrong use', async (t) => {
   const { run } = board(t);
-  for (const args of [[], ['get-primary', 'A'], ['get-state'], ['get-state', 'C'], ['set-primary', 'APP_b'], ['set-state', 'A'], ['set-state', 'A', 'fine'], ['reboot']]) {
+  for (const args of [
+    [],
+    ['get-primary', 'A'],
+    ['get-state'],
+    ['get-state', 'C'],
+    ['set-primary', 'APP_b'],
+    ['set-state', 'A'],
+    ['set-state', 'A', 'fine'],
+    ['reboot'],
+  ]) {
     t.equal(run(...args).status, 2, args.join(' ') || 'nothing');
   }
 });

@@ -3,8 +3,8 @@
  * whole package is tried by npm run test:install, which takes minutes.
  */
 import { spawnSync } from 'node:child_process';
-import { chmodSync, existsSync, readFileSync, utimesSync, writeFileSync } from 'node:fs';
 import { createHash } from 'node:crypto';
+import { chmodSync, existsSync, readFileSync, utimesSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import t, { type Test } from 'tap';
@@ -39,7 +39,11 @@ t.test('what goes in: programs and what dependencies reach, nothing that builds,
   const { appFiles } = await load<Contents>('contents');
   const dependency = (more: object): string => JSON.stringify({ name: 'x', version: '1.0.0', ...more });
   const tree = t.testdir({
-    'package.json': dependency({ dependencies: { a: '1', 'cmake-js': '1' }, devDependencies: { dev: '1' }, optionalDependencies: { absent: '1', native: '1' } }),
+    'package.json': dependency({
+      dependencies: { a: '1', 'cmake-js': '1' },
+      devDependencies: { dev: '1' },
+      optionalDependencies: { absent: '1', native: '1' },
+    }),
     bin: { 'premotor.js': '' },
     dist: { 'index.js': '', 'index.d.ts': '', page: { 'index.html': '' } },
     protocol: { 'a.proto': '', 'README.md': '' },
@@ -47,17 +51,31 @@ t.test('what goes in: programs and what dependencies reach, nothing that builds,
     robots: { 'sim.yaml': '' },
     models: { small: { 'job.json': '{}', transformer: { 'w.safetensors': '' }, training: { 'log.json': '' }, 'REPORT.json': '' } },
     node_modules: {
-      a: { 'package.json': dependency({ dependencies: { b: '1', '@img/p': '1' } }), 'index.js': '', 'index.d.ts': '', 'README.md': '', LICENSE: '', node_modules: { b: { 'package.json': dependency({}), 'b.js': '' } } },
+      a: {
+        'package.json': dependency({ dependencies: { b: '1', '@img/p': '1' } }),
+        'index.js': '',
+        'index.d.ts': '',
+        'README.md': '',
+        LICENSE: '',
+        node_modules: { b: { 'package.json': dependency({}), 'b.js': '' } },
+      },
       b: { 'package.json': dependency({}), 'wrong.js': '' },
       '@img': { p: { 'package.json': dependency({ cpu: ['x64'] }), 'p.node': '' } },
-      native: { 'package.json': dependency({}), bin: { 'napi-v6': { linux: { x64: { 'n.node': '' }, arm64: { 'n.node': '' } }, win32: { x64: { 'n.node': '' } } } } },
+      native: {
+        'package.json': dependency({}),
+        bin: { 'napi-v6': { linux: { x64: { 'n.node': '' }, arm64: { 'n.node': '' } }, win32: { x64: { 'n.node': '' } } } },
+      },
       dev: { 'package.json': dependency({}), 'dev.js': '' },
       'cmake-js': { 'package.json': dependency({}), 'c.js': '' },
     },
   });
   const { files, packages, missing } = appFiles(tree, 'arm64');
   t.same(missing, []);
-  t.same(packages, ['node_modules/a', 'node_modules/a/node_modules/b', 'node_modules/native'], 'a package inside a package is found before the one beside it');
+  t.same(
+    packages,
+    ['node_modules/a', 'node_modules/a/node_modules/b', 'node_modules/native'],
+    'a package inside a package is found before the one beside it',
+  );
   t.same(files.sort(), [
     'bin/premotor.js',
     'dist/index.js',
@@ -89,8 +107,13 @@ t.test('a dependency that is not installed is named', async (t) => {
 t.test('this tree: complete, and without what only builds it', async (t) => {
   const { appFiles } = await load<Contents>('contents');
   const { packages, missing } = appFiles(root, 'arm64');
-  t.same(missing.filter((name) => name !== 'dist'), [], 'dist is compiled when a package is made');
-  for (const name of ['typescript', 'tap', 'cmake-js', 'node-addon-api', 'esbuild']) t.notOk(packages.includes(`node_modules/${name}`), `${name} stays out`);
+  t.same(
+    missing.filter((name) => name !== 'dist'),
+    [],
+    'dist is compiled when a package is made',
+  );
+  for (const name of ['typescript', 'tap', 'cmake-js', 'node-addon-api', 'esbuild'])
+    t.notOk(packages.includes(`node_modules/${name}`), `${name} stays out`);
   for (const name of ['zod', 'sharp', 'mujoco-js']) t.ok(packages.includes(`node_modules/${name}`), `${name} goes in`);
 });
 
@@ -99,7 +122,10 @@ t.test("sharp's libraries for the robot are those of package-lock.json", async (
   const lock = JSON.parse(readFileSync(join(root, 'package-lock.json'), 'utf8'));
   for (const cpu of ['x64', 'arm64']) {
     const found = nativePackages(lock, cpu);
-    t.same(found.map(({ name }) => name), [`@img/sharp-linux-${cpu}`, `@img/sharp-libvips-linux-${cpu}`]);
+    t.same(
+      found.map(({ name }) => name),
+      [`@img/sharp-linux-${cpu}`, `@img/sharp-libvips-linux-${cpu}`],
+    );
     for (const { integrity } of found) t.match(integrity, /^sha512-/);
   }
   t.throws(() => nativePackages({ packages: {} }, 'arm64'), /expected an entry "node_modules\/@img\/sharp-linux-arm64"/);
@@ -137,7 +163,15 @@ async function packTwice(t: Test, change: (folder: string) => void): Promise<str
   return ['one', 'two'].map((name) => {
     const output = join(t.testdirName, `${name}.deb`);
     const control = 'Package: x\nVersion: 1\nArchitecture: all\nMaintainer: a <a@example.org>\nDescription: x\n';
-    packDeb({ root: make(name), control, scripts: { postinst: '#!/bin/sh\n' }, conffiles: ['/etc/x.conf'], epoch_s: 1_700_000_000, output, compression: 'fast' });
+    packDeb({
+      root: make(name),
+      control,
+      scripts: { postinst: '#!/bin/sh\n' },
+      conffiles: ['/etc/x.conf'],
+      epoch_s: 1_700_000_000,
+      output,
+      compression: 'fast',
+    });
     return output;
   });
 }
@@ -165,8 +199,14 @@ t.test('and other inputs others', { skip: !hasDpkg && 'SKIPPED: dpkg-deb is not 
 
 t.test('everything that a unit or a place names is in the tree', async (t) => {
   const scripts = /\/usr\/lib\/premotor\/deploy\/([\w.-]+)/g;
-  for (const file of ['deploy/systemd/premotor.service', 'deploy/systemd/can@.service', 'deploy/systemd/can@vcan0.service', 'deploy/deb/files/prerm']) {
-    for (const [, name] of readFileSync(join(root, file), 'utf8').matchAll(scripts)) t.ok(existsSync(join(root, 'deploy/lib', name ?? '')), `${file}: ${name}`);
+  for (const file of [
+    'deploy/systemd/premotor.service',
+    'deploy/systemd/can@.service',
+    'deploy/systemd/can@vcan0.service',
+    'deploy/deb/files/prerm',
+  ]) {
+    for (const [, name] of readFileSync(join(root, file), 'utf8').matchAll(scripts))
+      t.ok(existsSync(join(root, 'deploy/lib', name ?? '')), `${file}: ${name}`);
   }
   for (const name of ['postinst', 'prerm', 'postrm']) {
     t.equal(spawnSync('sh', ['-n', join(root, 'deploy/deb/files', name)]).status, 0, `${name} is a shell script`);

@@ -38,10 +38,13 @@ const last = (unit: Unit, key: string): string | undefined => unit.get(`Service.
 const words = (unit: Unit, key: string): string[] => (unit.get(key) ?? []).flatMap((value) => value.split(' '));
 
 t.test('the parser', async (t) => {
-  t.same([...parse('# x\n[Unit]\nAfter=a\nAfter=b\n[Service]\nUser=x\nUser=\n')], [
-    ['Unit.After', ['a', 'b']],
-    ['Service.User', []],
-  ]);
+  t.same(
+    [...parse('# x\n[Unit]\nAfter=a\nAfter=b\n[Service]\nUser=x\nUser=\n')],
+    [
+      ['Unit.After', ['a', 'b']],
+      ['Service.User', []],
+    ],
+  );
   t.throws(() => parse('[Unit]\nAfter: a\n'));
 });
 
@@ -131,7 +134,10 @@ const hasAnalyze = spawnSync('systemd-analyze', ['--version']).status === 0;
 t.test('systemd-analyze', { skip: !hasAnalyze && 'SKIPPED: systemd-analyze is not installed (Debian package systemd)' }, async (t) => {
   const root = fakeRoot(t);
   const analyze = (...args: string[]): { status: number | null; out: string } => {
-    const { status, stdout, stderr } = spawnSync('systemd-analyze', args, { encoding: 'utf8', env: { ...process.env, SYSTEMD_LOG_LEVEL: 'warning' } });
+    const { status, stdout, stderr } = spawnSync('systemd-analyze', args, {
+      encoding: 'utf8',
+      env: { ...process.env, SYSTEMD_LOG_LEVEL: 'warning' },
+    });
     return { status, out: `${stdout}${stderr}` };
   };
   const names = ['premotor.service', 'can@can0.service', 'can@vcan0.service', 'premotor-sim-bridge.service'];
