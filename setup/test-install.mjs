@@ -10,6 +10,7 @@ import { parseArgs } from 'node:util';
 import { runMain, SetupError, say } from './steps.mjs';
 
 const command_timeout_ms = 600_000;
+const debian_timeout_ms = 1_800_000;
 const usage = 'Usage: npm run test:install -- FILE.deb [--root FOLDER]   --root keeps the Debian in FOLDER and uses it again';
 
 /** Everything of the package's dependencies, so that dpkg alone installs it. */
@@ -48,7 +49,7 @@ function makeDebian(root) {
   // In a mount namespace of its own: when it is killed, none of its mounts is left in the folder that is deleted afterwards.
   const result = spawnSync('unshare', ['--mount', '--propagation', 'private', 'mmdebstrap', ...options], {
     stdio: ['ignore', 2, 2],
-    timeout: command_timeout_ms,
+    timeout: debian_timeout_ms,
   });
   if (result.status !== 0) throw new SetupError(`mmdebstrap failed: ${result.error?.message ?? result.status}; Debian package: mmdebstrap`);
   mkdirSync(join(root, 'dev', 'shm'), { recursive: true });
