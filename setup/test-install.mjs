@@ -1,6 +1,7 @@
 /**
- * `npm run test:install -- FILE.deb`: the package as a robot gets it. mmdebstrap makes a small Debian in a folder, dpkg installs the package there, its
- * programs run as the robot's user, then it is removed and purged. Prints TAP. By hand, as root, takes minutes; npm test does not run it.
+ * `npm run test:install -- FILE.deb`: the package as a robot gets it. mmdebstrap makes a small Debian in a folder, dpkg installs the package
+ * there, its programs run as the robot's user, then it is removed and purged. Prints TAP. By hand, as root, takes minutes; npm test does not run
+ * it.
  */
 import { spawnSync } from 'node:child_process';
 import { copyFileSync, existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
@@ -80,7 +81,7 @@ function use(root) {
   check('premotor demo runs an episode', demo.status === 0 && /setpoints at 1 kHz/.test(demo.out), demo.out);
   const unit = inside(
     root,
-    "systemd-analyze verify /usr/lib/systemd/system/premotor.service /usr/lib/systemd/system/can@vcan0.service /usr/lib/systemd/system/premotor-sim-bridge.service 2>&1 | grep -v 'man '",
+    "cd /usr/lib/systemd/system && systemd-analyze verify premotor.service can@vcan0.service premotor-sim-bridge.service 2>&1 | grep -v 'man '",
   );
   check('systemd has nothing to say about the units', unit.out.trim() === '', unit.out);
   const rules = inside(root, 'systemctl --root=/ enable premotor.service');

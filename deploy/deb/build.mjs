@@ -1,11 +1,11 @@
 /**
- * `npm run package:deb -- --arch amd64|arm64 [-o FILE]`: a Debian package of this tree for bare installs and images (docs/INSTALL.md): the app with its
- * production packages, the addon built for the architecture, and a Node of its own. The same commit gives the same bytes. It installs nothing on this
- * machine but, as root, the tools it needs.
+ * `npm run package:deb -- --arch amd64|arm64 [-o FILE]`: a Debian package of this tree for bare installs and images (docs/INSTALL.md): the app
+ * with its production packages, the addon built for the architecture, and a Node of its own. The same commit gives the same bytes. It installs
+ * nothing on this machine but, as root, the tools it needs.
  */
 import { spawnSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
-import { existsSync, mkdirSync, readFileSync, rmSync, statSync } from 'node:fs';
+import { existsSync, lstatSync, mkdirSync, readFileSync, rmSync, statSync } from 'node:fs';
 import { join, relative, resolve } from 'node:path';
 import { parseArgs } from 'node:util';
 import { ensureDist, ensureNative, ensurePackages, root, runMain, SetupError, say } from '../../setup/steps.mjs';
@@ -125,7 +125,7 @@ function contentsOf(stage) {
     const below = file.startsWith(`${APP}/`) ? file.slice(APP.length + 1).split('/') : undefined;
     const part =
       below === undefined ? file.split('/').slice(0, 3).join('/') : [APP, ...below.slice(0, below[0] === 'node_modules' ? 2 : 1)].join('/');
-    sizes.set(part, (sizes.get(part) ?? 0) + statSync(join(stage, file)).size);
+    sizes.set(part, (sizes.get(part) ?? 0) + lstatSync(join(stage, file)).size);
   }
   const rows = [...sizes].sort(([, a], [, b]) => b - a);
   const shown = rows.slice(0, 20);

@@ -19,7 +19,8 @@ const TREE = [
   { from: 'dist', keep: /\.(js|json|html|css|svg|xml|yaml|png|obj|stl)$/ },
   { from: 'package.json', keep: /./ },
   { from: 'protocol', keep: /\.proto$/ },
-  { from: 'docs/ERRORS.md', keep: /./ },
+  // The status page reads ERRORS.md; the others are for whoever stands before the robot without a network.
+  { from: 'docs', keep: /^[^/]+\.md$/ },
   { from: 'robots', keep: /\.(yaml|urdf|xml|stl|obj)$/ },
   { from: 'models', keep: /^[^/]+\/(job\.json|model\.onnx|(transformer|vae|text_encoder|tokenizer|certificates)\/.*)$/ },
 ];

@@ -1,6 +1,7 @@
 /**
  * What the package needs and the tree does not hold: Node itself and the native npm packages of the robot's processor. They come through the npm
- * client from wherever that is set up to fetch from, are checked against recorded SHA-512 sums, and are kept in build/package/cache. It installs nothing.
+ * client from wherever that is set up to fetch from, are checked against recorded SHA-512 sums, and are kept in build/package/cache. It installs
+ * nothing.
  */
 import { spawnSync } from 'node:child_process';
 import { createHash } from 'node:crypto';

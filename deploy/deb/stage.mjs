@@ -1,9 +1,9 @@
 /**
- * Lays the package out as a folder: the app under usr/lib/premotor, units, rules, folders and documents at their places. It copies and writes; what goes
- * in is decided in contents.mjs. Owned by build.mjs.
+ * Lays the package out as a folder: the app under usr/lib/premotor, units, rules, folders and documents at their places. It copies and writes;
+ * what goes in is decided in contents.mjs. Owned by build.mjs.
  */
 import { spawnSync } from 'node:child_process';
-import { chmodSync, copyFileSync, existsSync, mkdirSync, readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
+import { chmodSync, copyFileSync, existsSync, mkdirSync, readdirSync, readFileSync, statSync, symlinkSync, writeFileSync } from 'node:fs';
 import { basename, dirname, join } from 'node:path';
 import { gzipSync } from 'node:zlib';
 import { SetupError } from '../../setup/steps.mjs';
@@ -102,11 +102,7 @@ function stageDocuments({ root, stage, version, epoch_s, packages }) {
   const entry = `premotor (${version}) stable; urgency=medium\n\n  * See NEWS.md.gz.\n\n -- premotor maintainers <premotor@example.org>  ${date}\n`;
   writeFileSync(join(docs, 'changelog.gz'), gzip(entry));
   writeFileSync(join(docs, 'NEWS.md.gz'), gzip(readFileSync(join(root, 'CHANGELOG.md'))));
-  for (const file of filesOf(join(root, 'docs')).filter((name) => name.endsWith('.md'))) {
-    const text = readFileSync(join(root, 'docs', file));
-    if (text.length < 4096) writeFileSync(join(docs, file), text);
-    else writeFileSync(join(docs, `${file}.gz`), gzip(text));
-  }
+  symlinkSync('../../../lib/premotor/docs', join(docs, 'docs'));
   const man = readFileSync(join(root, 'deploy/deb/files/premotor.1'), 'utf8');
   const day = new Date(epoch_s * 1000).toISOString().slice(0, 10);
   mkdirSync(join(stage, 'usr/share/man/man1'), { recursive: true });

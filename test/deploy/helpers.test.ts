@@ -1,6 +1,6 @@
 /**
- * The small programs that units and the package's scripts run on a robot: bringing a bus up, clearing up after the supervisor, asking whether the robot
- * is disarmed. Real processes; `ip` and the control group are stand-ins.
+ * The small programs that units and the package's scripts run on a robot: bringing a bus up, clearing up after the supervisor, asking whether
+ * the robot is disarmed. Real processes; `ip` and the control group are stand-ins.
  */
 import { type ChildProcess, spawn, spawnSync } from 'node:child_process';
 import { once } from 'node:events';

@@ -16,7 +16,11 @@ const standIn = `#!/bin/sh
 printf '%s\\n' "$*" >>"$FAKE/calls"
 case "$*" in $(cat "$FAKE/fails" 2>/dev/null || echo none)) echo 'Error: failed' >&2; exit 1 ;; esac
 [ -e "$FAKE/says" ] && exec cat "$FAKE/says"
-status() { case $(od -An -tu1 -j4 -N1 "$FAKE/efivars/RootfsStatusSlot$1-${guid}" | tr -d ' ') in 0) echo normal ;; 255) echo unbootable ;; *) echo strange ;; esac; }
+status() {
+  case $(od -An -tu1 -j4 -N1 "$FAKE/efivars/RootfsStatusSlot$1-${guid}" | tr -d ' ') in
+    0) echo normal ;; 255) echo unbootable ;; *) echo strange ;;
+  esac
+}
 letter() { [ "$(cat "$FAKE/$1")" = 0 ] && echo A || echo B; }
 case "$*" in
   '-t rootfs dump-slots-info')
