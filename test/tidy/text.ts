@@ -123,7 +123,7 @@ export function headers(tree: Tree): Violation[] {
   const charactersMin = 40;
   const found: Violation[] = [];
   for (const [file, text] of tree) {
-    const isTypeScript = /^(src|bench)\/.*\.ts$/.test(file) || /^setup\/.*\.mjs$/.test(file);
+    const isTypeScript = /^(src|bench)\/.*\.ts$/.test(file) || /^(setup|deploy)\/.*\.mjs$/.test(file);
     if (!isTypeScript && !(isCpp(file) && /^(cpp|cuda|protocol|firmware-bridge)\//.test(file))) continue;
     if (file.endsWith('.cpp') && tree.has(file.replace(/\.cpp$/, '.h'))) continue;
     const comment = isTypeScript ? /^\/\*\*([\s\S]*?)\*\//.exec(text)?.[1] : /^((?:\/\/.*\n)+)|^\/\*([\s\S]*?)\*\//.exec(text)?.[0];
