@@ -24,6 +24,7 @@ import {
 import { registerDemo } from './demo.js';
 import { registerDoctor } from './doctor.js';
 import { registerEval } from './eval.js';
+import { registerFleet } from './fleet.js';
 import { registerInfer } from './infer.js';
 import { registerInspect } from './inspect.js';
 import { registerPlan } from './plan.js';
@@ -37,7 +38,7 @@ import { registerSim } from './sim.js';
 import { registerStop } from './stop.js';
 
 /** Commands that end in order when they are interrupted, through the context's signal. */
-const LISTENING: readonly string[] = ['infer', 'inspect', 'run', 'replay', 'record', 'demo', 'eval', 'build', 'plan', 'plan-cycle', 'can', 'serve'];
+const LISTENING: readonly string[] = ['infer', 'inspect', 'run', 'replay', 'record', 'demo', 'eval', 'build', 'plan', 'plan-cycle', 'can', 'serve', 'fleet'];
 
 const STOP_SIGNALS = ['SIGINT', 'SIGTERM'] as const;
 
@@ -94,6 +95,7 @@ export function buildProgram(context: CliContext): Command {
   registerServe(program, context);
   registerCamera(program, context);
   registerStop(program, context);
+  registerFleet(program, context);
   return program;
 }
 

@@ -19,6 +19,7 @@ import { expositionOf, PrometheusServer } from './prometheus.js';
 import { DiskQueue } from './queue.js';
 import { Reporter } from './reporter.js';
 import { namesOf, Sampler } from './sampler.js';
+import { readSystem } from './system.js';
 import { SystemTime, type Time } from './time.js';
 
 const HOST_MS = 2000;
@@ -209,9 +210,9 @@ class Telemetry implements Observer {
   }
 
   async #readHost(): Promise<void> {
-    const values = await this.#host.read();
+    const [values, system] = await Promise.all([this.#host.read(), readSystem()]);
     const nowMs = this.#time.nowMs();
-    for (const [name, value] of values) this.#running?.reporter.set(name, value, nowMs);
+    for (const [name, value] of [...values, ...system]) this.#running?.reporter.set(name, value, nowMs);
     if (!this.#isClosed) this.#cancelHost = this.#time.after(HOST_MS, () => void this.#readHost());
   }
 }
