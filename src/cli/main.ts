@@ -25,6 +25,7 @@ import { registerDemo } from './demo.js';
 import { registerDoctor } from './doctor.js';
 import { registerEval } from './eval.js';
 import { registerFleet } from './fleet.js';
+import { registerIdentity } from './identity.js';
 import { registerInfer } from './infer.js';
 import { registerInspect } from './inspect.js';
 import { registerPlan } from './plan.js';
@@ -38,7 +39,21 @@ import { registerSim } from './sim.js';
 import { registerStop } from './stop.js';
 
 /** Commands that end in order when they are interrupted, through the context's signal. */
-const LISTENING: readonly string[] = ['infer', 'inspect', 'run', 'replay', 'record', 'demo', 'eval', 'build', 'plan', 'plan-cycle', 'can', 'serve', 'fleet'];
+const LISTENING: readonly string[] = [
+  'infer',
+  'inspect',
+  'run',
+  'replay',
+  'record',
+  'demo',
+  'eval',
+  'build',
+  'plan',
+  'plan-cycle',
+  'can',
+  'serve',
+  'fleet',
+];
 
 const STOP_SIGNALS = ['SIGINT', 'SIGTERM'] as const;
 
@@ -96,6 +111,7 @@ export function buildProgram(context: CliContext): Command {
   registerCamera(program, context);
   registerStop(program, context);
   registerFleet(program, context);
+  registerIdentity(program, context);
   return program;
 }
 

@@ -6,6 +6,7 @@ import { join } from 'node:path';
 import type { RobotConfig } from '../config/schema.js';
 import type { CycleReport } from '../control/events.js';
 import { PremotorError } from '../errors.js';
+import { certificateRemark } from '../identity/certificate.js';
 import { EmbeddedBroker } from '../mqtt/broker.js';
 import type { MotionSample, Observer, ObserverParts, RunAbout, RunControl, RunEvent } from '../tap/observer.js';
 import { type BrokerAddress, brokerAddress, idsOf, type SparkplugIds, topicsOf } from './broker-address.js';
@@ -252,6 +253,8 @@ async function brokerOf(telemetry: RobotConfig['telemetry'], parts: ObserverPart
   try {
     const url = given ?? broker?.url ?? '';
     const address = brokerAddress(url, broker ? withoutIdentity(telemetry) : telemetry);
+    const remark = address.tls?.cert && certificateRemark(address.tls.cert, idsOf(telemetry).node, Date.now());
+    if (remark) parts.onWarning(remark);
     parts.onNotice(`Telemetry: Sparkplug B, ${topicsOf(idsOf(telemetry)).birth} at ${url}${broker ? ' (embedded broker)' : ''}`);
     return { address, broker };
   } catch (error) {
