@@ -37,6 +37,7 @@ import { registerRun } from './run.js';
 import { registerServe } from './serve.js';
 import { registerSim } from './sim.js';
 import { registerStop } from './stop.js';
+import { registerUpdateFollow } from './update-follow.js';
 
 /** Commands that end in order when they are interrupted, through the context's signal. */
 const LISTENING: readonly string[] = [
@@ -112,6 +113,7 @@ export function buildProgram(context: CliContext): Command {
   registerStop(program, context);
   registerFleet(program, context);
   registerIdentity(program, context);
+  registerUpdateFollow(program, context);
   return program;
 }
 

@@ -52,9 +52,7 @@ const FILE = 'follow.json';
 
 const stateSchema = z.object({
   serial: z.int().min(0),
-  attempt: z
-    .object({ sha256: z.string(), round: z.int(), count: z.int().min(0), isInstalled: z.boolean(), error: z.string().optional() })
-    .optional(),
+  attempt: z.object({ sha256: z.string(), round: z.int(), count: z.int().min(0), isInstalled: z.boolean(), error: z.string().optional() }).optional(),
 });
 type State = z.output<typeof stateSchema>;
 
@@ -69,7 +67,11 @@ async function readState(file: string): Promise<State> {
 }
 
 /** What a list means for a robot, before anything is done. Undefined: it is due. */
-export function decide(list: RolloutList, state: State, { name, arch, version }: Pick<FollowParts, 'name' | 'arch' | 'version'>): [FollowOutcome, string] | undefined {
+export function decide(
+  list: RolloutList,
+  state: State,
+  { name, arch, version }: Pick<FollowParts, 'name' | 'arch' | 'version'>,
+): [FollowOutcome, string] | undefined {
   if (version === list.version) return ['current', `it runs ${version}`];
   if (!list.robots.includes(name)) return ['not due', `the list does not name ${name} yet`];
   if (list.paused) return ['paused', 'the roll-out is paused'];
@@ -77,7 +79,8 @@ export function decide(list: RolloutList, state: State, { name, arch, version }:
   if (bundle === undefined) return ['no bundle', `the list has none for ${arch}`];
   const { attempt } = state;
   if (attempt?.sha256 !== bundle.sha256 || attempt.round !== list.round) return undefined;
-  if (attempt.isInstalled) return ['tried', `${list.version} was installed, and this robot runs ${version ?? 'another'}: it fell back, or was not started since`];
+  if (attempt.isInstalled)
+    return ['tried', `${list.version} was installed, and this robot runs ${version ?? 'another'}: it fell back, or was not started since`];
   if (attempt.count >= ATTEMPTS_MAX) return ['given up', `${attempt.count} times: ${attempt.error ?? 'it was interrupted'}`];
   return undefined;
 }
