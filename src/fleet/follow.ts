@@ -49,6 +49,8 @@ const ATTEMPTS_MAX = 3;
 /** What must stay free beside a bundle. */
 const BYTES_FREE_MIN = 64 * 2 ** 20;
 const FILE = 'follow.json';
+/** The installer's word for a robot that was armed meanwhile; the codes of installing are its own. */
+const NOT_NOW = /^UPDATE_ROBOT_ACTIVE$/;
 
 const stateSchema = z.object({
   serial: z.int().min(0),
@@ -148,7 +150,7 @@ async function installFrom(
     await parts.install(bundleFile);
   } catch (error) {
     const code = error instanceof PremotorError ? error.code : 'INTERNAL';
-    const isBusy = code === 'UPDATE_ROBOT_ACTIVE';
+    const isBusy = NOT_NOW.test(code);
     await save(file, { ...seen, attempt: { ...attempt, count: isBusy ? before : attempt.count, error: code } });
     if (isBusy) return say('busy', (error as Error).message);
     throw error;

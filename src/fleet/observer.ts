@@ -117,6 +117,7 @@ export class FleetObserver {
       throw error;
     }
     this.#failures = 0;
+    this.#askedMs.clear();
     if (asksBirths && group !== '+') for (const node of expected) this.askBirth(group, node);
     if (asksBirths) this.#askUnborn();
   }
@@ -128,14 +129,17 @@ export class FleetObserver {
   }
 
   #message(topic: string, payload: Uint8Array): void {
-    const isChanged = this.#options.robots.accept(topic, payload, this.#nowMs());
-    if (!isChanged) return;
-    if (this.#options.asksBirths) this.#askUnborn();
-    this.#options.onChange();
+    const { robots, asksBirths, onChange } = this.#options;
+    const isChanged = robots.accept(topic, payload, this.#nowMs());
+    const [, group = '', , node = ''] = topic.split('/');
+    if (asksBirths && robots.needsBirth(group, node)) this.askBirth(group, node);
+    if (isChanged) onChange();
   }
 
+  /** Robots that are known already and say nothing now. */
   #askUnborn(): void {
-    for (const { group, node } of this.#options.robots.unborn()) this.askBirth(group, node);
+    const { robots } = this.#options;
+    for (const { group, node } of robots.rows(0)) if (robots.needsBirth(group, node)) this.askBirth(group, node);
   }
 
   #lost(why: string): void {

@@ -76,6 +76,7 @@ export class Robots {
   accept(topic: string, bytes: Uint8Array, nowMs: number): boolean {
     const [, group = '', verb = '', node = ''] = TOPIC.exec(topic) ?? [];
     const payload = verb === '' ? undefined : decodePayload(bytes);
+    const isNew = !this.#known.has(`${group}/${node}`);
     const one = payload && this.#of(`${group}/${node}`, nowMs);
     if (!payload || !one) {
       this.#ignored++;
@@ -84,7 +85,7 @@ export class Robots {
     one.heardMs = nowMs;
     if (verb === 'NBIRTH') return birth(one, payload.metrics, payload.seq, nowMs);
     if (verb === 'NDEATH') return death(one, payload.metrics, nowMs);
-    return data(one, payload.metrics, payload.seq, nowMs);
+    return data(one, payload.metrics, payload.seq, nowMs) || isNew;
   }
 
   /** The observer has no session with the broker: nothing of what it knows is sure. */
@@ -92,9 +93,10 @@ export class Robots {
     for (const one of this.#known.values()) if (one.link !== 'offline') go(one, 'stale', why, nowMs);
   }
 
-  /** Robots whose first message was missed: those that a rebirth would help. */
-  unborn(): readonly { readonly group: string; readonly node: string }[] {
-    return this.rows(0).flatMap(({ group, node, link }) => (link === 'unborn' || link === 'stale' ? [{ group, node }] : []));
+  /** Whether a birth would help: the first message of a robot was missed, or a later one. */
+  needsBirth(group: string, node: string): boolean {
+    const link = this.#known.get(`${group}/${node}`)?.link;
+    return link === 'unborn' || link === 'stale';
   }
 
   /** In the order of groups and names. `nowMs` 0: without looking at silences. */

@@ -76,7 +76,10 @@ t.test('births that were missed, deaths, a broker that goes and comes back', { s
   await until('stale', () => link() === 'stale');
   t.match(robots.rows(0)[0]?.why, /the observer lost the broker/);
   await broker.start();
-  await until('back', () => observer.isConnected && link() === 'online');
+  await until('both are back', () => observer.isConnected && rig.node.state === 'online');
+  // Whether the birth or the observer was first is chance.
+  observer.askBirth(IDS.group, IDS.node);
+  await until('known again', () => link() === 'online');
   await rig.close();
   await until('gone', () => link() === 'offline');
   t.equal(rig.stops.length, 0, 'and nobody stopped it');

@@ -35,18 +35,25 @@ t.test('a robot is born, speaks, dies and is born again', async (t) => {
   t.equal(robots.rows(0)[0]?.sinceMs, 6000, 'is no new session');
 });
 
+t.test('a robot whose birth was missed is news', async (t) => {
+  const robots = new Robots();
+  t.ok(robots.accept(topic('NDATA', 'a'), data(5, { 'Robot/State': 'running' }), 1));
+  t.ok(robots.needsBirth(GROUP, 'a'));
+  t.notOk(robots.accept(topic('NDATA', 'a'), data(6, {}), 2));
+});
+
 t.test('a missing message, a wrap of the sequence, silence, a lost observer', async (t) => {
   const robots = new Robots();
   robots.accept(topic('NBIRTH', 'a'), birth(0, VALUES, 254), 0);
   robots.accept(topic('NDATA', 'a'), data(255, {}), 0);
   robots.accept(topic('NDATA', 'a'), data(0, { 'Robot/State': 'running' }), 0);
   t.equal(linkOf(robots), 'a online');
-  t.equal(robots.unborn().length, 0);
+  t.notOk(robots.needsBirth(GROUP, 'a'));
   t.equal(linkOf(robots, SILENCE_MS_MAX), 'a online');
   t.equal(linkOf(robots, SILENCE_MS_MAX + 1), 'a stale silent');
   robots.accept(topic('NDATA', 'a'), data(2, { 'Robot/State': 'fault' }), 10);
   t.equal(linkOf(robots), 'a stale a message is missing');
-  t.same(robots.unborn(), [{ group: GROUP, node: 'a' }], 'a rebirth would help');
+  t.ok(robots.needsBirth(GROUP, 'a'), 'a rebirth would help');
   robots.accept(topic('NDATA', 'a'), data(3, { 'Robot/State': 'holding' }), 11);
   t.equal(robots.rows(0)[0]?.values['Robot/State'], 'running', 'nothing is believed before the next birth');
   robots.accept(topic('NBIRTH', 'a'), birth(0), 12);
