@@ -63,6 +63,8 @@ const S_PER_H = 3600;
 /** Caches fill and code is compiled in the beginning: this share of a process's life is left out. */
 const WARM_UP_SHARE = 0.25;
 const POINTS_MIN = 8;
+/** What resembles its neighbours for minutes shows no slope in fewer: ten minutes are the least. */
+const SPAN_S_MIN = 600;
 /** More lives of a role than this: their peaks are compared, not what happened within one. */
 const LIVES_MIN = POINTS_MIN;
 const Z_95 = 1.96;
@@ -70,7 +72,7 @@ const Z_95 = 1.96;
 /** Least squares; the interval counts fewer points than there are when neighbours resemble one another, as samples of memory do. */
 export function slopeOf(points: readonly Point[]): Slope | undefined {
   const n = points.length;
-  if (n < POINTS_MIN) return undefined;
+  if (n < POINTS_MIN || (points.at(-1)?.atS ?? 0) - (points[0]?.atS ?? 0) < SPAN_S_MIN) return undefined;
   const mean = (values: readonly number[]): number => values.reduce((sum, value) => sum + value, 0) / values.length;
   const [meanS, meanValue] = [mean(points.map(({ atS }) => atS)), mean(points.map(({ value }) => value))];
   const spread = points.reduce((sum, { atS }) => sum + (atS - meanS) ** 2, 0);
@@ -79,7 +81,9 @@ export function slopeOf(points: readonly Point[]): Slope | undefined {
   const rests = points.map(({ atS, value }) => value - meanValue - slope * (atS - meanS));
   const squares = rests.reduce((sum, rest) => sum + rest * rest, 0);
   const products = rests.slice(1).reduce((sum, rest, index) => sum + rest * (rests[index] ?? 0), 0);
-  const resemblance = squares === 0 ? 0 : Math.min(0.99, Math.max(0, products / squares));
+  const found = squares === 0 ? 0 : products / squares;
+  // A short record makes neighbours look less alike than they are (Marriott and Pope, 1954).
+  const resemblance = Math.min(0.99, Math.max(0, found + (1 + 3 * found) / n));
   const inflation = (1 + resemblance) / (1 - resemblance);
   const effective = Math.max(3, n / inflation);
   const error = Math.sqrt((squares / (n - 2) / spread) * inflation);
@@ -118,7 +122,8 @@ export const rolesOf = (samples: readonly Sample[]): readonly string[] => [
 
 function judgeGrowth(what: string, slope: Slope | undefined, bound: number, unit: string): Judged {
   const words = `at most ${bound} ${unit}/h`;
-  if (slope === undefined) return { what, verdict: 'undecided', found: `fewer than ${POINTS_MIN} samples`, bound: words };
+  if (slope === undefined)
+    return { what, verdict: 'undecided', found: `fewer than ${POINTS_MIN} samples, or ${SPAN_S_MIN / 60} minutes`, bound: words };
   const verdict = slope.low > bound ? 'broken' : slope.high <= bound ? 'kept' : 'undecided';
   return { what, verdict, found: `${slope.perH.toFixed(2)} ${unit}/h (${slope.low.toFixed(2)} .. ${slope.high.toFixed(2)})`, bound: words };
 }
