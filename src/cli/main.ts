@@ -26,6 +26,8 @@ import { registerDemo } from './demo.js';
 import { registerDoctor } from './doctor.js';
 import { registerEval } from './eval.js';
 import { registerFirmware } from './firmware.js';
+import { registerFleet } from './fleet.js';
+import { registerIdentity } from './identity.js';
 import { registerInfer } from './infer.js';
 import { registerInspect } from './inspect.js';
 import { registerPlan } from './plan.js';
@@ -38,6 +40,7 @@ import { registerServe } from './serve.js';
 import { registerService } from './service.js';
 import { registerSim } from './sim.js';
 import { registerStop } from './stop.js';
+import { registerUpdateFollow } from './update-follow.js';
 
 /** Commands that end in order when they are interrupted, through the context's signal. */
 const LISTENING: readonly string[] = [
@@ -56,6 +59,7 @@ const LISTENING: readonly string[] = [
   'service',
   'status',
   'firmware',
+  'fleet',
 ];
 
 const STOP_SIGNALS = ['SIGINT', 'SIGTERM'] as const;
@@ -119,6 +123,9 @@ export function buildProgram(context: CliContext): Command {
   registerStop(program, context);
   registerService(program, context);
   registerControl(program, context);
+  registerFleet(program, context);
+  registerIdentity(program, context);
+  registerUpdateFollow(program, context);
   return program;
 }
 

@@ -51,9 +51,6 @@ export type Indication = (typeof INDICATIONS)[number];
 /** IEC 60204-1: 1 comes to rest, then power is removed; 2 comes to rest, power is kept. */
 export type StopCategory = 1 | 2;
 
-/** What the robot shows to people beside it, such as with a lamp: the state of the service. */
-export type Indication = 'starting' | 'waiting' | 'ready' | 'holding' | 'running' | 'fault' | 'maintenance';
-
 export interface Robot {
   readonly joints: readonly Joint[];
   /** Time between two setpoints. */
@@ -84,6 +81,4 @@ export interface Robot {
   executed(): readonly ExecutedKnot[];
   /** Resolves when the robot's clock has come so far. Errors: the fault that the robot has latched. */
   waitUntil(timeNs: bigint): Promise<void>;
-  /** Absent for a robot that has nothing to show it with. Never throws, waits for nothing. */
-  indicate?(pattern: Indication): void;
 }

@@ -38,6 +38,8 @@ export interface RobotStatus {
   readonly counts: Readonly<Record<string, number>>;
   /** Degrees Celsius by name, where there are sensors. */
   readonly temperaturesC: Readonly<Record<string, number>>;
+  /** The version of the bridge's firmware, where it says so. */
+  readonly firmware?: string;
 }
 
 /** What is known before the first movement. */

@@ -21,23 +21,30 @@ export interface BrokerAddress {
 
 const PORTS: Readonly<Record<string, number>> = { 'mqtt:': 1883, 'mqtts:': 8883 };
 
-function refused(field: string, expected: string, found: string): PremotorError {
-  const message = `telemetry.${field} cannot be right. Correct the configuration.`;
-  return new PremotorError('TELEMETRY_OPTIONS', message, { field: `telemetry.${field}`, expected, found });
-}
+/** What broker and identity are made of. */
+export type BrokerSettings = Pick<
+  RobotConfig['telemetry'],
+  'username' | 'password_file' | 'ca_file' | 'cert_file' | 'key_file' | 'mqtt_version' | 'keepalive_s'
+>;
+type Naming = (field: string) => string;
 
-function contentOf(field: string, file: string | undefined): Buffer | undefined {
+function contentOf(named: string, file: string | undefined): Buffer | undefined {
   if (file === undefined) return undefined;
   try {
     return readFileSync(file);
   } catch (cause) {
-    const message = `The file of telemetry.${field} cannot be read. Check the path and its rights.`;
-    throw new PremotorError('TELEMETRY_FILE', message, { field: `telemetry.${field}`, file, found: (cause as Error).message, cause });
+    const message = `The file of ${named} cannot be read. Check the path and its rights.`;
+    throw new PremotorError('TELEMETRY_FILE', message, { field: named, file, found: (cause as Error).message, cause });
   }
 }
 
-/** The address at a URL with the configuration's identity. Errors: TELEMETRY_OPTIONS, TELEMETRY_FILE, TELEMETRY_INSECURE. */
-export function brokerAddress(broker: string, config: RobotConfig['telemetry']): BrokerAddress {
+/**
+ * The address at a URL with an identity. `naming`: what the user calls a setting, by default its key in a robot's configuration. Errors:
+ * TELEMETRY_OPTIONS, TELEMETRY_FILE, TELEMETRY_INSECURE.
+ */
+export function brokerAddress(broker: string, config: BrokerSettings, naming: Naming = (field) => `telemetry.${field}`): BrokerAddress {
+  const refused = (field: string, expected: string, found: string): PremotorError =>
+    new PremotorError('TELEMETRY_OPTIONS', `${naming(field)} cannot be right. Correct it.`, { field: naming(field), expected, found });
   if (!URL.canParse(broker)) throw refused('broker_url', 'mqtt://HOST:PORT or mqtts://HOST:PORT', 'no URL');
   const url = new URL(broker);
   const port = PORTS[url.protocol];
@@ -45,13 +52,13 @@ export function brokerAddress(broker: string, config: RobotConfig['telemetry']):
   // A password in a URL ends in logs.
   if (url.username !== '' || url.password !== '') throw refused('broker_url', 'username and password_file beside it', 'a URL with credentials');
   if (url.hostname === '') throw refused('broker_url', 'mqtt://HOST:PORT or mqtts://HOST:PORT', 'no host');
-  const [ca, cert, key] = [contentOf('ca_file', config.ca_file), contentOf('cert_file', config.cert_file), contentOf('key_file', config.key_file)];
+  const [ca, cert, key] = (['ca_file', 'cert_file', 'key_file'] as const).map((field) => contentOf(naming(field), config[field]));
   if ((cert === undefined) !== (key === undefined)) throw refused(cert ? 'key_file' : 'cert_file', 'a certificate with its key', 'one of the two');
   const isTls = url.protocol === 'mqtts:';
   if (!isTls && (ca || cert)) throw refused('broker_url', 'mqtts://, because certificates are given', url.protocol);
-  const password = contentOf('password_file', config.password_file)?.toString('utf8').trimEnd();
+  const password = contentOf(naming('password_file'), config.password_file)?.toString('utf8').trimEnd();
   if (password !== undefined && config.username === undefined) throw refused('username', 'the name that the password belongs to', 'none');
-  checkSecurity(url, isTls, cert !== undefined || password !== undefined);
+  checkSecurity(url, isTls, cert !== undefined || password !== undefined, naming('broker_url'));
   return {
     host: url.hostname.replace(/^\[(.*)\]$/, '$1'),
     port: url.port === '' ? port : Number(url.port),
@@ -63,12 +70,12 @@ export function brokerAddress(broker: string, config: RobotConfig['telemetry']):
   };
 }
 
-function checkSecurity(url: URL, isTls: boolean, hasIdentity: boolean): void {
+function checkSecurity(url: URL, isTls: boolean, hasIdentity: boolean, field: string): void {
   if (isLoopback(url.hostname) || (isTls && hasIdentity)) return;
   const message =
     'Telemetry to another machine needs TLS and an identity of this robot: who can write to the broker can stop it. Use mqtts:// and a certificate.';
   throw new PremotorError('TELEMETRY_INSECURE', message, {
-    field: 'telemetry.broker_url',
+    field,
     expected: 'a loopback address, or mqtts:// with cert_file and key_file, or with username and password_file',
     found: `${url.protocol}//${url.host} ${hasIdentity ? 'with' : 'without'} an identity`,
   });
@@ -80,12 +87,17 @@ export interface SparkplugIds {
   readonly primaryHost?: string;
 }
 
-/** The machine's name, without what a topic cannot hold, where the configuration names no node. */
-export function idsOf({ group_id: group, node_id, primary_host_id: primaryHost }: RobotConfig['telemetry']): SparkplugIds {
+/** What the machine is called, without what a topic cannot hold. */
+export function machineName(): string {
   const machine = hostname()
     .replace(/[/+#\s]/g, '-')
     .slice(0, 128);
-  return { group, node: node_id ?? (machine === '' ? 'robot' : machine), ...(primaryHost === undefined ? {} : { primaryHost }) };
+  return machine === '' ? 'robot' : machine;
+}
+
+/** The machine's name where the configuration names no node. */
+export function idsOf({ group_id: group, node_id, primary_host_id: primaryHost }: RobotConfig['telemetry']): SparkplugIds {
+  return { group, node: node_id ?? machineName(), ...(primaryHost === undefined ? {} : { primaryHost }) };
 }
 
 export interface Topics {

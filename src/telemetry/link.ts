@@ -1,6 +1,7 @@
 /**
  * Link: one MQTT session with the broker, from the TCP connection to its end; who wants another opens another. Owned by the edge node. It queues
- * nothing, reconnects never and knows no topic; a session is clean, with a will.
+ * nothing, reconnects never and knows no topic; a session is clean, and a robot's has
+ * a will.
  */
 import { connect as connectTcp, isIP, type Socket } from 'node:net';
 import { connect as connectTls } from 'node:tls';
@@ -19,8 +20,8 @@ export interface LinkHandlers {
 export interface LinkOptions {
   readonly address: BrokerAddress;
   readonly clientId: string;
-  /** Asked for when the CONNECT is about to go out. */
-  readonly will: () => { readonly topic: string; readonly payload: Uint8Array };
+  /** Asked for when the CONNECT is about to go out; one that only listens has none. */
+  readonly will?: () => { readonly topic: string; readonly payload: Uint8Array };
   readonly handlers: LinkHandlers;
   readonly signal: AbortSignal;
 }
@@ -69,7 +70,7 @@ export class Link {
   static async open({ address, clientId, will, handlers, signal }: LinkOptions): Promise<Link> {
     const socket = await openSocket(address, signal);
     socket.setNoDelay(true);
-    const { topic, payload } = will();
+    const last = will?.();
     const client = new MqttClient(() => socket, {
       protocolVersion: address.isV5 ? 5 : 4,
       protocolId: 'MQTT',
@@ -83,7 +84,7 @@ export class Link {
       resubscribe: false,
       ...(address.username === undefined ? {} : { username: address.username }),
       ...(address.password === undefined ? {} : { password: address.password }),
-      will: { topic, payload: Buffer.from(payload), qos: 1, retain: false },
+      ...(last === undefined ? {} : { will: { topic: last.topic, payload: Buffer.from(last.payload), qos: 1 as const, retain: false } }),
     });
     const link = new Link(client, address.isV5);
     await link.#accepted(signal);

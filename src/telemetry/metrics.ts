@@ -76,6 +76,25 @@ const ROBOT: readonly Row[] = [
   ['Engine/State', 'String', '', 'event', 'engine_state', 'state', 'ready, died, restarted'],
 ];
 
+/** Who runs what: read by `premotor fleet` (docs/FLEET.md). */
+const PROPERTIES: readonly Row[] = [
+  ['Properties/Checkpoint', 'String', '', 0, 'checkpoint', 'state', 'the folder of the model, or the address of the policy server'],
+  ['Properties/Checkpoint Hash', 'String', '', 0, '', 'state', 'of its content, 16 digits; empty where it is not known'],
+  ['Properties/Precision', 'String', '', 0, '', 'state', 'that it is computed in'],
+  ['Properties/Backend', 'String', '', 0, '', 'state', 'that computes it'],
+  ['Properties/Plan', 'String', '', 0, '', 'state', 'the file of its plan; empty without'],
+  ['Properties/Configuration Hash', 'String', '', 0, 'configuration', 'state', 'of the checked configuration with its defaults, 16 digits'],
+  ['Properties/Firmware', 'String', '', 'event', 'firmware', 'state', "the bridge's firmware, where it says so; null otherwise"],
+];
+
+/** Of a robot with two system slots (docs/FLEET.md); null where there are none. */
+const UPDATE: readonly Row[] = [
+  ['Update/Slot', 'String', '', 0, 'update_slot', 'state', 'the system slot that runs'],
+  ['Update/Version', 'String', '', 0, 'update_version', 'state', 'of the system that runs'],
+  ['Update/State', 'String', '', 'event', 'update_state', 'state', 'of the newest update of the system: writing, trial, committed, or how it failed'],
+  ['Update/Newest', 'String', '', 0, '', 'state', "that update's version"],
+];
+
 const CHUNK: readonly Row[] = [
   ['Chunk/Done', 'Int64', '', 0, 'chunks_done', 'counter', 'chunks predicted, executed and committed in this episode'],
   ['Chunk/Predict Time', 'Double', 'ms', 0, 'chunk_predict_milliseconds', 'gauge', 'of the newest chunk: predicting'],
@@ -172,7 +191,7 @@ export function metricTable({ joints, counts, sensors, hostSensors, isService = 
       prometheus: { name: prometheus === '' ? '' : `premotor_${prometheus}`, kind, labels },
     });
   };
-  for (const row of [...ROBOT, ...CHUNK]) add(row);
+  for (const row of [...ROBOT, ...PROPERTIES, ...CHUNK]) add(row);
   for (const joint of joints) for (const [name, ...rest] of JOINT) add([`Joint/${joint}/${name}`, ...rest], { joint });
   for (const count of counts) {
     const row = [`Motion/${counterWords(count)}`, 'Int64', '', COUNT_DEADBANDS[count] ?? 0, 'motion_events', 'counter'] as const;
@@ -186,7 +205,7 @@ export function metricTable({ joints, counts, sensors, hostSensors, isService = 
       add([`${folder}/Temperature/${sensor}`, 'Double', 'degC', 0.5, `${folder.toLowerCase()}_temperature_celsius`, 'gauge', meaning], { sensor });
     }
   }
-  for (const row of [...HOST, ...TELEMETRY, ...(isService ? SERVICE : [])]) add(row);
+  for (const row of [...HOST, ...UPDATE, ...TELEMETRY, ...(isService ? SERVICE : [])]) add(row);
   return unique(specs);
 }
 

@@ -2,6 +2,9 @@
  * What the tap tells, as values of metrics: follows the events of a run, sums the motion up between two messages, asks for status and cache. Owned by
  * the telemetry of a run; it sends nothing and asks the robot for nothing but its status.
  */
+import { basename } from 'node:path';
+import { z } from 'zod';
+import { configurationHash } from '../config/hash.js';
 import type { ChunkReport, CycleEvent, CycleReport } from '../control/events.js';
 import type { PremotorError } from '../errors.js';
 import type { MotionSample, RobotStatus, RunControl, RunEvent, ServiceReport, StandbyAbout } from '../tap/observer.js';
@@ -17,6 +20,25 @@ export function namesOf(about: StandbyAbout, status: RobotStatus, hostSensors: r
     sensors: Object.keys(status.temperaturesC),
     hostSensors,
   };
+}
+
+const HASH_DIGITS = 16;
+/** As much of a configuration as telemetry names. */
+const named = z.object({ policy: z.object({ plan: z.string().optional() }) });
+
+/** What runs on the robot, by the names of metrics. */
+function propertiesOf({ checkpoint, policy, configuration }: RunAbout): readonly (readonly [string, string])[] {
+  const plan = named.safeParse(configuration).data?.policy.plan;
+  // A folder is told by its name: where it lies on a robot is nobody's business.
+  const model = URL.canParse(checkpoint) ? checkpoint : basename(checkpoint);
+  return [
+    ['Properties/Checkpoint', model],
+    ['Properties/Checkpoint Hash', policy.checkpointHash.slice(0, HASH_DIGITS)],
+    ['Properties/Precision', policy.precision],
+    ['Properties/Backend', policy.backend],
+    ['Properties/Plan', plan === undefined ? '' : basename(plan)],
+    ['Properties/Configuration Hash', configurationHash(configuration)],
+  ];
 }
 
 /** Smaller than every amount: nothing was measured. */
@@ -57,6 +79,7 @@ export class Sampler {
       ['Run/Instruction', about.instruction],
       ['Run/Mode', about.mode],
       ['Run/Chunks Max', about.chunksMax],
+      ...propertiesOf(about),
       ['Robot/Fault Code', ''],
       ['Robot/Fault Message', ''],
       ['Run/Warnings', 0],
@@ -136,7 +159,8 @@ export class Sampler {
     this.#reporter.set(name, value, this.#nowMs());
   }
 
-  #status({ state, stream, link, bridge, faultCode, faultMessage, isAtRest, counts, temperaturesC }: RobotStatus): void {
+  #status({ state, stream, link, bridge, faultCode, faultMessage, isAtRest, counts, temperaturesC, firmware }: RobotStatus): void {
+    this.#set('Properties/Firmware', firmware ?? null);
     this.#set('Robot/State', state);
     this.#set('Robot/Stream', stream);
     this.#set('Robot/Link', link);

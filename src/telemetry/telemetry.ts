@@ -6,6 +6,7 @@ import { join } from 'node:path';
 import type { RobotConfig } from '../config/schema.js';
 import type { CycleReport } from '../control/events.js';
 import { PremotorError } from '../errors.js';
+import { certificateRemark } from '../identity/certificate.js';
 import { EmbeddedBroker } from '../mqtt/broker.js';
 import type { MotionSample, Observer, ObserverParts, RunControl, RunEvent, ServiceReport, StandbyAbout } from '../tap/observer.js';
 import { type BrokerAddress, brokerAddress, idsOf, type SparkplugIds, topicsOf } from './broker-address.js';
@@ -19,6 +20,7 @@ import { expositionOf, PrometheusServer } from './prometheus.js';
 import { DiskQueue } from './queue.js';
 import { Reporter } from './reporter.js';
 import { namesOf, Sampler } from './sampler.js';
+import { readSystem } from './system.js';
 import { SystemTime, type Time } from './time.js';
 
 const HOST_MS = 2000;
@@ -250,9 +252,9 @@ class Telemetry implements Observer {
   }
 
   async #readHost(): Promise<void> {
-    const values = await this.#host.read();
+    const [values, system] = await Promise.all([this.#host.read(), readSystem()]);
     const nowMs = this.#time.nowMs();
-    for (const [name, value] of values) this.#running?.reporter.set(name, value, nowMs);
+    for (const [name, value] of [...values, ...system]) this.#running?.reporter.set(name, value, nowMs);
     if (!this.#isClosed) this.#cancelHost = this.#time.after(HOST_MS, () => void this.#readHost());
   }
 }
@@ -292,6 +294,8 @@ async function brokerOf(telemetry: RobotConfig['telemetry'], parts: ObserverPart
   try {
     const url = given ?? broker?.url ?? '';
     const address = brokerAddress(url, broker ? withoutIdentity(telemetry) : telemetry);
+    const remark = address.tls?.cert && certificateRemark(address.tls.cert, idsOf(telemetry).node, Date.now());
+    if (remark) parts.onWarning(remark);
     parts.onNotice(`Telemetry: Sparkplug B, ${topicsOf(idsOf(telemetry)).birth} at ${url}${broker ? ' (embedded broker)' : ''}`);
     return { address, broker };
   } catch (error) {

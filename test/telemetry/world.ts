@@ -248,9 +248,10 @@ export const fakeAbout = (): RunAbout =>
     chunksMax: 6,
     actionRateHz: 25,
     mode: 'sync',
-    checkpoint: 'none',
+    checkpoint: 'models/none',
     untrained: false,
-    configuration: {},
+    policy: { checkpointHash: '0123456789abcdef0123', precision: 'bf16', backend: 'cpu' },
+    configuration: { policy: { plan: 'plans/arm.plan' } },
     epochNs: 0n,
     timeNs: 0n,
   }) as unknown as RunAbout;
