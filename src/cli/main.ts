@@ -32,12 +32,29 @@ import { registerPrompt } from './prompt.js';
 import { registerRecord } from './record.js';
 import { registerReplay } from './replay.js';
 import { registerRun } from './run.js';
+import { registerSelftest } from './selftest.js';
 import { registerServe } from './serve.js';
 import { registerSim } from './sim.js';
 import { registerStop } from './stop.js';
+import { registerUpdate } from './update.js';
 
 /** Commands that end in order when they are interrupted, through the context's signal. */
-const LISTENING: readonly string[] = ['infer', 'inspect', 'run', 'replay', 'record', 'demo', 'eval', 'build', 'plan', 'plan-cycle', 'can', 'serve'];
+const LISTENING: readonly string[] = [
+  'infer',
+  'inspect',
+  'run',
+  'replay',
+  'record',
+  'demo',
+  'eval',
+  'build',
+  'plan',
+  'plan-cycle',
+  'can',
+  'serve',
+  'selftest',
+  'update',
+];
 
 const STOP_SIGNALS = ['SIGINT', 'SIGTERM'] as const;
 
@@ -58,6 +75,8 @@ Examples:
   premotor serve checkpoint/                       serve a checkpoint to websocket clients
   premotor camera show /dev/video0                 what a camera sees
   premotor stop                                    bring whatever moves to rest
+  premotor selftest my-robot.yaml                  whether this machine computes what it should
+  premotor update status                           what system, model and configuration run, and how updates ended
 
 Results go to standard output, progress and errors to standard error.
 Exit codes: 0 done, 1 failed, 2 wrong command line, 3 the task of an episode was not done, 130 interrupted.`;
@@ -69,6 +88,8 @@ export function buildProgram(context: CliContext): Command {
     .version(version(), '-V, --version', 'print the version')
     .addHelpText('after', examples)
     .showSuggestionAfterError(true)
+    // Commands have a --version of their own: what an update is called.
+    .enablePositionalOptions()
     .exitOverride()
     .configureOutput({
       writeOut: (text) => void context.out.write(text),
@@ -94,6 +115,8 @@ export function buildProgram(context: CliContext): Command {
   registerServe(program, context);
   registerCamera(program, context);
   registerStop(program, context);
+  registerSelftest(program, context);
+  registerUpdate(program, context);
   return program;
 }
 

@@ -87,7 +87,20 @@ export async function verifyDetached(bytes: Uint8Array, signature: Uint8Array, k
     await writeFile(cms, signature);
     // Only the fleet's authority counts, never those that the system trusts for websites.
     const trust = ['-CAfile', keyring, '-no-CApath', '-no-CAstore', '-purpose', 'smimesign'];
-    const result = await runTool('openssl', ['cms', '-verify', '-binary', '-inform', 'DER', '-in', cms, '-content', content, ...trust, '-out', '/dev/null']);
+    const result = await runTool('openssl', [
+      'cms',
+      '-verify',
+      '-binary',
+      '-inform',
+      'DER',
+      '-in',
+      cms,
+      '-content',
+      content,
+      ...trust,
+      '-out',
+      '/dev/null',
+    ]);
     if (result.code !== 0) throw signatureError(file, keyring, opensslReason(result.err));
   });
 }
@@ -102,9 +115,20 @@ export function signatureError(file: string, keyring: string, found: string): Pr
 
 /** The last part of openssl's colon-separated reasons. */
 function opensslReason(text: string): string {
-  const line = text.split('\n').filter((one) => one.includes(':')).at(-1) ?? text.trim();
+  const line =
+    text
+      .split('\n')
+      .filter((one) => one.includes(':'))
+      .at(-1) ?? text.trim();
   const verify = /Verify error:(.+)$/.exec(text)?.[1];
-  return (verify ?? line.split(':').filter((part) => part.trim() !== '').at(-1) ?? 'no valid signature').trim();
+  return (
+    verify ??
+    line
+      .split(':')
+      .filter((part) => part.trim() !== '')
+      .at(-1) ??
+    'no valid signature'
+  ).trim();
 }
 
 /** A signer that has expired is found here, not by fifty robots. Errors: UPDATE_KEY. */

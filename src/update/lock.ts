@@ -57,5 +57,8 @@ function parse(text: string | undefined): Holder | undefined {
 
 function busy(pid: number): PremotorError {
   const found = `process ${pid} is updating`;
-  return new PremotorError('UPDATE_BUSY', `Another update is at work: expected none, found ${found}. Wait for it to end.`, { expected: 'none', found });
+  return new PremotorError('UPDATE_BUSY', `Another update is at work: expected none, found ${found}. Wait for it to end.`, {
+    expected: 'none',
+    found,
+  });
 }

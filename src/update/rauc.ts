@@ -6,7 +6,7 @@ import { z } from 'zod';
 import { PremotorError } from '../errors.js';
 import { signatureError } from './authority.js';
 import type { Places } from './places.js';
-import { lastLine, runTool, type ToolOptions, type ToolResult } from './tools.js';
+import { lastLine, runTool, type ToolOptions, type ToolResult, toolFailed } from './tools.js';
 
 const INSTALL_TIMEOUT_MS = 3_600_000;
 
@@ -102,8 +102,11 @@ export async function raucInstall(places: Places, file: string, onPercent: (perc
     const match = /^\s*(\d{1,3})% (.+)$/.exec(line);
     if (match !== null) onPercent(Number(match[1]), match[2] ?? '');
   };
-  const result = await rauc(places, ['install', '--progress', file], { timeout_ms: INSTALL_TIMEOUT_MS, onLine });
+  // RAUC's service goes on without its client: an interrupt of this command must not look like its end.
+  const result = await rauc(places, ['install', '--progress', file], { timeout_ms: INSTALL_TIMEOUT_MS, onLine, detached: true });
   if (result.code === 0) return;
+  // Without RAUC's verdict nobody knows what became of it.
+  if (!/Installing .* failed/.test(`${result.out}${result.err}`)) throw toolFailed('rauc', lastLine(result));
   const said = /LastError: (.+)/.exec(`${result.out}\n${result.err}`)?.[1] ?? lastLine(result);
   throw installError(places, file, said);
 }

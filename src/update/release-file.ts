@@ -46,7 +46,6 @@ export type ReleaseManifest = Readonly<z.output<typeof manifestSchema>>;
 /** Relative, inside, and of plain names. */
 export function isSafePath(path: string): boolean {
   if (path.length === 0 || path.length > PATH_CHARACTERS_MAX || path === KEPT_MANIFEST) return false;
-  // biome-ignore lint/suspicious/noControlCharactersInRegex: these characters are what is refused.
   if (/[\u0000-\u001f\\]/.test(path)) return false;
   const parts = path.split('/');
   return parts.length <= DEPTH_MAX && parts.every((part) => part !== '' && part !== '.' && part !== '..');
@@ -72,12 +71,18 @@ export async function packRelease({ kind, version, folder, out, signer, onBytes 
   const text = Buffer.from(`${JSON.stringify(manifest, null, 1)}\n`);
   const signature = await signDetached(text, signer);
   const handle = await open(out, 'w').catch((cause: Error) => {
-    throw new PremotorError('FILE_WRITE', `${out} cannot be written: ${cause.message}. Check the disk and the folder's rights.`, { file: out, cause });
+    throw new PremotorError('FILE_WRITE', `${out} cannot be written: ${cause.message}. Check the disk and the folder's rights.`, {
+      file: out,
+      cause,
+    });
   });
   const total = manifestBytes(manifest);
   let done = 0;
   try {
-    for (const [name, bytes] of [[MANIFEST, text], [SIGNATURE, signature]] as const) {
+    for (const [name, bytes] of [
+      [MANIFEST, text],
+      [SIGNATURE, signature],
+    ] as const) {
       await handle.writeFile(Buffer.concat([headerOf(name, bytes.length), bytes, tarPadding(bytes.length)]));
     }
     for (const { path, bytes } of files) {
@@ -269,7 +274,11 @@ async function openArchive(file: string): Promise<Archive> {
   });
   await started.catch((cause: Error) => {
     const details = { file, expected: 'the program zstd', found: cause.message, cause };
-    throw new PremotorError('UPDATE_TOOL_MISSING', `${file} is compressed, and there is no zstd to open it. Install it (apt-get install zstd).`, details);
+    throw new PremotorError(
+      'UPDATE_TOOL_MISSING',
+      `${file} is compressed, and there is no zstd to open it. Install it (apt-get install zstd).`,
+      details,
+    );
   });
   // A stream that is cut short shows as a missing member.
   return { bytes: child.stdout, close: () => child.kill('SIGKILL') };

@@ -19,13 +19,15 @@ export interface ToolOptions {
   readonly signal?: AbortSignal;
   readonly input?: Uint8Array;
   readonly onLine?: (line: string) => void;
+  /** In a session of its own: an interrupt at the terminal does not reach it. */
+  readonly detached?: boolean;
 }
 
 /** The program ran, whatever its exit code. Errors: UPDATE_TOOL_MISSING, UPDATE_TOOL_FAILED (killed, or out of time), ABORTED. */
 export function runTool(program: string, args: readonly string[], options: ToolOptions = {}): Promise<ToolResult> {
-  const { timeout_ms = TOOL_TIMEOUT_MS, signal } = options;
+  const { timeout_ms = TOOL_TIMEOUT_MS, signal, detached = false } = options;
   return new Promise((resolve, reject) => {
-    const child = spawn(program, [...args], { stdio: ['pipe', 'pipe', 'pipe'], ...(signal === undefined ? {} : { signal }) });
+    const child = spawn(program, [...args], { stdio: ['pipe', 'pipe', 'pipe'], detached, ...(signal === undefined ? {} : { signal }) });
     const timer = setTimeout(() => child.kill('SIGKILL'), timeout_ms);
     const out = new Collected(options.onLine);
     const err = new Collected(options.onLine);
@@ -36,13 +38,13 @@ export function runTool(program: string, args: readonly string[], options: ToolO
     child.stdin.end(options.input ?? new Uint8Array());
     child.on('error', (cause: NodeJS.ErrnoException) => {
       clearTimeout(timer);
-      reject(cause.code === 'ENOENT' ? missing(program) : cause.name === 'AbortError' ? aborted(program) : failed(program, cause.message));
+      reject(cause.code === 'ENOENT' ? missing(program) : cause.name === 'AbortError' ? aborted(program) : toolFailed(program, cause.message));
     });
     child.on('close', (code, killedBy) => {
       clearTimeout(timer);
       out.end();
       err.end();
-      if (code === null) reject(failed(program, killedBy === 'SIGKILL' ? `no end within ${timeout_ms} ms` : `signal ${killedBy}`));
+      if (code === null) reject(toolFailed(program, killedBy === 'SIGKILL' ? `no end within ${timeout_ms} ms` : `signal ${killedBy}`));
       else resolve({ code, out: out.text, err: err.text });
     });
   });
@@ -51,7 +53,7 @@ export function runTool(program: string, args: readonly string[], options: ToolO
 /** The same for a program that must succeed. Errors: also UPDATE_TOOL_FAILED with what the program said last. */
 export async function runToolWell(program: string, args: readonly string[], options: ToolOptions = {}): Promise<ToolResult> {
   const result = await runTool(program, args, options);
-  if (result.code !== 0) throw failed(program, lastLine(result) || `exit code ${result.code}`);
+  if (result.code !== 0) throw toolFailed(program, lastLine(result) || `exit code ${result.code}`);
   return result;
 }
 
@@ -89,10 +91,14 @@ class Collected {
 function missing(program: string): PremotorError {
   const remedy = program === 'rauc' ? 'Updates of the system need an image with RAUC (docs/UPDATE.md).' : `Install it (apt-get install ${program}).`;
   const details = { expected: `the program ${program}`, found: 'no such program' };
-  return new PremotorError(program === 'rauc' ? 'UPDATE_NO_RAUC' : 'UPDATE_TOOL_MISSING', `The program ${program} is not installed. ${remedy}`, details);
+  return new PremotorError(
+    program === 'rauc' ? 'UPDATE_NO_RAUC' : 'UPDATE_TOOL_MISSING',
+    `The program ${program} is not installed. ${remedy}`,
+    details,
+  );
 }
 
-function failed(program: string, found: string): PremotorError {
+export function toolFailed(program: string, found: string): PremotorError {
   const message = `The program ${program} failed: expected exit code 0, found ${found}. Nothing of its result is used.`;
   return new PremotorError('UPDATE_TOOL_FAILED', message, { expected: 'exit code 0', found });
 }
