@@ -2,7 +2,7 @@
  * What updates leave on the data partition: the newest version that was ever good (the high-water mark, below which nothing is installed), what is on
  * trial, and how each update ended. Small files, each replaced as a whole. Owned by the update commands; the service reads them for its status.
  */
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { z } from 'zod';
 import { PremotorError } from '../errors.js';
 import { type Disk, realDisk, replaceFile, textIn } from './disk.js';
@@ -83,6 +83,7 @@ export async function changeRecord(updateDir: string, change: (record: UpdateRec
   change(record);
   record.outcomes = record.outcomes.slice(-OUTCOMES_MAX);
   await disk.folder(updateDir);
+  await disk.sync(dirname(updateDir));
   await replaceFile(disk, join(updateDir, FILE), Buffer.from(`${JSON.stringify(record, null, 1)}\n`));
   return record;
 }

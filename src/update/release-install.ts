@@ -4,6 +4,7 @@
  */
 import { statfs } from 'node:fs/promises';
 import { PremotorError } from '../errors.js';
+import { verifyDetached } from './authority.js';
 import { type Disk, realDisk } from './disk.js';
 import { type Health, unwell } from './health.js';
 import { withLock } from './lock.js';
@@ -29,6 +30,7 @@ export interface ReleaseParts {
   readonly keep: number;
   readonly onBytes?: (done: number, total: number) => void;
   readonly freeBytes?: (folder: string) => Promise<number>;
+  readonly verify?: typeof verifyDetached;
 }
 
 /** How it ended well: `trial` where no service ran that could say. */
@@ -71,7 +73,7 @@ const unchanged = (version: string, previous: string | undefined, { remark }: Qu
 async function stage(
   kind: ReleaseKind,
   file: string,
-  { places, disk = realDisk, check, onBytes, freeBytes = freeBytesOf }: ReleaseParts,
+  { places, disk = realDisk, check, onBytes, freeBytes = freeBytesOf, verify = verifyDetached }: ReleaseParts,
   { record, releases }: { readonly record: UpdateRecord; readonly releases: Releases },
 ): Promise<ReleaseManifest | undefined> {
   const current = await releases.current();
@@ -87,7 +89,7 @@ async function stage(
   };
   try {
     const progress = onBytes === undefined ? {} : { onBytes };
-    const manifest = await unpackRelease({ file, keyring: places.keyring, disk, into, admit, ...progress });
+    const manifest = await unpackRelease({ file, keyring: places.keyring, disk, into, admit, verify, ...progress });
     await check(kind, into);
     await releases.adopt(manifest.version);
     return manifest;

@@ -3,7 +3,7 @@
  * moment the old or the new one is there, whole. Owned by the release installation; it judges no content and asks no service.
  */
 import { readdir, readFile, stat } from 'node:fs/promises';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { type Disk, linkTarget, realDisk, replaceLink } from './disk.js';
 import type { Places } from './places.js';
 import type { ReleaseKind } from './records.js';
@@ -60,6 +60,8 @@ export class Releases {
     await this.#disk.remove(folder);
     await this.#disk.remove(join(this.folder, RELEASES, REMOVED));
     await this.#disk.folder(folder);
+    // The first time, the folders above are new, too.
+    for (const above of [join(this.folder, RELEASES), this.folder, dirname(this.folder)]) await this.#disk.sync(above);
     return folder;
   }
 

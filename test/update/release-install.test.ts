@@ -14,7 +14,7 @@ import { packRelease } from '../../src/update/release-file.js';
 import { commitRelease, installRelease, type ReleaseParts, rollBackRelease, settleTrial } from '../../src/update/release-install.js';
 import { Releases } from '../../src/update/releases.js';
 import { FakeService, type Fleet, makeFleet, placesIn } from './fakes.js';
-import { FailingDisk, PowerCut } from './power-cut.js';
+import { FailingDisk, hastyDisk, PowerCut } from './power-cut.js';
 
 const well: Health = { ok: true, findings: [] };
 const ill: Health = { ok: false, findings: [{ check: 'service', ok: false, found: 'waiting (CAMERA: none)' }] };
@@ -60,6 +60,7 @@ async function robot(t: Test, withService = true): Promise<Robot & { service?: F
     parts: {
       places,
       keep: 3,
+      disk: hastyDisk,
       check: async () => undefined,
       restart: async () => {
         if (service !== undefined) service.state.state = 'starting';
@@ -79,7 +80,9 @@ async function wholeCurrent(places: Places): Promise<string | undefined> {
   const version = await releases.current();
   if (version === undefined) return undefined;
   for (const { path, sha256 } of (await releases.manifest(version)).files) {
-    const found = createHash('sha256').update(readFileSync(join(releases.path(version), path))).digest('hex');
+    const found = createHash('sha256')
+      .update(readFileSync(join(releases.path(version), path)))
+      .digest('hex');
     if (found !== sha256) return `${version} with another ${path}`;
   }
   return version;
@@ -181,7 +184,7 @@ function numbers(seed: number): () => number {
 
 const CUTS_MIN = 200;
 
-t.test('the power is cut at every operation of an installation', async (t) => {
+t.test('the power is cut at every operation of an installation', { timeout: 300_000 }, async (t) => {
   const { places, parts, service } = await robot(t);
   await installRelease('model', await pack('1.0.0'), parts);
   const before = join(t.testdirName, 'before');
@@ -199,7 +202,9 @@ t.test('the power is cut at every operation of an installation', async (t) => {
       if (service !== undefined) service.state.state = 'ready';
       // In odd rounds the release is not well, so that taking it back is cut, too.
       const health = async (): Promise<Health> => (round % 2 === 0 ? well : ill);
-      const end = await installRelease('model', file, { ...parts, places: here, disk, health }).catch((error: unknown) => error as Error);
+      const end = await installRelease('model', file, { ...parts, places: here, disk, health, verify: async () => undefined }).catch(
+        (error: unknown) => error as Error,
+      );
       if (!(end instanceof PowerCut)) break;
       disk.lose();
       cuts++;
@@ -207,9 +212,9 @@ t.test('the power is cut at every operation of an installation', async (t) => {
       found[left] = (found[left] ?? 0) + 1;
       if (left !== '1.0.0' && left !== '2.0.0') t.fail(`cut at ${at} in round ${round} leaves ${left}`);
       const record = await settleTrial('model', here);
-      if (left === '2.0.0' && record.model.trial === undefined && record.model.committed !== '2.0.0') t.fail(`cut at ${at}: 2.0.0 counts as good untried`);
-      // The next start goes on from there: here every fifth, because each costs a signature's verification.
-      if (at % 5 === 0) await goesOn(t, here, parts, file);
+      if (left === '2.0.0' && record.model.trial === undefined && record.model.committed !== '2.0.0')
+        t.fail(`cut at ${at}: 2.0.0 counts as good untried`);
+      await goesOn(t, here, parts, file);
     }
   }
   t.comment(`${cuts} cuts: ${JSON.stringify(found)}`);
@@ -218,7 +223,7 @@ t.test('the power is cut at every operation of an installation', async (t) => {
 
 /** After a power cut the same release can be installed. */
 async function goesOn(t: Test, places: Places, parts: ReleaseParts, file: string): Promise<void> {
-  const done = await installRelease('model', file, { ...parts, places });
+  const done = await installRelease('model', file, { ...parts, places, verify: async () => undefined });
   if (done.state === 'unchanged') await commitRelease('model', places, 3);
   if ((await wholeCurrent(places)) !== '2.0.0') t.fail('the release cannot be installed after a cut');
   if ((await readRecord(places.updateDir)).highWater.model !== '2.0.0') t.fail('the mark was not raised after a cut');

@@ -3,8 +3,8 @@ import { mkdirSync, writeFileSync } from 'node:fs';
 import { createServer } from 'node:net';
 import { join } from 'node:path';
 import t, { type Test } from 'tap';
-import { keepStill, serviceStatus } from '../../src/update/service.js';
 import { startOf } from '../../src/runtime/registry.js';
+import { keepStill, serviceStatus } from '../../src/update/service.js';
 import { FakeService, placesIn } from './fakes.js';
 
 async function robot(t: Test) {
@@ -29,11 +29,18 @@ t.test('a robot at rest is kept so until it is released', async (t) => {
 });
 
 t.test('a robot that is armed, or moves, is left alone', async (t) => {
-  for (const change of [{ armed: true, state: 'holding' }, { armed: true, atRest: false, state: 'running' }, { atRest: false, state: 'stopping' }]) {
+  for (const change of [
+    { armed: true, state: 'holding' },
+    { armed: true, atRest: false, state: 'running' },
+    { atRest: false, state: 'stopping' },
+  ]) {
     const { places, service } = await robot(t);
     Object.assign(service.state, change);
     await t.rejects(keepStill(places), { code: 'UPDATE_ROBOT_ACTIVE', message: new RegExp(change.state) });
-    t.notOk(service.asked.some((request) => request['do'] === 'maintenance'), 'it is not even asked for maintenance');
+    t.notOk(
+      service.asked.some((request) => request['do'] === 'maintenance'),
+      'it is not even asked for maintenance',
+    );
   }
 });
 

@@ -29,7 +29,22 @@ t.test('every pair compares as its places do', async (t) => {
 });
 
 t.test('what does not sort is refused', async (t) => {
-  for (const text of ['', '1', '1.2', '1.2.3.4', 'v1.2.3', '1.2.3+build', '01.2.3', '1.2.3-', '1.2.3-a..b', '1.2.3-01', '1.2.x', ' 1.2.3', '1.2.3\n', '1.2.3-é']) {
+  for (const text of [
+    '',
+    '1',
+    '1.2',
+    '1.2.3.4',
+    'v1.2.3',
+    '1.2.3+build',
+    '01.2.3',
+    '1.2.3-',
+    '1.2.3-a..b',
+    '1.2.3-01',
+    '1.2.x',
+    ' 1.2.3',
+    '1.2.3\n',
+    '1.2.3-é',
+  ]) {
     t.notOk(isVersion(text), JSON.stringify(text));
     t.throws(() => checkVersion(text), { code: 'UPDATE_VERSION' });
   }
