@@ -9,7 +9,7 @@ import { withLock } from '../update/lock.js';
 import type { Places } from '../update/places.js';
 import { type ReleaseKind, readRecord } from '../update/records.js';
 import { commitRelease, RELEASES_KEPT, settleTrial, takeBack } from '../update/release-install.js';
-import { admit, admitted, confirmSystem, installSystem, rollBackSystem, type SystemConfirmed, type SystemInstalled } from '../update/system.js';
+import { type Admission, admit, admitted, confirmSystem, installSystem, rollBackSystem, type SystemConfirmed, type SystemInstalled } from '../update/system.js';
 import { version } from '../version.js';
 import { type CliContext, FoundProblems, printResult } from './context.js';
 import { whole } from './numbers.js';
@@ -172,6 +172,7 @@ function registerHandlers(update: Command): void {
   withPlaces(update.command('admit', { hidden: true }))
     .requiredOption('--source <dir>', 'the mounted bundle')
     .requiredOption('--slot <name>', 'the slot that will be written')
-    .action(({ source, slot, ...options }: UpdateOptions & { source: string; slot: string }) => admit(placesFor(options), source, slot));
+    .requiredOption('--runs <name>', 'the slot that runs')
+    .action(({ source, slot, runs, ...options }: UpdateOptions & Admission) => admit(placesFor(options), { source, slot, runs }));
   withPlaces(update.command('admitted', { hidden: true })).action((options: UpdateOptions) => admitted(placesFor(options)));
 }

@@ -86,7 +86,8 @@ export async function bundleInfo(places: Pick<Places, 'keyring'>, file: string):
 }
 
 function bundleError(file: string, keyring: string, said: string): PremotorError {
-  if (/signature|certificate|keyring|verif|CMS|untrusted|ASN/i.test(said)) return signatureError(file, keyring, said);
+  const isOther = /bundle format|squashfs|no such file|could not open|failed to open/i.test(said);
+  if (!isOther && /signature|certificate|keyring|verif|CMS|untrusted|ASN/i.test(said)) return signatureError(file, keyring, said);
   return formatError(file, said);
 }
 

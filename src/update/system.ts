@@ -131,15 +131,32 @@ async function endOf(handle: Awaited<ReturnType<typeof open>>): Promise<number> 
   return high;
 }
 
+/** What RAUC tells its handler. RAUC itself cannot be asked while it installs. */
+export interface Admission {
+  /** The mounted bundle. */
+  readonly source: string;
+  /** The slot that will be written, and the one that runs. */
+  readonly slot: string;
+  readonly runs: string;
+}
+
 /** RAUC's pre-install handler: the same rules for whoever calls RAUC directly. Errors refuse the installation. */
-export async function admit(places: Places, source: string, slot: string): Promise<void> {
+export async function admit(places: Places, { source, slot, runs }: Admission): Promise<void> {
   const file = join(source, 'manifest.raucm');
   const version = checkVersion(manifestVersion(await readFile(file, 'utf8'), file), `${file}, version`);
-  checkNotOlder(await readRecord(places.updateDir), 'system', version);
-  const { booted } = slotsOf(await raucStatus(places));
-  if (slot === booted.name) throw slotError('a slot that does not run', slot, 'Nothing was written.');
+  const record = await readRecord(places.updateDir);
+  checkNotOlder(record, 'system', version);
+  if (slot === runs) throw slotError('a slot that does not run', slot, 'Nothing was written.');
   await keepStill(places);
-  await beginTrial(places, { way: 'install', phase: 'writing', version, slot, ...fromOf(booted) });
+  const fromVersion = record.goodSlots[runs];
+  await beginTrial(places, {
+    way: 'install',
+    phase: 'writing',
+    version,
+    slot,
+    fromSlot: runs,
+    ...(fromVersion === undefined ? {} : { fromVersion }),
+  });
 }
 
 /** RAUC's post-install handler. */
