@@ -36,10 +36,12 @@ import { registerPrompt } from './prompt.js';
 import { registerRecord } from './record.js';
 import { registerReplay } from './replay.js';
 import { registerRun } from './run.js';
+import { registerSelftest } from './selftest.js';
 import { registerServe } from './serve.js';
 import { registerService } from './service.js';
 import { registerSim } from './sim.js';
 import { registerStop } from './stop.js';
+import { registerUpdate } from './update.js';
 import { registerUpdateFollow } from './update-follow.js';
 
 /** Commands that end in order when they are interrupted, through the context's signal. */
@@ -60,6 +62,8 @@ const LISTENING: readonly string[] = [
   'status',
   'firmware',
   'fleet',
+  'selftest',
+  'update',
 ];
 
 const STOP_SIGNALS = ['SIGINT', 'SIGTERM'] as const;
@@ -84,6 +88,8 @@ Examples:
   premotor stop                                    bring whatever moves to rest
   premotor service robots/sim-tabletop.yaml        the same robot as a service: headless, many episodes
   premotor status                                  what the service does, and why it does no more
+  premotor selftest my-robot.yaml                  whether this machine computes what it should
+  premotor update status                           what system, model and configuration run, and how updates ended
 
 Results go to standard output, progress and errors to standard error.
 Exit codes: 0 done, 1 failed, 2 wrong command line, 3 the task of an episode was not done, 130 interrupted.`;
@@ -95,6 +101,8 @@ export function buildProgram(context: CliContext): Command {
     .version(version(), '-V, --version', 'print the version')
     .addHelpText('after', examples)
     .showSuggestionAfterError(true)
+    // Commands have a --version of their own: what an update is called.
+    .enablePositionalOptions()
     .exitOverride()
     .configureOutput({
       writeOut: (text) => void context.out.write(text),
@@ -126,6 +134,8 @@ export function buildProgram(context: CliContext): Command {
   registerFleet(program, context);
   registerIdentity(program, context);
   registerUpdateFollow(program, context);
+  registerSelftest(program, context);
+  registerUpdate(program, context);
   return program;
 }
 

@@ -27,7 +27,7 @@ export function registryFolder(): string {
 /**
  * Field 22 of /proc/PID/stat; undefined when there is no such process. A name may hold spaces and brackets, so fields count from the last bracket.
  */
-function startOf(pid: number): string | undefined {
+export function startOf(pid: number): string | undefined {
   try {
     const stat = readFileSync(`/proc/${pid}/stat`, 'utf8');
     return stat.slice(stat.lastIndexOf(')') + 2).split(' ')[19];
@@ -36,7 +36,7 @@ function startOf(pid: number): string | undefined {
   }
 }
 
-export function isRunning({ pid, started }: RunningProcess): boolean {
+export function isRunning({ pid, started }: Pick<RunningProcess, 'pid' | 'started'>): boolean {
   return startOf(pid) === started;
 }
 
@@ -53,9 +53,8 @@ export function register(kind: RunningProcess['kind'], about: string, pid = proc
   return () => rmSync(file, { force: true });
 }
 
-/** Everything that runs, supervisors before stream processes. */
-export function running(): RunningProcess[] {
-  const folder = registryFolder();
+/** Everything that runs, supervisors before stream processes; of another user when `folder` is that user's. */
+export function running(folder = registryFolder()): RunningProcess[] {
   const found: RunningProcess[] = [];
   for (const name of listing(folder)) {
     const file = join(folder, name);

@@ -5,6 +5,7 @@
 import type { RobotConfig } from '../config/schema.js';
 import { PremotorError } from '../errors.js';
 import type { CacheState } from '../policy/contract.js';
+import { sourceOf } from '../runtime/open-policy.js';
 import type { Rig } from '../runtime/rig.js';
 import type { RobotStatus, RunControl, StandbyAbout } from '../tap/observer.js';
 import { version } from '../version.js';
@@ -55,5 +56,7 @@ export function standbyAbout(rig: Rig, config: RobotConfig): StandbyAbout {
     instruction: rig.instruction,
     mode: config.control.mode,
     chunksMax: rig.chunksMax,
+    checkpoint: sourceOf(config),
+    configuration: config,
   };
 }

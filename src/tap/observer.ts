@@ -68,7 +68,11 @@ export interface RunAbout {
 }
 
 /** What is known before the policy is there, and between two episodes. */
-export type StandbyAbout = Pick<RunAbout, 'id' | 'version' | 'joints' | 'task' | 'instruction' | 'mode' | 'chunksMax'>;
+export type StandbyAbout = Pick<
+  RunAbout,
+  'id' | 'version' | 'joints' | 'task' | 'instruction' | 'mode' | 'chunksMax' | 'checkpoint' | 'configuration'
+> &
+  Partial<Pick<RunAbout, 'policy'>>;
 
 /** How the long-running service is, for whoever shows it. */
 export interface ServiceReport {

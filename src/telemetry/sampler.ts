@@ -27,15 +27,15 @@ const HASH_DIGITS = 16;
 const named = z.object({ policy: z.object({ plan: z.string().optional() }) });
 
 /** What runs on the robot, by the names of metrics. */
-function propertiesOf({ checkpoint, policy, configuration }: RunAbout): readonly (readonly [string, string])[] {
+function propertiesOf({ checkpoint, policy, configuration }: StandbyAbout): readonly (readonly [string, string])[] {
   const plan = named.safeParse(configuration).data?.policy.plan;
   // A folder is told by its name: where it lies on a robot is nobody's business.
   const model = URL.canParse(checkpoint) ? checkpoint : basename(checkpoint);
   return [
     ['Properties/Checkpoint', model],
-    ['Properties/Checkpoint Hash', policy.checkpointHash.slice(0, HASH_DIGITS)],
-    ['Properties/Precision', policy.precision],
-    ['Properties/Backend', policy.backend],
+    ['Properties/Checkpoint Hash', policy?.checkpointHash.slice(0, HASH_DIGITS) ?? ''],
+    ['Properties/Precision', policy?.precision ?? ''],
+    ['Properties/Backend', policy?.backend ?? ''],
     ['Properties/Plan', plan === undefined ? '' : basename(plan)],
     ['Properties/Configuration Hash', configurationHash(configuration)],
   ];
