@@ -24,6 +24,7 @@ import {
 import { registerDemo } from './demo.js';
 import { registerDoctor } from './doctor.js';
 import { registerEval } from './eval.js';
+import { registerImage } from './image.js';
 import { registerInfer } from './infer.js';
 import { registerInspect } from './inspect.js';
 import { registerPlan } from './plan.js';
@@ -37,7 +38,7 @@ import { registerSim } from './sim.js';
 import { registerStop } from './stop.js';
 
 /** Commands that end in order when they are interrupted, through the context's signal. */
-const LISTENING: readonly string[] = ['infer', 'inspect', 'run', 'replay', 'record', 'demo', 'eval', 'build', 'plan', 'plan-cycle', 'can', 'serve'];
+const LISTENING: readonly string[] = ['infer', 'inspect', 'run', 'replay', 'record', 'demo', 'eval', 'build', 'plan', 'plan-cycle', 'can', 'serve', 'image'];
 
 const STOP_SIGNALS = ['SIGINT', 'SIGTERM'] as const;
 
@@ -57,6 +58,7 @@ Examples:
   premotor can dump socketcan:can0                 what a CAN bus carries
   premotor serve checkpoint/                       serve a checkpoint to websocket clients
   premotor camera show /dev/video0                 what a camera sees
+  premotor image build --help                      a disk image for a robot, and how to write it to a disk
   premotor stop                                    bring whatever moves to rest
 
 Results go to standard output, progress and errors to standard error.
@@ -93,6 +95,7 @@ export function buildProgram(context: CliContext): Command {
   registerCan(program, context);
   registerServe(program, context);
   registerCamera(program, context);
+  registerImage(program, context);
   registerStop(program, context);
   return program;
 }
