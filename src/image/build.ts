@@ -130,7 +130,7 @@ async function finish(
   onProgress: (step: string, done: number, total: number) => void,
 ): Promise<BuiltImage> {
   const file = resolve(inputs.out);
-  const rootFile = file.replace(/\.img$/, '') + '.squashfs';
+  const rootFile = `${file.replace(/\.img$/, '')}.squashfs`;
   const sha256 = await fileHash(part, (read) => onProgress('hash', read, layout.sizeBytes));
   mkdirSync(dirname(file), { recursive: true });
   try {

@@ -68,7 +68,7 @@ t.test('what must not be written is refused, each with its own code', async (t) 
   t.throws(() => checkDisk(view(t), '/dev/sdb', 8 * GIB + 1), { code: 'FLASH_TOO_SMALL' }, 'one byte too small');
   t.throws(
     () => checkDisk(view(t, also('30 22 8:17 / /media/my\\040stick rw - vfat /dev/sdb1 rw')), '/dev/sdb', 1),
-    { found: '/dev/sdb1 mounted at /media/my stick' },
+    { code: 'FLASH_MOUNTED', found: '/dev/sdb1 mounted at /media/my stick' },
     'the mount point is told as people write it',
   );
 });

@@ -35,7 +35,7 @@ function machine(t: Test, diskMib = 16) {
 
 interface Fault {
   /** Called before each write; throwing makes it fail. */
-  readonly onWrite?: (offset: number) => void;
+  readonly onWrite?: (offset: number) => unknown;
   /** Bytes of the device that reading gives changed. */
   readonly rotAt?: number;
 }
@@ -56,8 +56,14 @@ function fakeIo(device: string, log: string[], fault: Fault = {}): DeviceIo {
     return {
       write,
       read,
-      sync: async () => void (log.push('sync'), await file.sync()),
-      close: async () => void (log.push('close'), await file.close()),
+      sync: async () => {
+        log.push('sync');
+        await file.sync();
+      },
+      close: async () => {
+        log.push('close');
+        await file.close();
+      },
     };
   };
   return {
@@ -76,7 +82,9 @@ t.test('an image is written, read back, and its table comes last', async (t) => 
     view,
     io: fakeIo(device, log),
     confirm: async () => '/dev/sdb',
-    onProgress: (state) => void (states.at(-1) === state || states.push(state)),
+    onProgress: (state) => {
+      if (states.at(-1) !== state) states.push(state);
+    },
   });
   t.equal(bytes, content.length);
   t.ok(readFileSync(device).subarray(0, content.length).equals(content), 'every byte arrived');
@@ -107,7 +115,7 @@ t.test('a disk that is mounted while the question stands is refused', async (t) 
 t.test('an interrupted disk starts nothing', async (t) => {
   const { image, device, view } = machine(t);
   const controller = new AbortController();
-  const stopped = fakeIo(device, [], { onWrite: (offset) => void (offset === 5 * MIB && controller.abort()) });
+  const stopped = fakeIo(device, [], { onWrite: (offset) => offset === 5 * MIB && controller.abort() });
   const common = { image, device: '/dev/sdb', view, confirm: async () => 'sdb' };
   await t.rejects(flash({ ...common, io: stopped, signal: controller.signal }), { code: 'FLASH_INTERRUPTED' });
   t.ok(readFileSync(device).subarray(0, MIB).equals(Buffer.alloc(MIB)), 'no table');
