@@ -53,7 +53,12 @@ fi
 
 # The first file system, at last, with the hooks in place.
 release=$(ls "$root/lib/modules" | sort -V | tail -n 1)
-printf 'COMPRESS=zstd\nMODULES=most\n' >"$root/etc/initramfs-tools/conf.d/premotor"
+# Nobody looks at or listens to a headless robot, and it is no storage cluster.
+for part in sound drivers/gpu/drm/amd drivers/gpu/drm/nouveau drivers/gpu/drm/radeon drivers/gpu/drm/i915 drivers/infiniband drivers/isdn fs/ocfs2 fs/gfs2; do
+  rm -rf "$root/lib/modules/$release/kernel/$part"
+done
+chroot "$root" depmod "$release"
+printf 'COMPRESS=zstd\nCOMPRESSLEVEL=9\nMODULES=list\n' >"$root/etc/initramfs-tools/conf.d/premotor"
 chroot "$root" mkinitramfs -o "/boot/initrd.img-$release" "$release"
 ln -sf "boot/vmlinuz-$release" "$root/vmlinuz"
 ln -sf "boot/initrd.img-$release" "$root/initrd.img"

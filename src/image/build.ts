@@ -51,7 +51,7 @@ export interface BuiltImage {
 /** deploy/image of this package. */
 export const imageFiles = (): string => fileURLToPath(new URL('../../deploy/image', import.meta.url));
 
-const tools = ['mmdebstrap', 'mmtarfilter', 'sqfstar', 'sgdisk', 'mkfs.vfat', 'mcopy', 'mke2fs', 'grub-mkimage', 'grub-editenv'];
+const tools = ['mmdebstrap', 'mmtarfilter', 'mksquashfs', 'sgdisk', 'mkfs.vfat', 'mcopy', 'mke2fs', 'grub-mkimage', 'grub-editenv'];
 
 /** Errors: IMAGE_TOOL_MISSING, IMAGE_TOOL_FAILED, IMAGE_INPUT_INVALID, IMAGE_PACKAGES_CHANGED, IMAGE_SYSTEM_TOO_LARGE, ABORTED. */
 export async function buildImage(inputs: ImageInputs): Promise<BuiltImage> {

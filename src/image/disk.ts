@@ -124,7 +124,31 @@ export async function makeData(inputs: DiskInputs, seed: string, sizeBytes: numb
     execFileSync('chown', ['-R', '0:0', tree]);
     await runTool('mke2fs', args, toolOptions(inputs));
   } else await runTool('fakeroot', ['mke2fs', ...args], toolOptions(inputs));
+  await settleInodes(inputs, tree, image);
   return image;
+}
+
+/** The times that mke2fs takes from the builder's files and that nobody can set there. */
+const inodeTimes = ['atime', 'ctime', 'mtime', 'crtime'] as const;
+
+/** Gives every inode of the tree the same times. */
+async function settleInodes({ workDir, epoch, ...inputs }: DiskInputs, tree: string, image: string): Promise<void> {
+  const lines: string[] = [];
+  const visit = (path: string): void => {
+    for (const time of inodeTimes) lines.push(`set_inode_field "${path}" ${time} @${epoch}`, `set_inode_field "${path}" ${time}_extra 0`);
+  };
+  const walk = (folder: string, path: string): void => {
+    visit(path);
+    for (const entry of readdirSync(folder, { withFileTypes: true })) {
+      const below = `${path === '/' ? '' : path}/${entry.name}`;
+      if (entry.isDirectory()) walk(join(folder, entry.name), below);
+      else visit(below);
+    }
+  };
+  walk(tree, '/');
+  const script = join(workDir, 'inodes');
+  writeFileSync(script, `${lines.join('\n')}\n`);
+  await runTool('debugfs', ['-w', '-f', script, image], toolOptions({ workDir, epoch, ...inputs }));
 }
 
 /** Copies `from` into `to` at `offset`. Blocks of zeros are left out: the target is a new sparse file. */

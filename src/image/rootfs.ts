@@ -131,6 +131,22 @@ function customiseArgs({ arch, files, base }: RootInputs, out: string): readonly
 
 /** gzip: the boot loader reads it without needing seconds for the kernel. The packer refuses its options beside SOURCE_DATE_EPOCH. */
 async function pack({ epoch, signal }: RootInputs, tar: string, out: string): Promise<void> {
-  const args = ['-comp', 'gzip', '-b', '256K', '-reproducible', '-mkfs-time', String(epoch), '-all-time', String(epoch), '-no-progress', out];
-  await runTool('sqfstar', args, { input: tar, env: { SOURCE_DATE_EPOCH: undefined }, ...(signal === undefined ? {} : { signal }) });
+  const args = [
+    '-',
+    out,
+    '-tar',
+    '-comp',
+    'gzip',
+    '-Xcompression-level',
+    '6',
+    '-b',
+    '256K',
+    '-reproducible',
+    '-mkfs-time',
+    String(epoch),
+    '-all-time',
+    String(epoch),
+    '-no-progress',
+  ];
+  await runTool('mksquashfs', args, { input: tar, env: { SOURCE_DATE_EPOCH: undefined }, ...(signal === undefined ? {} : { signal }) });
 }

@@ -12,11 +12,12 @@ import { PremotorError } from '../errors.js';
 export const debianPackages: Readonly<Record<string, string>> = {
   mmdebstrap: 'mmdebstrap',
   mmtarfilter: 'mmdebstrap',
-  sqfstar: 'squashfs-tools',
+  mksquashfs: 'squashfs-tools',
   sgdisk: 'gdisk',
   'mkfs.vfat': 'dosfstools',
   mcopy: 'mtools',
   mmd: 'mtools',
+  debugfs: 'e2fsprogs',
   mke2fs: 'e2fsprogs',
   'grub-mkimage': 'grub-common',
   'grub-editenv': 'grub-common',

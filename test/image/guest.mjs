@@ -1,10 +1,10 @@
 /**
  * A robot in an emulator: boots a disk image in QEMU as a board would (UEFI firmware, no KVM needed), reads its serial console, runs commands in it over
- * ssh with a key made for the test, and cuts its power. Owned by the scenarios of `npm run test:image`; every guest writes to an overlay of its own, never
+ * ssh with a key made for the test, and cuts its power. Owned by the scenarios of `npm run test:image`; every guest writes to a copy of its own, never
  * to the image. Guests reach this machine at 10.0.2.2; nothing reaches a guest but ssh through a port of loopback.
  */
 import { execFileSync, spawn } from 'node:child_process';
-import { appendFileSync, copyFileSync, existsSync, mkdirSync, rmSync, writeFileSync } from 'node:fs';
+import { appendFileSync, copyFileSync, existsSync, mkdirSync, rmSync, truncateSync, writeFileSync } from 'node:fs';
 import { connect, createServer } from 'node:net';
 import { join } from 'node:path';
 
@@ -27,7 +27,7 @@ const machines = {
 
 /** What is missing on this machine to boot guests of an architecture; empty when nothing is. */
 export function missingFor(arch) {
-  const programs = [machines[arch][0], 'qemu-img', 'ssh', 'ssh-keygen'];
+  const programs = [machines[arch][0], 'ssh', 'ssh-keygen'];
   const absent = programs.filter((name) => !['/usr/bin', '/bin', '/usr/sbin'].some((folder) => existsSync(join(folder, name))));
   return [...absent, ...[...firmware[arch].code, ...firmware[arch].vars].filter((file) => !existsSync(file))];
 }
@@ -48,16 +48,20 @@ async function freePort() {
   return port;
 }
 
-/** A disk that outlives its guests: an overlay over an image, with firmware variables of its own. */
+const copySparse = (from, to) => execFileSync('cp', ['--sparse=always', '--reflink=auto', from, to]);
+
+/** A disk that outlives its guests: a copy of an image, with firmware variables of its own. */
 export class Disk {
   constructor(folder, arch, image, { sizeGib = 8 } = {}) {
     this.folder = folder;
     this.arch = arch;
     rmSync(folder, { recursive: true, force: true });
     mkdirSync(folder, { recursive: true });
-    this.overlay = join(folder, 'disk.qcow2');
+    this.file = join(folder, 'disk.raw');
     this.vars = join(folder, 'vars.fd');
-    execFileSync('qemu-img', ['create', '-q', '-f', 'qcow2', '-b', image, '-F', 'raw', this.overlay, `${sizeGib}G`]);
+    copySparse(image, this.file);
+    // A real disk is larger than the image that is written to it.
+    truncateSync(this.file, sizeGib * 2 ** 30);
     copyFileSync(firmware[arch].vars[0], this.vars);
   }
 
@@ -66,8 +70,8 @@ export class Disk {
     const copy = Object.create(Disk.prototype);
     rmSync(folder, { recursive: true, force: true });
     mkdirSync(folder, { recursive: true });
-    Object.assign(copy, { folder, arch: this.arch, overlay: join(folder, 'disk.qcow2'), vars: join(folder, 'vars.fd') });
-    copyFileSync(this.overlay, copy.overlay);
+    Object.assign(copy, { folder, arch: this.arch, file: join(folder, 'disk.raw'), vars: join(folder, 'vars.fd') });
+    copySparse(this.file, copy.file);
     copyFileSync(this.vars, copy.vars);
     return copy;
   }
@@ -95,7 +99,7 @@ export class Guest {
   }
 
   #spawn({ memoryMib = 2048, cpus = 2, serialNumber = 'TEST0001' }) {
-    const { arch, overlay, vars } = this.disk;
+    const { arch, file, vars } = this.disk;
     const [program, ...machine] = machines[arch];
     const args = [...machine, '-accel', 'tcg,thread=multi', '-m', String(memoryMib), '-smp', String(cpus), '-display', 'none', '-no-user-config'];
     args.push(
@@ -104,12 +108,7 @@ export class Guest {
       '-drive',
       `if=pflash,format=raw,unit=1,file=${vars}`,
     );
-    args.push(
-      '-drive',
-      `if=none,id=disk,format=qcow2,file=${overlay},cache=writeback,discard=unmap`,
-      '-device',
-      'virtio-blk-pci,drive=disk,bootindex=1',
-    );
+    args.push('-drive', `if=none,id=disk,format=raw,file=${file},cache=writeback,discard=unmap`, '-device', 'virtio-blk-pci,drive=disk,bootindex=1');
     args.push('-netdev', `user,id=net,hostfwd=tcp:127.0.0.1:${this.port}-:22`, '-device', 'virtio-net-pci,netdev=net,romfile=');
     args.push('-device', 'virtio-rng-pci', '-device', 'i6300esb', '-action', 'watchdog=reset', '-smbios', `type=1,serial=${serialNumber}`);
     args.push('-serial', 'stdio', '-monitor', 'none', '-qmp', `unix:${this.qmpPath},server=on,wait=off`);

@@ -1,5 +1,4 @@
 import t from 'tap';
-import type { PremotorError } from '../../src/errors.js';
 import { checkSlot, derivedUuid, derivedVolumeId, layoutOf, MIB, partitionOf, sgdiskArgs } from '../../src/image/layout.js';
 
 const inputs = { identity: 'a', systemMib: 512, dataMib: 200 };
