@@ -19,7 +19,7 @@ const usage = 'npm run test:image -- [--list] [--deb FILE] [--deb-arm64 FILE] [-
 /** The scenarios of test/image/: this part's table, then those that other parts keep in files of their own. */
 async function allScenarios() {
   const tests = join(root, 'test', 'image');
-  const files = ['scenarios.mjs', ...readdirSync(tests).filter((name) => /^(update|kill|fleet)-.*\.mjs$/.test(name))];
+  const files = ['scenarios.mjs', ...readdirSync(tests).filter((name) => /^(app|update|fleet)-.*\.mjs$/.test(name))];
   const modules = await Promise.all(files.map((name) => import(pathToFileURL(join(tests, name)).href)));
   return modules.flatMap(({ scenarios = [] }) => scenarios);
 }
@@ -110,7 +110,7 @@ async function main() {
     const key = makeKey(join(folder, 'key'));
     if (!images.has(arch)) images.set(arch, await imageOf(arch, given, debs, key));
     if (!existsSync(images.get(arch))) throw new Error(`no image: expected ${images.get(arch)}, found no file`);
-    if (!(await play(scenario, index + 1, { image: images.get(arch), key, root }))) failed++;
+    if (!(await play(scenario, index + 1, { image: images.get(arch), key, root, deb: debs[arch] }))) failed++;
   }
   process.stdout.write(`# ${chosen.length - failed} passed, ${failed} failed\n`);
   return failed === 0 ? 0 : 1;

@@ -38,7 +38,7 @@ for unit in getty.target getty@.service serial-getty@.service console-getty.serv
 done
 # The root is a squashfs and complete; what Debian would do to a changing one is off.
 for unit in apt-daily.timer apt-daily-upgrade.timer dpkg-db-backup.timer e2scrub_all.timer fstrim.timer rauc-mark-good.service \
-  systemd-networkd-wait-online.service systemd-firstboot.service systemd-remount-fs.service; do
+  systemd-networkd-wait-online.service systemd-firstboot.service systemd-remount-fs.service systemd-repart.service; do
   ln -sf /dev/null "$root/etc/systemd/system/$unit"
 done
 # Which units run is a list, and it is complete: what Debian's packages enabled by themselves is off.

@@ -22,6 +22,7 @@ export interface ImageBuildOptions {
   readonly sshKey?: string;
   readonly fleetCa?: string;
   readonly models: readonly string[];
+  readonly enable: readonly string[];
   readonly systemMib: number;
   readonly epoch?: number;
   readonly cacheDir: string;
@@ -59,6 +60,7 @@ export async function runImageBuild(options: ImageBuildOptions, context: CliCont
   try {
     const built = await buildImage({
       ...{ arch, robot, models, systemMib, cacheDir },
+      units: options.enable,
       out: options.output ?? `premotor-${arch}.img`,
       ...(deb === undefined ? {} : { deb }),
       ...(sshKey === undefined ? {} : { sshKey }),
@@ -114,6 +116,7 @@ export function registerImage(program: Command, context: CliContext): void {
     .option('--ssh-key <file>', 'public keys that may log in; without it nobody can')
     .option('--fleet-ca <file>', 'the certificate that update bundles must be signed under; without it none is taken')
     .option('--models <dir>', 'another model folder; may be repeated', collect, [])
+    .option('--enable <unit>', 'a unit that this robot runs as well, such as can@can0.service; may be repeated', collect, [])
     .option('--system-mib <n>', 'size of each of the two system slots', whole(256, SYSTEM_MIB_MAX), SYSTEM_MIB_DEFAULT)
     .option('--epoch <seconds>', 'the time of every file (default: SOURCE_DATE_EPOCH, else that of the last commit)', whole(1, EPOCH_MAX))
     .option('--cache-dir <dir>', 'where base trees are kept', defaultCache())

@@ -23,6 +23,7 @@ export interface ImageInputs {
   readonly sshKey?: string;
   readonly fleetCa?: string;
   readonly models: readonly string[];
+  readonly units: readonly string[];
   readonly epoch: number;
   readonly systemMib: number;
   readonly isDebugConsole: boolean;

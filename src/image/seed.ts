@@ -12,6 +12,8 @@ import { folderHash } from './rootfs.js';
 
 /** Where the data partition's product folder is mounted on a robot. */
 export const STATE_DIR = '/var/lib/premotor';
+/** A unit's name; an instance has something between @ and the ending. */
+const UNIT = /^[A-Za-z0-9][A-Za-z0-9._:-]*(@[A-Za-z0-9._:-]+)?\.(service|target|timer|path|socket|mount)$/;
 const KEY_BYTES_MAX = 64 << 10;
 /** Lines of an authorized_keys file that open a door: type, key, remark; options in front are allowed. */
 const PUBLIC_KEY =
@@ -21,6 +23,8 @@ export interface SeedInputs {
   readonly robot: string;
   readonly models: readonly string[];
   readonly sshKey?: string;
+  /** Units that this robot runs beyond those of every robot. */
+  readonly units: readonly string[];
 }
 
 export interface PlacedModel {
@@ -138,7 +142,7 @@ function bytesOf(folder: string): number {
 
 /** Writes the tree into `folder`. Errors: IMAGE_INPUT_INVALID. */
 export function makeSeed(inputs: SeedInputs, folder: string): Seed {
-  const { robot, models: given, sshKey } = inputs;
+  const { robot, models: given, sshKey, units } = inputs;
   rmSync(folder, { recursive: true, force: true });
   const { text, models, changes } = rewriteConfiguration(readFileSync(robot, 'utf8'), resolve(robot), given);
   const product = join(folder, 'premotor');
@@ -151,6 +155,9 @@ export function makeSeed(inputs: SeedInputs, folder: string): Seed {
   writeFileSync(join(product, 'config/releases', configurationRelease, 'robot.yaml'), text);
   symlinkSync(`releases/${configurationRelease}`, join(product, 'config/current'));
   if (models.length > 0) placeModels(models, product);
+  const wrong = units.find((unit) => !UNIT.test(unit));
+  if (wrong !== undefined) throw invalid('--enable', 'the name of a unit, such as can@can0.service', JSON.stringify(wrong));
+  if (units.length > 0) writeFileSync(join(folder, 'system', 'enable'), `${units.join('\n')}\n`);
   if (sshKey !== undefined) writeFileSync(join(folder, 'ssh', 'authorized_keys'), readPublicKeys(sshKey));
   return { hash: folderHash(folder), bytes: bytesOf(folder), models, changes, configurationRelease };
 }
@@ -161,9 +168,18 @@ function placeModels(models: readonly PlacedModel[], product: string): void {
   }
   const release = releaseName(models.map(({ name, from }) => `${name} ${folderHash(from)}`).join('\n'));
   for (const { name, from } of models) {
+    checkNames(from);
     cpSync(from, join(product, 'models/releases', release, name), { recursive: true, dereference: true });
   }
   symlinkSync(`releases/${release}`, join(product, 'models/current'));
+}
+
+/** Names are written into a script of the file system's tool: quotes and control characters would end them. */
+function checkNames(folder: string): void {
+  for (const entry of readdirSync(folder, { withFileTypes: true })) {
+    if (/["\p{Cc}]/u.test(entry.name)) throw invalid('models', 'names without quotes and control characters', JSON.stringify(entry.name));
+    if (entry.isDirectory()) checkNames(join(folder, entry.name));
+  }
 }
 
 /** The data partition's size for a tree of so many bytes, in MiB. */

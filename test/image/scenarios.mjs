@@ -120,21 +120,26 @@ async function dataIsNeverFormatted({ disk, check, ...context }) {
 }
 
 async function hangIsReset({ disk, check, ...context }) {
-  await withGuest(disk('hang'), context, async (guest) => {
-    await guest.reachable();
-    check.match(
-      await guest.output('wdctl -n -o DEVICE 2>/dev/null; cat /sys/class/watchdog/watchdog0/identity'),
-      /i6300ESB|iTCO/,
-      'a watchdog is there',
-    );
-    const from = guest.lines.length;
-    // A kernel that stops all processors, as a driver with a bug would: only the board's watchdog is left.
-    await guest.output(
-      'echo 0 >/proc/sys/kernel/panic; echo 1 >/proc/sys/kernel/sysrq; nohup sh -c "sleep 1; echo c >/proc/sysrq-trigger" >/dev/null 2>&1 &',
-    );
-    await guest.line(/premotor: starting slot/, { from });
-    check.ok(true, 'the watchdog started it again');
-  });
+  await withGuest(
+    disk('hang'),
+    context,
+    async (guest) => {
+      await guest.reachable();
+      check.match(
+        await guest.output('wdctl -n -o DEVICE 2>/dev/null; cat /sys/class/watchdog/watchdog0/identity'),
+        /i6300ESB|iTCO/,
+        'a watchdog is there',
+      );
+      const from = guest.lines.length;
+      // A kernel that stops all processors, as a driver with a bug would: only the board's watchdog is left.
+      await guest.output(
+        'echo 0 >/proc/sys/kernel/panic; echo 1 >/proc/sys/kernel/sysrq; nohup sh -c "sleep 1; echo c >/proc/sysrq-trigger" >/dev/null 2>&1 &',
+      );
+      await guest.line(/premotor: starting slot/, { from });
+      check.ok(true, 'the watchdog started it again');
+    },
+    { watchdog: 'reset' },
+  );
 }
 
 export const scenarios = [

@@ -26,7 +26,7 @@ control:
 
 t.test('a configuration finds its model and its folders on the robot', async (t) => {
   const { root, robot, seed } = inputs(t, configuration);
-  const made = makeSeed({ robot, models: [join(root, 'models', 'other')] }, seed);
+  const made = makeSeed({ robot, models: [join(root, 'models', 'other')], units: ['can@can0.service', 'x.timer'] }, seed);
   const current = join(seed, 'premotor', 'config', 'current', 'robot.yaml');
   const text = readFileSync(current, 'utf8');
   t.match(text, /# An arm\.[\s\S]*# Its checkpoint\./, 'remarks stay');
@@ -40,15 +40,16 @@ t.test('a configuration finds its model and its folders on the robot', async (t)
   t.equal(readFileSync(join(seed, 'premotor/models/current/tabletop/plan/a.plan'), 'utf8'), 'x');
   t.equal(readFileSync(join(seed, 'premotor/models/current/other/model.onnx'), 'utf8'), 'y');
   t.match(readlinkSync(join(seed, 'premotor/config/current')), /^releases\/image-[0-9a-f]{12}$/, 'releases, as updates make them');
+  t.equal(readFileSync(join(seed, 'system', 'enable'), 'utf8'), 'can@can0.service\nx.timer\n', 'units of this robot');
   t.throws(() => readFileSync(join(seed, 'ssh', 'authorized_keys')), { code: 'ENOENT' }, 'no key, no door');
 });
 
 t.test('equal inputs give equal trees, others do not', async (t) => {
   const { robot, seed, root } = inputs(t, configuration);
-  const { hash } = makeSeed({ robot, models: [] }, seed);
-  t.equal(makeSeed({ robot, models: [] }, `${seed}2`).hash, hash);
+  const { hash } = makeSeed({ robot, models: [], units: [] }, seed);
+  t.equal(makeSeed({ robot, models: [], units: [] }, `${seed}2`).hash, hash);
   writeFileSync(join(root, 'models/tabletop/job.json'), '{"a":1}');
-  t.not(makeSeed({ robot, models: [] }, seed).hash, hash, 'a model changed');
+  t.not(makeSeed({ robot, models: [], units: [] }, seed).hash, hash, 'a model changed');
 });
 
 t.test('what the image would not hold is refused', async (t) => {
@@ -58,7 +59,13 @@ t.test('what the image would not hold is refused', async (t) => {
   t.throws(() => rewriteConfiguration(outside, robot, []), { code, field: 'policy.job' });
   t.throws(() => rewriteConfiguration(configuration, robot, [join(root, 'elsewhere', 'tabletop')]), { code, found: 'two called tabletop' });
   const missing = inputs(t, configuration.replaceAll('models/tabletop', 'models/gone'));
-  t.throws(() => makeSeed({ robot: missing.robot, models: [] }, missing.seed), { code, field: 'models' });
+  t.throws(() => makeSeed({ robot: missing.robot, models: [], units: [] }, missing.seed), { code, field: 'models' });
+  for (const unit of ['', 'x', '../x.service', 'a b.service', 'can@.service', 'x.service\ny.service']) {
+    t.throws(() => makeSeed({ robot, models: [], units: [unit] }, join(root, 'seed')), { code, field: '--enable' }, JSON.stringify(unit));
+  }
+  const odd = inputs(t, configuration);
+  writeFileSync(join(odd.root, 'models', 'tabletop', 'a"b'), '');
+  t.throws(() => makeSeed({ robot: odd.robot, models: [], units: [] }, odd.seed), { code, field: 'models' }, 'a name that no tool can quote');
   const same = rewriteConfiguration('policy:\n  checkpoint_dir: /var/lib/premotor/models/current/a\n', robot, []);
   t.same(same.models, [], 'a path of the robot is left alone');
 });
@@ -78,7 +85,7 @@ t.test('only public keys open the door', async (t) => {
   const { robot, seed } = inputs(t, configuration);
   mkdirSync(seed, { recursive: true });
   writeFileSync(join(root, 'key.pub'), `${KEY}\n`);
-  makeSeed({ robot, models: [], sshKey: join(root, 'key.pub') }, seed);
+  makeSeed({ robot, models: [], units: [], sshKey: join(root, 'key.pub') }, seed);
   t.equal(readFileSync(join(seed, 'ssh', 'authorized_keys'), 'utf8'), `${KEY}\n`);
 });
 
