@@ -1,8 +1,8 @@
 /**
- * `npm run test:image`: builds disk images, boots them in emulated machines and plays the scenarios of test/image/. It takes minutes to an hour and is run
- * by hand; `npm test` does not. Names on the command line choose scenarios (a part of a name is enough), --list shows them all, --image FILE takes an
- * image that was built with the test's key instead of building one. What this machine lacks is skipped, loudly. Prints TAP; guests leave their consoles in
- * build/image/.
+ * `npm run test:image`: builds disk images, boots them in emulated machines and plays the scenarios of test/image/. It takes minutes to an hour and
+ * is run by hand; `npm test` does not. Names on the command line choose scenarios (a part of a name is enough), --list shows them all, --image FILE
+ * takes an image that was built with the test's key instead of building one. What this machine lacks is skipped, loudly. Prints TAP; guests leave
+ * their consoles in build/image/.
  */
 import { existsSync, mkdirSync, readdirSync } from 'node:fs';
 import { join, resolve } from 'node:path';

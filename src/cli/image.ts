@@ -1,6 +1,6 @@
 /**
- * `premotor image`: builds a robot's disk image and writes one to a disk. Owned by the command line; src/image does the work, and nothing here touches
- * a device.
+ * `premotor image`: builds a robot's disk image and writes one to a disk. Owned by the command line; src/image does the work, and nothing here
+ * touches a device.
  */
 import { execFileSync } from 'node:child_process';
 import { homedir } from 'node:os';

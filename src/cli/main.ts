@@ -38,7 +38,10 @@ import { registerSim } from './sim.js';
 import { registerStop } from './stop.js';
 
 /** Commands that end in order when they are interrupted, through the context's signal. */
-const LISTENING: readonly string[] = ['infer', 'inspect', 'run', 'replay', 'record', 'demo', 'eval', 'build', 'plan', 'plan-cycle', 'can', 'serve', 'image'];
+const LISTENING: readonly string[] = [
+  ...['infer', 'inspect', 'run', 'replay', 'record', 'demo', 'eval', 'build', 'plan', 'plan-cycle', 'can', 'serve'],
+  'image',
+];
 
 const STOP_SIGNALS = ['SIGINT', 'SIGTERM'] as const;
 

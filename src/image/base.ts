@@ -90,6 +90,6 @@ export async function makeBase(inputs: BaseInputs): Promise<Base> {
 }
 
 function writeRecord(files: string, arch: Arch, packages: readonly string[]): void {
-  const header = `# Every Debian package of the ${arch} image with its version, recorded by premotor image build. A build that gets others says so.\n`;
+  const header = `# Every Debian package of the ${arch} image with its version, recorded by premotor image build, which refuses others.\n`;
   writeFileSync(recordPath(files, arch), `${header}${packages.join('\n')}\n`);
 }

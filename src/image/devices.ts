@@ -1,6 +1,6 @@
 /**
- * Which disk a path means and whether it may be overwritten, judged from what the kernel shows (sysfs, mount table, swaps). It only reads; a test gives
- * a folder of its own as the system. Owned by flashing.
+ * Which disk a path means and whether it may be overwritten, judged from what the kernel shows (sysfs, mount table, swaps). It only reads; a test
+ * gives a folder of its own as the system. Owned by flashing.
  */
 import { PremotorError } from '../errors.js';
 

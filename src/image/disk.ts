@@ -1,6 +1,6 @@
 /**
- * The disk around a root: EFI partition with the boot loader, two slots, data partition. Everything is made in ordinary files and copied to its place,
- * so neither root nor a loop device is needed. Owned by the image builder; it writes into its own work folder and the one output file.
+ * The disk around a root: EFI partition with the boot loader, two slots, data partition. Everything is made in ordinary files and copied to its
+ * place, so neither root nor a loop device is needed. Owned by the image builder; it writes into its own work folder and the one output file.
  */
 import { execFileSync } from 'node:child_process';
 import { chmodSync, cpSync, lutimesSync, mkdirSync, readdirSync, readFileSync, rmSync, truncateSync, writeFileSync } from 'node:fs';

@@ -100,7 +100,7 @@ export function checkSlot(rootBytes: number, systemMib: number): void {
   const found = `${Math.ceil(rootBytes / MIB)} MiB`;
   throw new PremotorError(
     'IMAGE_SYSTEM_TOO_LARGE',
-    `The system does not fit into its slot: expected ${expected}, found ${found}. Give --system-mib a larger size; every robot of a fleet needs the same.`,
+    `The system does not fit into its slot: expected ${expected}, found ${found}. Give --system-mib a larger size, the same for a whole fleet.`,
     { expected, found },
   );
 }

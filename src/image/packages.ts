@@ -1,6 +1,7 @@
 /**
- * What Debian packages an image consists of: the short list that is wanted, and the recorded versions of everything that came of it. A build compares
- * what it got with the record and refuses a difference, so that a mirror that moved on is noticed and not shipped. Pure but for reading the two files.
+ * What Debian packages an image consists of: the short list that is wanted, and the recorded versions of everything that came of it. A build
+ * compares what it got with the record and refuses a difference, so that a mirror that moved on is noticed and not shipped. Pure but for reading the
+ * two files.
  */
 import { existsSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -56,7 +57,8 @@ export function differences(recorded: readonly string[], found: readonly string[
 export function checkRecord(recorded: readonly string[], found: readonly string[], file: string): void {
   const changed = differences(recorded, found);
   if (changed.length === 0) return;
-  const shown = `${changed.slice(0, DIFFERENCES_SHOWN).join('; ')}${changed.length > DIFFERENCES_SHOWN ? `; and ${changed.length - DIFFERENCES_SHOWN} more` : ''}`;
+  const left = changed.length - DIFFERENCES_SHOWN;
+  const shown = `${changed.slice(0, DIFFERENCES_SHOWN).join('; ')}${left > 0 ? `; and ${left} more` : ''}`;
   const expected = 'the recorded versions of every Debian package';
   throw new PremotorError(
     'IMAGE_PACKAGES_CHANGED',

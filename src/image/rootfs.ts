@@ -1,6 +1,6 @@
 /**
- * The read-only root of an image: a plain Debian tree, premotor's files and package, the first file system, packed as a squashfs whose bytes depend on
- * its inputs alone. Owned by the image builder; deploy/image/customise.sh does what has to happen inside the tree.
+ * The read-only root of an image: a plain Debian tree, premotor's files and package, the first file system, packed as a squashfs whose bytes depend
+ * on its inputs alone. Owned by the image builder; deploy/image/customise.sh does what has to happen inside the tree.
  */
 import { createHash } from 'node:crypto';
 import { createReadStream, existsSync, mkdirSync, readdirSync, readFileSync, renameSync, rmSync, statSync } from 'node:fs';

@@ -16,8 +16,11 @@ export const STATE_DIR = '/var/lib/premotor';
 const UNIT = /^[A-Za-z0-9][A-Za-z0-9._:-]*(@[A-Za-z0-9._:-]+)?\.(service|target|timer|path|socket|mount)$/;
 const KEY_BYTES_MAX = 64 << 10;
 /** Lines of an authorized_keys file that open a door: type, key, remark; options in front are allowed. */
-const PUBLIC_KEY =
-  /(^|\s)(ssh-ed25519|ssh-rsa|ecdsa-sha2-nistp(256|384|521)|sk-ssh-ed25519@openssh\.com|sk-ecdsa-sha2-nistp256@openssh\.com) [A-Za-z0-9+/]{40,}={0,3}(\s|$)/;
+const keyTypes = [
+  ...['ssh-ed25519', 'ssh-rsa', 'ecdsa-sha2-nistp256', 'ecdsa-sha2-nistp384', 'ecdsa-sha2-nistp521'],
+  ...['sk-ssh-ed25519@openssh\\.com', 'sk-ecdsa-sha2-nistp256@openssh\\.com'],
+];
+const PUBLIC_KEY = new RegExp(`(^|\\s)(${keyTypes.join('|')}) [A-Za-z0-9+/]{40,}={0,3}(\\s|$)`);
 
 export interface SeedInputs {
   readonly robot: string;
@@ -112,7 +115,7 @@ function invalid(field: string, expected: string, found: string): PremotorError 
 const outside = (key: string, path: string, file: string): PremotorError =>
   new PremotorError(
     'IMAGE_INPUT_INVALID',
-    `${key} of ${file} names a file that no model folder holds: expected a path inside policy.checkpoint_dir or a --models folder, found ${path}. Move it there.`,
+    `${key} of ${file} names a file outside the models: expected a path inside policy.checkpoint_dir or a --models folder, found ${path}. Move it.`,
     { field: key, file, expected: 'a path inside a model folder', found: path },
   );
 

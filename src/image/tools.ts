@@ -1,6 +1,6 @@
 /**
- * Programs that do the work of an image: started without a shell, bounded in output, ended when the caller aborts, and named with their Debian package
- * when they are missing. Owned by the image builder; nothing here knows what an image is.
+ * Programs that do the work of an image: started without a shell, bounded in output, ended when the caller aborts, and named with their Debian
+ * package when they are missing. Owned by the image builder; nothing here knows what an image is.
  */
 import { spawn } from 'node:child_process';
 import { closeSync, existsSync, openSync } from 'node:fs';

@@ -1,7 +1,7 @@
 /**
- * Scenarios of `npm run test:image` in which premotor itself runs in the guest: hardware in the loop (real bus, real stream process, host build of the
- * bridge with simulated drives, simulated cameras), telemetry to a broker on this machine, and what the death of each process does. They need a package
- * (--deb). The robot's configuration is robots/hil-tabletop.yaml with what a test needs set.
+ * Scenarios of `npm run test:image` in which premotor itself runs in the guest: hardware in the loop (real bus, real stream process, host build of
+ * the bridge with simulated drives, simulated cameras), telemetry to a broker on this machine, and what the death of each process does. They need a
+ * package (--deb). The robot's configuration is robots/hil-tabletop.yaml with what a test needs set.
  */
 import { spawn } from 'node:child_process';
 import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';

@@ -1,7 +1,7 @@
 /**
- * A robot in an emulator: boots a disk image in QEMU as a board would (UEFI firmware, no KVM needed), reads its serial console, runs commands in it over
- * ssh with a key made for the test, and cuts its power. Owned by the scenarios of `npm run test:image`; every guest writes to a copy of its own, never
- * to the image. Guests reach this machine at 10.0.2.2; nothing reaches a guest but ssh through a port of loopback.
+ * A robot in an emulator: boots a disk image in QEMU as a board would (UEFI firmware, no KVM needed), reads its serial console, runs commands in it
+ * over ssh with a key made for the test, and cuts its power. Owned by the scenarios of `npm run test:image`; every guest writes to a copy of its
+ * own, never to the image. Guests reach this machine at 10.0.2.2; nothing reaches a guest but ssh through a port of loopback.
  */
 import { execFileSync, spawn } from 'node:child_process';
 import { appendFileSync, copyFileSync, existsSync, mkdirSync, rmSync, truncateSync, writeFileSync } from 'node:fs';
@@ -99,8 +99,8 @@ export class Guest {
   }
 
   /**
-   * On a machine that is busy with other things an emulated processor can starve for longer than any watchdog waits: only scenarios that are about the
-   * watchdog let it act.
+   * On a machine that is busy with other things an emulated processor can starve for longer than any watchdog waits: only scenarios that are about
+   * the watchdog let it act.
    */
   #spawn({ memoryMib = 2048, cpus = 2, serialNumber = 'TEST0001', watchdog = 'none' }) {
     const { arch, file, vars } = this.disk;
@@ -205,8 +205,13 @@ export class Guest {
   /** The service's own status through its socket, as the control socket gives it. */
   async status() {
     const node = '/usr/lib/premotor/node/bin/node';
-    const ask = `const s=require('net').connect('/run/premotor/control.sock');s.write('{"do":"status"}\\n');s.on('data',(d)=>{process.stdout.write(d);s.end()});s.on('error',(e)=>{console.log(JSON.stringify({ok:false,error:{code:e.code}}))})`;
-    return JSON.parse(await this.output(`${node} -e ${JSON.stringify(ask)}`));
+    const ask = [
+      `const s = require('net').connect('/run/premotor/control.sock');`,
+      `s.write('{"do":"status"}\\n');`,
+      `s.on('data', (d) => { process.stdout.write(d); s.end(); });`,
+      `s.on('error', (e) => console.log(JSON.stringify({ ok: false, error: { code: e.code } })));`,
+    ].join(' ');
+    return JSON.parse(await this.output(`${node}`, { input: ask }));
   }
 
   /** Pulls the plug: what the guest had not written is lost. */

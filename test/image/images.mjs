@@ -1,6 +1,6 @@
 /**
- * The images that the scenarios boot: built by the product's own command, with the test's key, and kept in build/image/ while their inputs stay the same
- * (the command caches the slow parts). Owned by `npm run test:image`.
+ * The images that the scenarios boot: built by the product's own command, with the test's key, and kept in build/image/ while their inputs stay the
+ * same (the command caches the slow parts). Owned by `npm run test:image`.
  */
 import { spawnSync } from 'node:child_process';
 import { existsSync } from 'node:fs';

@@ -1,7 +1,7 @@
 /**
- * What `npm run test:image` shows, as a table: a name, what the image must have, and what happens to a guest. Each scenario gets a context with images
- * and a `check`, throws when something is not as it should be, and leaves no guest behind. Scenarios of updates are in files of their own beside this
- * one (update-*.mjs), in the same form; the runner loads them by name.
+ * What `npm run test:image` shows, as a table: a name, what the image must have, and what happens to a guest. Each scenario gets a context with
+ * images and a `check`, throws when something is not as it should be, and leaves no guest behind. Scenarios of updates are in files of their own
+ * beside this one (update-*.mjs), in the same form; the runner loads them by name.
  */
 import { Disk, Guest } from './guest.mjs';
 

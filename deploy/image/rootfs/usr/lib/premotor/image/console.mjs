@@ -31,7 +31,8 @@ function ask() {
       resolve(words);
     };
     socket.setTimeout(answer_timeout_ms, () => end('the service does not answer'));
-    socket.on('error', (error) => end(error.code === 'ENOENT' || error.code === 'ECONNREFUSED' ? 'the service does not run' : `no status: ${error.code}`));
+    const absent = ['ENOENT', 'ECONNREFUSED'];
+    socket.on('error', ({ code }) => end(absent.includes(code) ? 'the service does not run' : `no status: ${code}`));
     socket.on('end', () => end('the service does not answer'));
     socket.on('connect', () => socket.write('{"do":"status"}\n'));
     socket.on('data', (chunk) => {
