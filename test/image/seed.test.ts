@@ -60,8 +60,10 @@ t.test('what the image would not hold is refused', async (t) => {
   t.throws(() => rewriteConfiguration(configuration, robot, [join(root, 'elsewhere', 'tabletop')]), { code, found: 'two called tabletop' });
   const missing = inputs(t, configuration.replaceAll('models/tabletop', 'models/gone'));
   t.throws(() => makeSeed({ robot: missing.robot, models: [], units: [] }, missing.seed), { code, field: 'models' });
+  // Fixtures of one test share a folder: the last one made is there.
+  const fresh = inputs(t, configuration);
   for (const unit of ['', 'x', '../x.service', 'a b.service', 'can@.service', 'x.service\ny.service']) {
-    t.throws(() => makeSeed({ robot, models: [], units: [unit] }, join(root, 'seed')), { code, field: '--enable' }, JSON.stringify(unit));
+    t.throws(() => makeSeed({ robot: fresh.robot, models: [], units: [unit] }, fresh.seed), { code, field: '--enable' }, JSON.stringify(unit));
   }
   const odd = inputs(t, configuration);
   writeFileSync(join(odd.root, 'models', 'tabletop', 'a"b'), '');
