@@ -28,6 +28,7 @@ import { registerEval } from './eval.js';
 import { registerFirmware } from './firmware.js';
 import { registerFleet } from './fleet.js';
 import { registerIdentity } from './identity.js';
+import { registerImage } from './image.js';
 import { registerInfer } from './infer.js';
 import { registerInspect } from './inspect.js';
 import { registerPlan } from './plan.js';
@@ -64,6 +65,8 @@ const LISTENING: readonly string[] = [
   'fleet',
   'selftest',
   'update',
+  ...['infer', 'inspect', 'run', 'replay', 'record', 'demo', 'eval', 'build', 'plan', 'plan-cycle', 'can', 'serve'],
+  'image',
 ];
 
 const STOP_SIGNALS = ['SIGINT', 'SIGTERM'] as const;
@@ -85,6 +88,7 @@ Examples:
   premotor firmware info socketcan:can0            what runs on the firmware bridge
   premotor serve checkpoint/                       serve a checkpoint to websocket clients
   premotor camera show /dev/video0                 what a camera sees
+  premotor image build --help                      a disk image for a robot, and how to write it to a disk
   premotor stop                                    bring whatever moves to rest
   premotor service robots/sim-tabletop.yaml        the same robot as a service: headless, many episodes
   premotor status                                  what the service does, and why it does no more
@@ -128,6 +132,7 @@ export function buildProgram(context: CliContext): Command {
   registerFirmware(program, context);
   registerServe(program, context);
   registerCamera(program, context);
+  registerImage(program, context);
   registerStop(program, context);
   registerService(program, context);
   registerControl(program, context);

@@ -1,0 +1,97 @@
+import { mkdirSync, readFileSync, readlinkSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import t, { type Test } from 'tap';
+import { parse } from 'yaml';
+import { dataMibFor, makeSeed, readPublicKeys, rewriteConfiguration } from '../../src/image/seed.js';
+
+const KEY = `ssh-ed25519 ${'A'.repeat(68)} someone`;
+
+function inputs(t: Test, yaml: string) {
+  const root = t.testdir({
+    robots: { 'arm.yaml': yaml },
+    models: { tabletop: { 'job.json': '{}', plan: { 'a.plan': 'x' } }, other: { 'model.onnx': 'y' } },
+    elsewhere: { tabletop: { z: 'z' } },
+  });
+  return { root, robot: join(root, 'robots', 'arm.yaml'), seed: join(root, 'seed') };
+}
+
+const configuration = `# An arm.
+policy:
+  # Its checkpoint.
+  checkpoint_dir: ../models/tabletop
+  job: ../models/tabletop/job.json
+control:
+  mode: sync
+`;
+
+t.test('a configuration finds its model and its folders on the robot', async (t) => {
+  const { root, robot, seed } = inputs(t, configuration);
+  const made = makeSeed({ robot, models: [join(root, 'models', 'other')], units: ['can@can0.service', 'x.timer'] }, seed);
+  const current = join(seed, 'premotor', 'config', 'current', 'robot.yaml');
+  const text = readFileSync(current, 'utf8');
+  t.match(text, /# An arm\.[\s\S]*# Its checkpoint\./, 'remarks stay');
+  t.match(parse(text), {
+    policy: { checkpoint_dir: '/var/lib/premotor/models/current/tabletop', job: '/var/lib/premotor/models/current/tabletop/job.json' },
+    control: { mode: 'sync' },
+    recording: { out_dir: '/var/lib/premotor/recordings', journal_dir: '/var/lib/premotor/journal' },
+    telemetry: { queue_dir: '/var/lib/premotor/queue' },
+  });
+  t.same(made.changes[0], { key: 'policy.checkpoint_dir', from: '../models/tabletop', to: '/var/lib/premotor/models/current/tabletop' });
+  t.equal(readFileSync(join(seed, 'premotor/models/current/tabletop/plan/a.plan'), 'utf8'), 'x');
+  t.equal(readFileSync(join(seed, 'premotor/models/current/other/model.onnx'), 'utf8'), 'y');
+  t.match(readlinkSync(join(seed, 'premotor/config/current')), /^releases\/image-[0-9a-f]{12}$/, 'releases, as updates make them');
+  t.equal(readFileSync(join(seed, 'system', 'enable'), 'utf8'), 'can@can0.service\nx.timer\n', 'units of this robot');
+  t.throws(() => readFileSync(join(seed, 'ssh', 'authorized_keys')), { code: 'ENOENT' }, 'no key, no door');
+});
+
+t.test('equal inputs give equal trees, others do not', async (t) => {
+  const { robot, seed, root } = inputs(t, configuration);
+  const { hash } = makeSeed({ robot, models: [], units: [] }, seed);
+  t.equal(makeSeed({ robot, models: [], units: [] }, `${seed}2`).hash, hash);
+  writeFileSync(join(root, 'models/tabletop/job.json'), '{"a":1}');
+  t.not(makeSeed({ robot, models: [], units: [] }, seed).hash, hash, 'a model changed');
+});
+
+t.test('what the image would not hold is refused', async (t) => {
+  const { root, robot } = inputs(t, configuration);
+  const code = 'IMAGE_INPUT_INVALID';
+  const outside = configuration.replace('../models/tabletop/job.json', '../elsewhere/job.json');
+  t.throws(() => rewriteConfiguration(outside, robot, []), { code, field: 'policy.job' });
+  t.throws(() => rewriteConfiguration(configuration, robot, [join(root, 'elsewhere', 'tabletop')]), { code, found: 'two called tabletop' });
+  const missing = inputs(t, configuration.replaceAll('models/tabletop', 'models/gone'));
+  t.throws(() => makeSeed({ robot: missing.robot, models: [], units: [] }, missing.seed), { code, field: 'models' });
+  // Fixtures of one test share a folder: the last one made is there.
+  const fresh = inputs(t, configuration);
+  for (const unit of ['', 'x', '../x.service', 'a b.service', 'can@.service', 'x.service\ny.service']) {
+    t.throws(() => makeSeed({ robot: fresh.robot, models: [], units: [unit] }, fresh.seed), { code, field: '--enable' }, JSON.stringify(unit));
+  }
+  const odd = inputs(t, configuration);
+  writeFileSync(join(odd.root, 'models', 'tabletop', 'a"b'), '');
+  t.throws(() => makeSeed({ robot: odd.robot, models: [], units: [] }, odd.seed), { code, field: 'models' }, 'a name that no tool can quote');
+  const same = rewriteConfiguration('policy:\n  checkpoint_dir: /var/lib/premotor/models/current/a\n', robot, []);
+  t.same(same.models, [], 'a path of the robot is left alone');
+});
+
+t.test('only public keys open the door', async (t) => {
+  const root = t.testdir({
+    good: `# mine\n${KEY}\n\n`,
+    private: '-----BEGIN OPENSSH PRIVATE KEY-----\nx\n',
+    text: 'hello',
+    empty: '',
+    mixed: `${KEY}\nhello\n`,
+  });
+  t.equal(readPublicKeys(join(root, 'good')), `${KEY}\n`);
+  for (const name of ['private', 'text', 'empty', 'mixed', 'absent']) {
+    t.throws(() => readPublicKeys(join(root, name)), { code: 'IMAGE_INPUT_INVALID', field: '--ssh-key' }, name);
+  }
+  const { robot, seed } = inputs(t, configuration);
+  mkdirSync(seed, { recursive: true });
+  writeFileSync(join(root, 'key.pub'), `${KEY}\n`);
+  makeSeed({ robot, models: [], units: [], sshKey: join(root, 'key.pub') }, seed);
+  t.equal(readFileSync(join(seed, 'ssh', 'authorized_keys'), 'utf8'), `${KEY}\n`);
+});
+
+t.test('the data partition has room for its files', async (t) => {
+  t.equal(dataMibFor(0, 128), 128);
+  t.ok(dataMibFor(1 << 30, 128) > 1024 + 128);
+});
