@@ -4,7 +4,7 @@
  * it.
  */
 import { spawnSync } from 'node:child_process';
-import { copyFileSync, existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { copyFileSync, existsSync, lstatSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 import { parseArgs } from 'node:util';
@@ -16,6 +16,10 @@ const usage = 'Usage: npm run test:install -- FILE.deb [--root FOLDER]   --root 
 
 /** Everything of the package's dependencies, so that dpkg alone installs it. */
 const packages = ['systemd', 'udev', 'iproute2', 'kmod', 'libstdc++6', 'libgcc-s1'];
+
+/** Whether systemd would start the service; the link points to where the unit is inside, so it is not followed. */
+const isEnabled = (root) =>
+  lstatSync(join(root, 'etc/systemd/system/multi-user.target.wants/premotor.service'), { throwIfNoEntry: false }) !== undefined;
 
 let count = 0;
 let failures = 0;
@@ -64,7 +68,7 @@ function install(root, deb) {
   check('there is a user premotor, who may use cameras and serial adapters', /video/.test(user.out) && /dialout/.test(user.out), user.out);
   const folders = inside(root, "stat -c '%a %U' /var/lib/premotor /var/lib/premotor/identity");
   check('its folders are closed to others', folders.out === '750 premotor\n700 premotor\n', folders.out);
-  check('nothing is enabled', !existsSync(join(root, 'etc/systemd/system/multi-user.target.wants/premotor.service')));
+  check('nothing is enabled', !isEnabled(root));
 }
 
 function use(root) {
@@ -85,11 +89,7 @@ function use(root) {
   );
   check('systemd has nothing to say about the units', unit.out.trim() === '', unit.out);
   const rules = inside(root, 'systemctl --root=/ enable premotor.service');
-  check(
-    'the service can be enabled',
-    rules.status === 0 && existsSync(join(root, 'etc/systemd/system/multi-user.target.wants/premotor.service')),
-    rules.out,
-  );
+  check('the service can be enabled', rules.status === 0 && isEnabled(root), rules.out);
 }
 
 function remove(root) {
@@ -99,6 +99,7 @@ function remove(root) {
   check("installing it again changes nothing of the robot's", again.status === 0 && existsSync(join(root, 'etc/premotor/can/can0.conf')), again.out);
   const removed = inside(root, 'dpkg -r premotor');
   check('it can be removed', removed.status === 0 && !existsSync(join(root, 'usr/lib/premotor')), removed.out);
+  check('and is then enabled no more', !isEnabled(root));
   check('configuration stays', readFileSync(join(root, 'etc/premotor/can/can0.conf'), 'utf8') === 'BITRATE=500000\n');
   const purged = inside(root, 'dpkg -P premotor');
   check('purging takes the configuration', purged.status === 0 && !existsSync(join(root, 'etc/premotor')), purged.out);
