@@ -161,7 +161,8 @@ Examples:
   premotor config example > my-robot.yaml
 
 Ctrl-C is a controlled stop: the arm decelerates, holds, and the summary follows. A second one ends the process at once.
-Exit codes: 0 the task was done, or ran to its end where nobody judges it; 1 failed, 2 wrong command line, 3 it ran but the task was not done, 130 interrupted.`;
+Exit codes: 0 the task was done, or nobody judges it and the episode ran to its end; 1 failed, 2 wrong command line, 3 it ran but the task was not
+done, 130 interrupted.`;
 
 export function paceOption(): Option {
   return new Option('--pace <pace>', "the simulated robot's clock: virtual, or real, for watching").choices(['virtual', 'real']);

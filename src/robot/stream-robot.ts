@@ -39,7 +39,8 @@ function firstFeedback(isThere: () => boolean): Promise<void> {
 export function streamDied(pid: number, output: string | undefined): PremotorError {
   const where = output === undefined ? 'Set robot.stream_output to keep its last words' : `Its last words are in ${output}`;
   const message =
-    `The stream process ${pid} has ended: expected it to run as long as the robot is used, found it gone. The bridge stops the robot within 100 ms. ` +
+    `The stream process ${pid} has ended: expected it to run as long as the robot is used, found it gone. ` +
+    'The bridge stops the robot within 100 ms. ' +
     `${where}; look at the robot, then start again.`;
   return new PremotorError('STREAM_PROCESS_DIED', message, { expected: `process ${pid}`, found: 'none' });
 }

@@ -1,6 +1,6 @@
 /**
- * What a configuration says of the policy's options, its job and the limits of the robot's joints. Owned by the rigs and by whoever opens a policy; it
- * opens nothing.
+ * What a configuration says of the policy's options, its job and the limits of the robot's joints. Owned by the rigs and by whoever opens a policy;
+ * it opens nothing.
  */
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';

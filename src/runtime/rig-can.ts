@@ -94,7 +94,9 @@ async function furnish(config: RobotConfig, stream: StreamRobot, samples: Stream
     task,
     instruction,
     chunksMax,
-    path: `setpoint stream 1 kHz (process ${pid}), bridge protocol on ${config.robot.bus}, ${robot.joints.length} joints${isSimulated ? ', simulated table' : ''}`,
+    path:
+      `setpoint stream 1 kHz (process ${pid}), bridge protocol on ${config.robot.bus}, ` +
+      `${robot.joints.length} joints${isSimulated ? ', simulated table' : ''}`,
     notices,
     isUnjudged,
     motion: () => summaryOf(client),

@@ -1,6 +1,6 @@
 /**
- * Takes the cycles of the setpoint stream out of the shared memory while somebody wants them, a few at once, and hands all of them to everybody. Owned
- * by the rig of a robot on a bus; it changes nothing in the motion.
+ * Takes the cycles of the setpoint stream out of the shared memory while somebody wants them, a few at once, and hands all of them to everybody.
+ * Owned by the rig of a robot on a bus; it changes nothing in the motion.
  */
 import type { NativeSamples, NativeStreamClient } from '../native.js';
 

@@ -133,7 +133,8 @@ t.test('the bridge falls silent during an episode', async (t) => {
   policy.before = (call) => (call === 'commit' ? hil.bridge.kill() : undefined);
   const { code, summary, err } = await run(hil, policy);
   t.equal(code, 1);
-  t.match(summary, { outcome: 'failed', error: { code: /^(BRIDGE_LOST|STREAM_FEEDBACK)$/ } });
+  // On a starved machine the bridge may have missed its host before it was killed.
+  t.match(summary, { outcome: 'failed', error: { code: /^(BRIDGE_LOST|BRIDGE_FAULT|STREAM_FEEDBACK)$/ } }, summary.error?.message ?? '');
   t.notOk(isThere(pidIn(err)), 'the stream process ends all the same');
   await t.rejects(openRig(await configOf(hil)), { code: 'ROBOT_NO_FEEDBACK' }, 'and no world is made without a robot');
 });

@@ -1,4 +1,4 @@
-/** The table of hardware in the loop, on made-up cycles of a stream: it follows what was measured, keeps its clock, and draws no more than it must. */
+/** The table of hardware in the loop on made-up cycles of a stream: it follows what was measured, keeps its clock, draws no more than it must. */
 import t, { type Test } from 'tap';
 import type { NativeSamples } from '../../src/native.js';
 import { HOME_TIP, inverseKinematics, JOINTS } from '../../src/sim/arm.js';
