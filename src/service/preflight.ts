@@ -15,12 +15,7 @@ import { toPremotorError } from '../native.js';
 import type { Frame, Policy } from '../policy/contract.js';
 import { recordingsDir } from '../recording/recorder.js';
 import type { Rig } from '../runtime/rig.js';
-
-/** Why the robot is not armed, in a code and in words. */
-export interface Reason {
-  readonly code: string;
-  readonly message: string;
-}
+import type { Reason } from './reasons.js';
 
 /** What the checks look at. */
 export interface Checked {

@@ -22,7 +22,8 @@ import { Episodes, type EpisodeWish } from './episodes.js';
 import { Equipment } from './equipment.js';
 import type { ServiceLog } from './log.js';
 import type { Notifier } from './notifier.js';
-import { OPENING, Preflight, type Reason, type Verdict } from './preflight.js';
+import { OPENING, Preflight, type Verdict } from './preflight.js';
+import { clockStepped, FOUND_HOLDING, lockedFor, type Reason, refused, stoppedFor, withinMs } from './reasons.js';
 import { standbyAbout, standbyControl } from './standby.js';
 import { Starts } from './starts.js';
 import { ServiceLifecycle, type ServiceState, type ServiceTransition } from './states.js';
@@ -48,13 +49,6 @@ export interface ServiceParts {
 const LOOKS_PER_WATCHDOG = 3;
 /** An episode that was told to stop comes to rest in seconds; then power goes without it. */
 const STOP_MS_MAX = 15_000;
-const FOUND_HOLDING: Reason = {
-  code: 'FOUND_HOLDING',
-  message: 'The robot was found holding with power, as an earlier service left it. It goes on when somebody local asks: premotor arm, premotor go.',
-};
-
-const stoppedFor = (reason: string): Reason => ({ code: 'STOPPED', message: `${reason}. It goes on when somebody local asks: premotor arm.` });
-
 /** The robot's own failures; others were found before anything had power. */
 const ROBOT_CODES = /^(ROBOT|BRIDGE|STREAM|CAN|NATIVE)_/;
 
@@ -102,7 +96,7 @@ export class Service {
     this.#periodMs = Math.min(service.check_period_s * 1000, watchdogMs / LOOKS_PER_WATCHDOG);
     this.#preflight = new Preflight(config, parts.preflight);
     this.#starts = new Starts({
-      dir: service.state_dir ?? process.env['STATE_DIRECTORY']?.split(':')[0] ?? join(recording.out_dir, 'service'),
+      dir: service.state_dir ?? join(process.env['STATE_DIRECTORY']?.split(':')[0] ?? recording.out_dir, 'service'),
       max: service.starts_max,
       windowS: service.starts_window_s,
       onWarning: (error) => this.#warn(error),
@@ -114,6 +108,8 @@ export class Service {
         void this.#observers?.attend(standbyAbout(rig, config), this.#control);
         this.#indicate();
       },
+      // Telemetry says why it waits, robot or no robot.
+      onNoRig: () => void this.#observers?.attend(standbyAbout(undefined, config), this.#control),
       onMotion: (sample) => this.#observers?.motion(sample),
     });
   }
@@ -152,8 +148,6 @@ export class Service {
     return this.#lifecycle.state;
   }
 
-  // ---- looks
-
   #next(afterMs: number): void {
     if (this.#ending) return;
     this.#timer = setTimeout(() => {
@@ -178,9 +172,7 @@ export class Service {
 
   #lookAtClock(): void {
     const step = this.#clock.look();
-    if (step === undefined) return;
-    const message = `The wall clock was stepped by ${step} ms. Nothing of the robot reads it; times in logs and recordings before and after differ by so much.`;
-    this.#warn(new PremotorError('CLOCK_STEPPED', message, { expected: 'a clock that runs evenly', found: `${step} ms` }));
+    if (step !== undefined) this.#warn(clockStepped(step));
   }
 
   async #consider(): Promise<void> {
@@ -278,8 +270,6 @@ export class Service {
     isFault: () => this.#lifecycle.is('fault'),
     stop: (reason) => this.#stopSoon(reason),
   });
-
-  // ---- what somebody asks for
 
   async #handle(request: ControlRequest): Promise<ControlAnswer> {
     if (request.do !== 'status') this.#log('info', 'asked', { ...request });
@@ -381,7 +371,11 @@ export class Service {
     this.#stopReason ??= reason;
     this.#arming?.cycle.requestStop(reason);
     // Whoever asked for the arming is told what became of it.
-    await this.#arming?.done.catch(() => undefined);
+    if (this.#arming)
+      await withinMs(
+        this.#arming.done.catch(() => undefined),
+        STOP_MS_MAX,
+      );
     if (this.#lifecycle.is('running')) {
       this.#lifecycle.go('stopping', reason);
       this.#episodes?.stop(reason);
@@ -437,14 +431,8 @@ export class Service {
   }
 
   #refused(what: string, expected: string): PremotorError {
-    const { state, reasons } = this.#status();
-    const found = [state, ...reasons.map(({ code }) => code)].join(', ');
-    const first = reasons[0] ? ` ${reasons[0].message}` : '';
-    const message = `"${what}" is not possible now: expected ${expected}, found ${found}.${first}`;
-    return new PremotorError('SERVICE_STATE', message, { expected, found });
+    return refused(what, expected, this.#status());
   }
-
-  // ---- states
 
   #changed({ from, to, reason }: ServiceTransition): void {
     this.#log(to === 'fault' ? 'error' : 'info', 'state', { from, to, reason });
@@ -473,7 +461,7 @@ export class Service {
 
   #reasons(): readonly Reason[] {
     if (this.#fault) return [{ code: this.#fault.code, message: this.#fault.message }];
-    if (this.#lifecycle.is('maintenance')) return [{ code: 'MAINTENANCE', message: `Locked for maintenance: ${this.#maintenance}.` }];
+    if (this.#lifecycle.is('maintenance')) return [lockedFor(this.#maintenance)];
     if (this.#lifecycle.is('holding', 'ready')) return this.#held ? [this.#held] : [];
     return this.#lifecycle.is('starting', 'waiting') ? this.#verdict.reasons : [];
   }
@@ -494,8 +482,6 @@ export class Service {
     });
   }
 
-  // ---- the end
-
   /** A robot that stands in a fault has its power taken away, unless the configuration keeps it. */
   async #leave(): Promise<void> {
     if (this.#config.control.stop_category === 2 || !this.#equipment.isPowered) return;
@@ -512,21 +498,11 @@ export class Service {
     clearTimeout(this.#timer);
     this.#parts.notifier.stopping();
     this.#log('info', 'stopping');
-    await this.#looking;
+    await withinMs(this.#looking, STOP_MS_MAX);
     await this.#socket?.close();
     await this.#observers?.close();
     await this.#equipment.close();
     this.#starts.end();
     this.#log('info', 'stopped');
   }
-}
-
-/** Waits, but not for ever. */
-async function withinMs(work: Promise<void>, wait_ms_max: number): Promise<void> {
-  let timer: NodeJS.Timeout | undefined;
-  const late = new Promise<void>((resolve) => {
-    timer = setTimeout(resolve, wait_ms_max);
-  });
-  await Promise.race([work, late]);
-  clearTimeout(timer);
 }

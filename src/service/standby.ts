@@ -46,14 +46,15 @@ export function standbyControl({ rig, episode, isArmed, isFault, stop }: Standby
   };
 }
 
-export function standbyAbout(rig: Rig, config: RobotConfig): StandbyAbout {
+/** Of the robot; undefined: it cannot be opened, and nobody knows its joints. */
+export function standbyAbout(rig: Rig | undefined, { control, task }: RobotConfig): StandbyAbout {
   return {
     id: 'standby',
     version: version(),
-    joints: rig.robot.joints,
-    task: rig.task,
-    instruction: rig.instruction,
-    mode: config.control.mode,
-    chunksMax: rig.chunksMax,
+    joints: rig?.robot.joints ?? [],
+    task: rig?.task ?? task.name,
+    instruction: rig?.instruction ?? task.instruction ?? '',
+    mode: control.mode,
+    chunksMax: rig?.chunksMax ?? control.chunks_max ?? 0,
   };
 }

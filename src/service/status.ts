@@ -6,7 +6,7 @@ import { version } from '../version.js';
 import type { ClockWatch } from './clock-watch.js';
 import type { ServiceStatus } from './control-protocol.js';
 import type { Equipment } from './equipment.js';
-import type { Reason } from './preflight.js';
+import type { Reason } from './reasons.js';
 import type { ServiceState } from './states.js';
 
 export interface StatusParts {
