@@ -158,7 +158,8 @@ export class Service {
   /** One look: at the clock, at what has to be open, at what the state needs. Only one that comes to its end is a sign of life. */
   async #look(): Promise<void> {
     try {
-      this.#lookAtClock();
+      const step = this.#clock.look();
+      if (step !== undefined) this.#warn(clockStepped(step));
       this.#equipment.want();
       if (!this.#lifecycle.is('running', 'arming', 'stopping')) await this.#equipment.letTimePass(this.#periodMs);
       await this.#consider();
@@ -168,11 +169,6 @@ export class Service {
       this.#log('error', 'look', { code: error.code, message: error.message });
       if (!this.#ending) this.#fail(error);
     }
-  }
-
-  #lookAtClock(): void {
-    const step = this.#clock.look();
-    if (step !== undefined) this.#warn(clockStepped(step));
   }
 
   async #consider(): Promise<void> {
@@ -199,9 +195,9 @@ export class Service {
       this.#lifecycle.go('holding', 'the robot was found holding');
       return;
     }
-    const isOpening = verdict.reasons.some(({ code }) => OPENING.includes(code));
+    const isOpening = verdict.reasons.every(({ code }) => OPENING.includes(code));
     if (verdict.reasons.length === 0) this.#lifecycle.go('ready', 'all checks pass');
-    else if (!(this.#lifecycle.is('starting') && isOpening)) this.#lifecycle.go('waiting', verdict.reasons.map(({ code }) => code).join(', '));
+    else if (!this.#lifecycle.is('starting') || !isOpening) this.#lifecycle.go('waiting', verdict.reasons.map(({ code }) => code).join(', '));
     if (!this.#lifecycle.is('ready') || !this.#armsItself) return;
     await this.#arm('arm-on-boot').catch((error: PremotorError) => this.#log('warn', 'arm', { code: error.code, message: error.message }));
   }
@@ -273,7 +269,7 @@ export class Service {
 
   async #handle(request: ControlRequest): Promise<ControlAnswer> {
     if (request.do !== 'status') this.#log('info', 'asked', { ...request });
-    if (this.#ending && request.do !== 'status') throw this.#refused(request.do, 'a service that goes on');
+    if (this.#ending && request.do !== 'status') throw refused(request.do, 'a service that goes on', this.#status());
     if (request.do === 'arm') await this.#arm('armed locally');
     if (request.do === 'disarm') await this.#disarm();
     if (request.do === 'run') this.#goOn(request);
@@ -290,7 +286,7 @@ export class Service {
       return;
     }
     const [rig, policy] = [this.#equipment.rig, this.#equipment.policy];
-    if (!this.#lifecycle.is('ready') || !rig || !policy) throw this.#refused('arm', 'the state ready');
+    if (!this.#lifecycle.is('ready') || !rig || !policy) throw refused('arm', 'the state ready', this.#status());
     this.#armsItself = false;
     this.#stopReason = undefined;
     this.#lifecycle.go('arming', reason);
@@ -322,8 +318,8 @@ export class Service {
 
   /** Errors: SERVICE_STATE. */
   #goOn({ task, seed, instruction }: EpisodeWish): void {
-    if (!this.#lifecycle.is('holding')) throw this.#refused('run', 'the state holding (premotor arm)');
-    if (!this.#equipment.policy) throw this.#refused('run', 'a policy that is loaded');
+    if (!this.#lifecycle.is('holding')) throw refused('run', 'the state holding (premotor arm)', this.#status());
+    if (!this.#equipment.policy) throw refused('run', 'a policy that is loaded', this.#status());
     this.#held = undefined;
     this.#begin({ task, seed, instruction });
   }
@@ -387,7 +383,7 @@ export class Service {
   /** Errors: SERVICE_STATE, ROBOT_TIMEOUT. */
   async #disarm(): Promise<void> {
     if (this.#lifecycle.is('waiting', 'ready') && !this.#equipment.isPowered) return;
-    if (!this.#lifecycle.is('holding')) throw this.#refused('disarm', 'the state holding (premotor stop ends an episode)');
+    if (!this.#lifecycle.is('holding')) throw refused('disarm', 'the state holding (premotor halt ends an episode)', this.#status());
     await this.#powerOff('disarmed locally');
   }
 
@@ -424,14 +420,10 @@ export class Service {
     if (this.#lifecycle.is('maintenance')) return;
     const status = this.#status();
     if (!this.#lifecycle.is('waiting', 'ready') || status.armed || !status.atRest)
-      throw this.#refused('maintenance', 'a robot that is disarmed and at rest');
+      throw refused('maintenance', 'a robot that is disarmed and at rest', status);
     this.#maintenance = reason;
     this.#armsItself = false;
     this.#lifecycle.go('maintenance', reason);
-  }
-
-  #refused(what: string, expected: string): PremotorError {
-    return refused(what, expected, this.#status());
   }
 
   #changed({ from, to, reason }: ServiceTransition): void {

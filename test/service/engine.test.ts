@@ -5,6 +5,9 @@ import type { Policy } from '../../src/policy/contract.js';
 import { IsolatedPolicy } from '../../src/policy/isolated.js';
 import { Harness } from './harness.js';
 
+/** Processes take their time on a busy machine. */
+t.setTimeout(240_000);
+
 const module = new URL('../support/fake-model-process.ts', import.meta.url).pathname;
 const pids: number[] = [];
 

@@ -175,6 +175,15 @@ export class Harness {
     });
   }
 
+  /** A look finds it so. */
+  async until(isSo: (status: ServiceStatus) => boolean): Promise<ServiceStatus> {
+    for (;;) {
+      const status = await this.status();
+      if (isSo(status)) return status;
+      await this.looks(1);
+    }
+  }
+
   async ask(request: ControlRequest): Promise<ServiceStatus> {
     const status = await ask(this.socket, request);
     if (!status) throw new Error('an answer without a status');

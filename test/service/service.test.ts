@@ -81,7 +81,7 @@ t.test('arm-on-boot waits for a camera that comes late, says so, and arms itself
   const { openRig, plug } = latePlug();
   const one = new Harness(t, { openRig, more: 'autonomy: arm-on-boot' });
   await one.reaches('waiting');
-  const { reasons } = await one.status();
+  const { reasons } = await one.until(({ reasons: found }) => found.length === 2);
   t.match(reasons, [{ code: 'CAMERA_MISSING' }, { code: 'CAMERA_MISSING' }], 'each camera by itself');
   await t.rejects(one.ask({ do: 'arm' }), { code: 'SERVICE_STATE', message: /CAMERA_MISSING/ });
   await one.looks(2);
@@ -245,9 +245,9 @@ t.test('memory and disks count; telemetry only where it is wanted', async (t) =>
   const one = new Harness(t, { memoryFree: async () => free, service: 'require_telemetry: true' });
   Object.defineProperty(one.watcher, 'isConnected', { value: false, writable: true });
   await one.reaches('waiting');
-  await one.looks(2);
-  t.match(
-    (await one.status()).reasons.map(({ code }) => code),
+  const { reasons } = await one.until(({ policy, reasons: found }) => policy.loaded && found.length <= 2);
+  t.same(
+    reasons.map(({ code }) => code),
     ['MEMORY_LOW', 'TELEMETRY_OFFLINE'],
   );
   free = 2 ** 40;
@@ -282,8 +282,10 @@ t.test('starts that ended badly: it waits for a person, and arms nothing by itse
   for (let start = 0; start < 3; start++) new Starts(options).begin();
   const one = new Harness(t, { dir, more: 'autonomy: arm-on-boot', service: 'starts_max: 2' });
   await one.reaches('waiting');
-  await one.looks(2);
-  t.match(await one.status(), { state: 'waiting', policy: { loaded: false }, reasons: [{ code: 'CRASH_LOOP' }, { code: 'POLICY_LOADING' }] });
+  const found = await one.until(({ robot, reasons }) => robot.stream !== 'unknown' && !reasons.some(({ code }) => code === 'ROBOT_OPENING'));
+  t.match(found, { state: 'waiting', policy: { loaded: false }, reasons: [{ code: 'CRASH_LOOP' }, { code: 'POLICY_LOADING' }] });
+  await one.looks(3);
+  t.equal((await one.status()).policy.loaded, false, 'nothing is loaded');
   await one.ask({ do: 'clear' });
   await one.reaches('ready');
   await one.looks(3);
@@ -295,10 +297,18 @@ t.test('starts that ended badly: it waits for a person, and arms nothing by itse
 
 t.test('silence for systemd: a look that hangs, a robot whose cycles stand still', async (t) => {
   let hang: Promise<never> | undefined;
+  let enter: () => void = () => undefined;
+  const entered = new Promise<void>((resolve) => {
+    enter = resolve;
+  });
   const hanging = async (...given: Parameters<typeof openRig>): Promise<Rig> => {
     const rig = await openRig(...given);
     const { cameras } = rig;
-    return { ...rig, cameras: { cameras: cameras.cameras, capture: async () => (hang ? hang : cameras.capture()), close: () => cameras.close() } };
+    const capture = async (): ReturnType<FrameSource['capture']> => {
+      if (hang) enter();
+      return hang ?? cameras.capture();
+    };
+    return { ...rig, cameras: { cameras: cameras.cameras, capture, close: () => cameras.close() } };
   };
   const one = new Harness(t, { openRig: hanging });
   await one.reaches('ready');
@@ -306,7 +316,7 @@ t.test('silence for systemd: a look that hangs, a robot whose cycles stand still
   hang = new Promise((_, reject) => {
     free = reject;
   });
-  await one.looks(1);
+  await entered;
   const before = one.told.length;
   await new Promise((resolve) => setTimeout(resolve, 200));
   t.same(one.told.slice(before), [], 'ten periods without a word');
