@@ -1,6 +1,6 @@
 /**
- * What the service keeps open for as long as it lives: the robot with its cameras, and the policy. Owned by the service, which says when they are wanted
- * and what they are used for. It opens again what could not be opened or was lost, counts engines that died, and arms nothing.
+ * What the service keeps open for as long as it lives: the robot with its cameras, and the policy. Owned by the service, which says when they are
+ * wanted and what they are used for. It opens again what could not be opened or was lost, counts engines that died, and arms nothing.
  */
 import type { RobotConfig } from '../config/schema.js';
 import { PremotorError } from '../errors.js';

@@ -1,6 +1,6 @@
 /**
- * Reasons and refusals of the service in words: why the robot does no more than it does, and why a request is not followed. Pure text, shared by the
- * service and its checks.
+ * Reasons and refusals of the service in words: why the robot does no more than it does, and why a request is not followed. Pure text, shared by
+ * the service and its checks.
  */
 import { PremotorError } from '../errors.js';
 import type { ServiceStatus } from './control-protocol.js';
@@ -29,7 +29,8 @@ export function refused(what: string, expected: string, { state, reasons }: Pick
 }
 
 export function clockStepped(byMs: number): PremotorError {
-  const message = `The wall clock was stepped by ${byMs} ms. Nothing of the robot reads it; times in logs and recordings before and after differ by so much.`;
+  const remedy = `Nothing of the robot reads it; times in logs and recordings before and after differ by so much.`;
+  const message = `The wall clock was stepped by ${byMs} ms. ${remedy}`;
   return new PremotorError('CLOCK_STEPPED', message, { expected: 'a clock that runs evenly', found: `${byMs} ms` });
 }
 

@@ -1,7 +1,7 @@
 /**
- * The long-running service: opens robot, cameras and policy once, waits until everything is right, lets somebody local arm (or arms itself where that is
- * configured), runs episodes, and says at any time why it does not. Owned by the command `service`. One look after another drives it; a look that hangs,
- * or a robot whose cycles stand still, is silence for systemd. Nothing that comes over a network arms or starts anything.
+ * The long-running service: opens robot, cameras and policy once, waits until everything is right, lets somebody local arm (or arms itself where
+ * that is configured), runs episodes, and says at any time why it does not. Owned by the command `service`. One look after another drives it; a
+ * look that hangs, or a robot whose cycles stand still, is silence for systemd. Nothing that comes over a network arms or starts anything.
  */
 import { join } from 'node:path';
 import type { RobotConfig } from '../config/schema.js';
@@ -114,7 +114,7 @@ export class Service {
     });
   }
 
-  /** Runs until the signal comes; resolves when the robot is at rest and everything is closed. Errors: SERVICE_RUNNING, CONTROL_SOCKET, of observers. */
+  /** Runs until the signal comes; resolves when the robot rests and everything is closed. Errors: SERVICE_RUNNING, CONTROL_SOCKET, of observers. */
   async run(signal: AbortSignal): Promise<void> {
     const { config, notifier, log } = this.#parts;
     const unregister = register('service', `${config.robot.type}, ${this.#parts.file}`);

@@ -1,6 +1,6 @@
 /**
- * What observers of a service are given between two episodes, when there is no control cycle to ask: the robot's own status, an empty cache, and the one
- * request that they may make. Owned by the service; it decides nothing.
+ * What observers of a service are given between two episodes, when there is no control cycle to ask: the robot's own status, an empty cache, and
+ * the one request that they may make. Owned by the service; it decides nothing.
  */
 import type { RobotConfig } from '../config/schema.js';
 import { PremotorError } from '../errors.js';

@@ -1,4 +1,7 @@
-/** What the service says of itself, over the control socket and to its observers: gathered from its parts, at any moment. Owned by the service; pure. */
+/**
+ * What the service says of itself, over the control socket and to its observers: gathered from its parts, at any moment. Owned by the service;
+ * pure.
+ */
 import { createHash } from 'node:crypto';
 import type { RobotConfig } from '../config/schema.js';
 import { sourceOf } from '../runtime/open-policy.js';

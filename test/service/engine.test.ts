@@ -1,4 +1,7 @@
-/** The death of a real engine process under a service that waits or holds: the robot stays as it is, another engine comes, and a loop of deaths ends in a wait. */
+/**
+ * The death of a real engine process under a service that waits or holds: the robot stays as it is, another engine comes, and a loop of deaths
+ * ends in a wait.
+ */
 import { readFileSync } from 'node:fs';
 import t from 'tap';
 import type { Policy } from '../../src/policy/contract.js';

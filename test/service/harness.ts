@@ -1,6 +1,6 @@
 /**
- * A service in a test: the real one, with the real simulated robot and a real control socket, and stand-ins for the policy, for systemd and for whoever
- * watches. Its log says when something has happened, so that nobody waits for time. Not a test itself.
+ * A service in a test: the real one, with the real simulated robot and a real control socket, and stand-ins for the policy, for systemd and for
+ * whoever watches. Its log says when something has happened, so that nobody waits for time. Not a test itself.
  */
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';

@@ -1,6 +1,6 @@
 /**
- * The service with the simulated robot in virtual time: every way through its states, what it refuses and why, what systemd hears, and that nothing that
- * comes over a network arms it.
+ * The service with the simulated robot in virtual time: every way through its states, what it refuses and why, what systemd hears, and that
+ * nothing that comes over a network arms it.
  */
 import { existsSync, statSync } from 'node:fs';
 import { join } from 'node:path';
