@@ -122,7 +122,8 @@ export class Preflight {
     const found = await Promise.all([...folders].map((folder) => folderProblem(folder, service.disk_free_min_mib)));
     const free = await this.#memoryFree();
     const low = free !== undefined && free < service.memory_free_min_mib * BYTES_PER_MIB;
-    const memory = `${Math.floor((free ?? 0) / BYTES_PER_MIB)} MiB of memory are free, ${service.memory_free_min_mib} are wanted. Stop what else runs.`;
+    const freeMib = Math.floor((free ?? 0) / BYTES_PER_MIB);
+    const memory = `${freeMib} MiB of memory are free, ${service.memory_free_min_mib} are wanted. Stop what else runs here.`;
     return [...found.flatMap((reason) => reason ?? []), ...(low ? [{ code: 'MEMORY_LOW', message: memory }] : [])];
   }
 
