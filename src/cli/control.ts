@@ -1,6 +1,6 @@
 /**
- * `premotor status`, `arm`, `disarm`, `go`, `halt`, `clear` and `maintenance`: ask the service of this machine over its control socket. Whoever may open
- * the socket may ask; these commands know nothing that the service does not say.
+ * `premotor status`, `arm`, `disarm`, `go`, `halt`, `clear` and `maintenance`: ask the service of this machine over its control socket. Whoever
+ * may open the socket may ask; these commands know nothing that the service does not say.
  */
 import { type Command, Option } from 'commander';
 import { ask, findSocket } from '../service/control-client.js';

@@ -38,7 +38,7 @@ export const service = z.strictObject({
     text.optional(),
     'the path of a folder',
     'remembers starts that ended badly',
-    '`$STATE_DIRECTORY`, else `service` in `recording.out_dir`',
+    '`service` in `$STATE_DIRECTORY`, else in `recording.out_dir`',
   ),
   check_period_s: seconds(0.5, 10, 'how often it looks at the robot and at its checks'),
   retry_s: seconds(2, 600, 'between two tries to open the robot or the policy; doubled up to 30 times this'),

@@ -1,6 +1,6 @@
 /**
- * Watches the wall clock against the monotonic one: a network time that arrives late, or a person, may step it by hours. Owned by the service, which
- * asks once in a look; nothing of the robot reads the wall clock, so a step is only told and counted.
+ * Watches the wall clock against the monotonic one: a network time that arrives late, or a person, may step it by hours. Owned by the service,
+ * which asks once in a look; nothing of the robot reads the wall clock, so a step is only told and counted.
  */
 
 export interface WatchedClocks {

@@ -1,5 +1,6 @@
 /**
- * Asks the service of this machine over its control socket. Owned by the commands; it knows no state of its own, and every request is one connection.
+ * Asks the service of this machine over its control socket. Owned by the commands; it knows no state of its own, and every request is one
+ * connection.
  */
 import { existsSync } from 'node:fs';
 import { createConnection } from 'node:net';

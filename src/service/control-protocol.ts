@@ -1,6 +1,6 @@
 /**
- * What is said over the service's control socket: one JSON object a line, one answer a line. Shared by the service and by the commands that ask it.
- * Whoever may open the socket is local; nothing here comes from a network.
+ * What is said over the service's control socket: one JSON object a line, one answer a line. Shared by the service and by the commands that ask
+ * it. Whoever may open the socket is local; nothing here comes from a network.
  */
 import { join } from 'node:path';
 import { z } from 'zod';

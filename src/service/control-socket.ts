@@ -1,6 +1,6 @@
 /**
- * The control socket's server: takes requests line by line, one at a time per connection, and answers each. Owned by the service, which decides what a
- * request does. The socket is a file of mode 0660: who may open it is a matter of its owner and group.
+ * The control socket's server: takes requests line by line, one at a time per connection, and answers each. Owned by the service, which decides
+ * what a request does. The socket is a file of mode 0660: who may open it is a matter of its owner and group.
  */
 import { chmodSync, mkdirSync, rmSync } from 'node:fs';
 import { createConnection, createServer, type Server, type Socket } from 'node:net';

@@ -1,6 +1,7 @@
 /**
- * The episodes of a service: one at a time, on the robot and the policy that the service keeps open. Owned by the service; it opens a recording for each
- * episode, counts how they end, and knows when the running one got somewhere last. It decides no state and arms nothing that the service did not.
+ * The episodes of a service: one at a time, on the robot and the policy that the service keeps open. Owned by the service; it opens a recording
+ * for each episode, counts how they end, and knows when the running one got somewhere last. It decides no state and arms nothing that the service
+ * did not.
  */
 import type { RobotConfig } from '../config/schema.js';
 import type { CycleReport } from '../control/events.js';

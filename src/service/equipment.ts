@@ -1,6 +1,6 @@
 /**
- * What the service keeps open for as long as it lives: the robot with its cameras, and the policy. Owned by the service, which says when they are wanted
- * and what they are used for. It opens again what could not be opened or was lost, counts engines that died, and arms nothing.
+ * What the service keeps open for as long as it lives: the robot with its cameras, and the policy. Owned by the service, which says when they are
+ * wanted and what they are used for. It opens again what could not be opened or was lost, counts engines that died, and arms nothing.
  */
 import type { RobotConfig } from '../config/schema.js';
 import { PremotorError } from '../errors.js';
@@ -22,6 +22,8 @@ export interface EquipmentParts {
   readonly monotonicMs: () => number;
   /** The robot is there, or another one in its place. */
   readonly onRig: (rig: Rig) => void;
+  /** It could not be opened, for the first time. */
+  readonly onNoRig: () => void;
   readonly onMotion: (sample: MotionSample) => void;
 }
 
@@ -37,6 +39,7 @@ export class Equipment {
   #scene: string | undefined;
   #unwatch: (() => void) | undefined;
   #cycles = 0;
+  #hasTried = false;
 
   constructor(parts: EquipmentParts) {
     const { config, log, monotonicMs } = parts;
@@ -47,7 +50,7 @@ export class Equipment {
       open: () => parts.openRig(config),
       close: (rig) => rig.close(),
       onOpen: (rig) => this.#robotOpened(rig),
-      onFailure: ({ code, message }) => log('warn', 'robot', { code, message }),
+      onFailure: (error) => this.#robotFailed(error),
     });
     this.#engine = new Keeper({
       ...retry,
@@ -147,6 +150,7 @@ export class Equipment {
     for (const text of rig.notices) log('info', 'notice', { text });
     this.#scene = JSON.stringify(config.task);
     this.#unwatch?.();
+    this.#hasTried = true;
     this.#cycles = 0;
     this.#unwatch = rig.watch((sample) => {
       this.#cycles++;
@@ -154,6 +158,13 @@ export class Equipment {
     });
     this.#robot.proven();
     onRig(rig);
+  }
+
+  #robotFailed({ code, message }: PremotorError): void {
+    this.#parts.log('warn', 'robot', { code, message });
+    if (this.#hasTried) return;
+    this.#hasTried = true;
+    this.#parts.onNoRig();
   }
 
   #policyOpened(policy: Policy): void {

@@ -1,6 +1,6 @@
 /**
- * Keeps one thing open, the robot or the policy: opens it in the background, tries again with a growing pause when that fails, and knows why it is not
- * there. Owned by the service, which says when it is wanted. It never opens two at a time.
+ * Keeps one thing open, the robot or the policy: opens it in the background, tries again with a growing pause when that fails, and knows why it is
+ * not there. Owned by the service, which says when it is wanted. It never opens two at a time.
  */
 import type { PremotorError } from '../errors.js';
 import { toPremotorError } from '../native.js';

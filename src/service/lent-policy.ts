@@ -1,6 +1,6 @@
 /**
- * The service's policy as an episode has it: every call goes to the one engine that outlives the episode, and closing gives it back instead of ending
- * it. Owned by the episode; it computes nothing.
+ * The service's policy as an episode has it: every call goes to the one engine that outlives the episode, and closing gives it back instead of
+ * ending it. Owned by the episode; it computes nothing.
  */
 import type {
   CommitOptions,

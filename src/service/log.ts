@@ -1,6 +1,6 @@
 /**
- * The service's log: named events with fields, one JSON object a line on standard output, which is what journald keeps. Owned by the command `service`;
- * no secret and no picture is in it.
+ * The service's log: named events with fields, one JSON object a line on standard output, which is what journald keeps. Owned by the command
+ * `service`; no secret and no picture is in it.
  */
 import { type DestinationStream, pino } from 'pino';
 

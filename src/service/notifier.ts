@@ -1,6 +1,6 @@
 /**
- * What systemd is told (sd_notify): ready, what the service does in words, that it lives, that it ends. Owned by the service. A sign of life is sent only
- * by a look that came to its end and saw the robot's own cycles advance; there is no timer here that could go on when those stand still.
+ * What systemd is told (sd_notify): ready, what the service does in words, that it lives, that it ends. Owned by the service. A sign of life is
+ * sent only by a look that came to its end and saw the robot's own cycles advance; there is no timer here that could go on when those stand still.
  */
 import type { PremotorError } from '../errors.js';
 import { callNativeNow, loadNative } from '../native.js';

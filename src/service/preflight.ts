@@ -1,6 +1,6 @@
 /**
- * What has to be right before the robot may be armed: robot and bridge, cameras, policy, disks, memory. Owned by the service, which asks again and again
- * while it waits. It looks and changes nothing; the broker is looked at too, and is only a remark unless the configuration wants it.
+ * What has to be right before the robot may be armed: robot and bridge, cameras, policy, disks, memory. Owned by the service, which asks again and
+ * again while it waits. It looks and changes nothing; the broker is looked at too, and is only a remark unless the configuration wants it.
  */
 import { constants } from 'node:fs';
 import { access, mkdir, readFile, statfs } from 'node:fs/promises';
@@ -15,12 +15,7 @@ import { toPremotorError } from '../native.js';
 import type { Frame, Policy } from '../policy/contract.js';
 import { recordingsDir } from '../recording/recorder.js';
 import type { Rig } from '../runtime/rig.js';
-
-/** Why the robot is not armed, in a code and in words. */
-export interface Reason {
-  readonly code: string;
-  readonly message: string;
-}
+import type { Reason } from './reasons.js';
 
 /** What the checks look at. */
 export interface Checked {
@@ -74,7 +69,8 @@ export class Preflight {
     const { isLooping, count } = checked.crashes;
     const reasons: Reason[] = [];
     if (isLooping) {
-      const message = `Service or engine ended unexpectedly ${count} times within ${starts_window_s} s; ${starts_max} are allowed. Find out why, then: premotor clear`;
+      const remedy = `Find out why, then: premotor clear`;
+      const message = `Service or engine ended unexpectedly ${count} times within ${starts_window_s} s; ${starts_max} are allowed. ${remedy}`;
       reasons.push({ code: 'CRASH_LOOP', message });
     }
     reasons.push(...(await this.#robot(checked)), ...(await this.#pictures(checked)), ...this.#policy(checked), ...(await this.#machine()));
@@ -126,7 +122,8 @@ export class Preflight {
     const found = await Promise.all([...folders].map((folder) => folderProblem(folder, service.disk_free_min_mib)));
     const free = await this.#memoryFree();
     const low = free !== undefined && free < service.memory_free_min_mib * BYTES_PER_MIB;
-    const memory = `${Math.floor((free ?? 0) / BYTES_PER_MIB)} MiB of memory are free, ${service.memory_free_min_mib} are wanted. Stop what else runs here.`;
+    const freeMib = Math.floor((free ?? 0) / BYTES_PER_MIB);
+    const memory = `${freeMib} MiB of memory are free, ${service.memory_free_min_mib} are wanted. Stop what else runs here.`;
     return [...found.flatMap((reason) => reason ?? []), ...(low ? [{ code: 'MEMORY_LOW', message: memory }] : [])];
   }
 

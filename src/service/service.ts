@@ -1,7 +1,7 @@
 /**
- * The long-running service: opens robot, cameras and policy once, waits until everything is right, lets somebody local arm (or arms itself where that is
- * configured), runs episodes, and says at any time why it does not. Owned by the command `service`. One look after another drives it; a look that hangs,
- * or a robot whose cycles stand still, is silence for systemd. Nothing that comes over a network arms or starts anything.
+ * The long-running service: opens robot, cameras and policy once, waits until everything is right, lets somebody local arm (or arms itself where
+ * that is configured), runs episodes, and says at any time why it does not. Owned by the command `service`. One look after another drives it; a
+ * look that hangs, or a robot whose cycles stand still, is silence for systemd. Nothing that comes over a network arms or starts anything.
  */
 import { join } from 'node:path';
 import type { RobotConfig } from '../config/schema.js';
@@ -22,7 +22,8 @@ import { Episodes, type EpisodeWish } from './episodes.js';
 import { Equipment } from './equipment.js';
 import type { ServiceLog } from './log.js';
 import type { Notifier } from './notifier.js';
-import { OPENING, Preflight, type Reason, type Verdict } from './preflight.js';
+import { OPENING, Preflight, type Verdict } from './preflight.js';
+import { clockStepped, FOUND_HOLDING, lockedFor, type Reason, refused, stoppedFor, withinMs } from './reasons.js';
 import { standbyAbout, standbyControl } from './standby.js';
 import { Starts } from './starts.js';
 import { ServiceLifecycle, type ServiceState, type ServiceTransition } from './states.js';
@@ -48,13 +49,6 @@ export interface ServiceParts {
 const LOOKS_PER_WATCHDOG = 3;
 /** An episode that was told to stop comes to rest in seconds; then power goes without it. */
 const STOP_MS_MAX = 15_000;
-const FOUND_HOLDING: Reason = {
-  code: 'FOUND_HOLDING',
-  message: 'The robot was found holding with power, as an earlier service left it. It goes on when somebody local asks: premotor arm, premotor go.',
-};
-
-const stoppedFor = (reason: string): Reason => ({ code: 'STOPPED', message: `${reason}. It goes on when somebody local asks: premotor arm.` });
-
 /** The robot's own failures; others were found before anything had power. */
 const ROBOT_CODES = /^(ROBOT|BRIDGE|STREAM|CAN|NATIVE)_/;
 
@@ -102,7 +96,7 @@ export class Service {
     this.#periodMs = Math.min(service.check_period_s * 1000, watchdogMs / LOOKS_PER_WATCHDOG);
     this.#preflight = new Preflight(config, parts.preflight);
     this.#starts = new Starts({
-      dir: service.state_dir ?? process.env['STATE_DIRECTORY']?.split(':')[0] ?? join(recording.out_dir, 'service'),
+      dir: service.state_dir ?? join(process.env['STATE_DIRECTORY']?.split(':')[0] ?? recording.out_dir, 'service'),
       max: service.starts_max,
       windowS: service.starts_window_s,
       onWarning: (error) => this.#warn(error),
@@ -114,11 +108,13 @@ export class Service {
         void this.#observers?.attend(standbyAbout(rig, config), this.#control);
         this.#indicate();
       },
+      // Telemetry says why it waits, robot or no robot.
+      onNoRig: () => void this.#observers?.attend(standbyAbout(undefined, config), this.#control),
       onMotion: (sample) => this.#observers?.motion(sample),
     });
   }
 
-  /** Runs until the signal comes; resolves when the robot is at rest and everything is closed. Errors: SERVICE_RUNNING, CONTROL_SOCKET, of observers. */
+  /** Runs until the signal comes; resolves when the robot rests and everything is closed. Errors: SERVICE_RUNNING, CONTROL_SOCKET, of observers. */
   async run(signal: AbortSignal): Promise<void> {
     const { config, notifier, log } = this.#parts;
     const unregister = register('service', `${config.robot.type}, ${this.#parts.file}`);
@@ -152,8 +148,6 @@ export class Service {
     return this.#lifecycle.state;
   }
 
-  // ---- looks
-
   #next(afterMs: number): void {
     if (this.#ending) return;
     this.#timer = setTimeout(() => {
@@ -164,7 +158,8 @@ export class Service {
   /** One look: at the clock, at what has to be open, at what the state needs. Only one that comes to its end is a sign of life. */
   async #look(): Promise<void> {
     try {
-      this.#lookAtClock();
+      const step = this.#clock.look();
+      if (step !== undefined) this.#warn(clockStepped(step));
       this.#equipment.want();
       if (!this.#lifecycle.is('running', 'arming', 'stopping')) await this.#equipment.letTimePass(this.#periodMs);
       await this.#consider();
@@ -174,13 +169,6 @@ export class Service {
       this.#log('error', 'look', { code: error.code, message: error.message });
       if (!this.#ending) this.#fail(error);
     }
-  }
-
-  #lookAtClock(): void {
-    const step = this.#clock.look();
-    if (step === undefined) return;
-    const message = `The wall clock was stepped by ${step} ms. Nothing of the robot reads it; times in logs and recordings before and after differ by so much.`;
-    this.#warn(new PremotorError('CLOCK_STEPPED', message, { expected: 'a clock that runs evenly', found: `${step} ms` }));
   }
 
   async #consider(): Promise<void> {
@@ -207,9 +195,9 @@ export class Service {
       this.#lifecycle.go('holding', 'the robot was found holding');
       return;
     }
-    const isOpening = verdict.reasons.some(({ code }) => OPENING.includes(code));
+    const isOpening = verdict.reasons.every(({ code }) => OPENING.includes(code));
     if (verdict.reasons.length === 0) this.#lifecycle.go('ready', 'all checks pass');
-    else if (!(this.#lifecycle.is('starting') && isOpening)) this.#lifecycle.go('waiting', verdict.reasons.map(({ code }) => code).join(', '));
+    else if (!this.#lifecycle.is('starting') || !isOpening) this.#lifecycle.go('waiting', verdict.reasons.map(({ code }) => code).join(', '));
     if (!this.#lifecycle.is('ready') || !this.#armsItself) return;
     await this.#arm('arm-on-boot').catch((error: PremotorError) => this.#log('warn', 'arm', { code: error.code, message: error.message }));
   }
@@ -279,11 +267,9 @@ export class Service {
     stop: (reason) => this.#stopSoon(reason),
   });
 
-  // ---- what somebody asks for
-
   async #handle(request: ControlRequest): Promise<ControlAnswer> {
     if (request.do !== 'status') this.#log('info', 'asked', { ...request });
-    if (this.#ending && request.do !== 'status') throw this.#refused(request.do, 'a service that goes on');
+    if (this.#ending && request.do !== 'status') throw refused(request.do, 'a service that goes on', this.#status());
     if (request.do === 'arm') await this.#arm('armed locally');
     if (request.do === 'disarm') await this.#disarm();
     if (request.do === 'run') this.#goOn(request);
@@ -300,7 +286,7 @@ export class Service {
       return;
     }
     const [rig, policy] = [this.#equipment.rig, this.#equipment.policy];
-    if (!this.#lifecycle.is('ready') || !rig || !policy) throw this.#refused('arm', 'the state ready');
+    if (!this.#lifecycle.is('ready') || !rig || !policy) throw refused('arm', 'the state ready', this.#status());
     this.#armsItself = false;
     this.#stopReason = undefined;
     this.#lifecycle.go('arming', reason);
@@ -332,8 +318,8 @@ export class Service {
 
   /** Errors: SERVICE_STATE. */
   #goOn({ task, seed, instruction }: EpisodeWish): void {
-    if (!this.#lifecycle.is('holding')) throw this.#refused('run', 'the state holding (premotor arm)');
-    if (!this.#equipment.policy) throw this.#refused('run', 'a policy that is loaded');
+    if (!this.#lifecycle.is('holding')) throw refused('run', 'the state holding (premotor arm)', this.#status());
+    if (!this.#equipment.policy) throw refused('run', 'a policy that is loaded', this.#status());
     this.#held = undefined;
     this.#begin({ task, seed, instruction });
   }
@@ -381,7 +367,11 @@ export class Service {
     this.#stopReason ??= reason;
     this.#arming?.cycle.requestStop(reason);
     // Whoever asked for the arming is told what became of it.
-    await this.#arming?.done.catch(() => undefined);
+    if (this.#arming)
+      await withinMs(
+        this.#arming.done.catch(() => undefined),
+        STOP_MS_MAX,
+      );
     if (this.#lifecycle.is('running')) {
       this.#lifecycle.go('stopping', reason);
       this.#episodes?.stop(reason);
@@ -393,7 +383,7 @@ export class Service {
   /** Errors: SERVICE_STATE, ROBOT_TIMEOUT. */
   async #disarm(): Promise<void> {
     if (this.#lifecycle.is('waiting', 'ready') && !this.#equipment.isPowered) return;
-    if (!this.#lifecycle.is('holding')) throw this.#refused('disarm', 'the state holding (premotor stop ends an episode)');
+    if (!this.#lifecycle.is('holding')) throw refused('disarm', 'the state holding (premotor halt ends an episode)', this.#status());
     await this.#powerOff('disarmed locally');
   }
 
@@ -430,21 +420,11 @@ export class Service {
     if (this.#lifecycle.is('maintenance')) return;
     const status = this.#status();
     if (!this.#lifecycle.is('waiting', 'ready') || status.armed || !status.atRest)
-      throw this.#refused('maintenance', 'a robot that is disarmed and at rest');
+      throw refused('maintenance', 'a robot that is disarmed and at rest', status);
     this.#maintenance = reason;
     this.#armsItself = false;
     this.#lifecycle.go('maintenance', reason);
   }
-
-  #refused(what: string, expected: string): PremotorError {
-    const { state, reasons } = this.#status();
-    const found = [state, ...reasons.map(({ code }) => code)].join(', ');
-    const first = reasons[0] ? ` ${reasons[0].message}` : '';
-    const message = `"${what}" is not possible now: expected ${expected}, found ${found}.${first}`;
-    return new PremotorError('SERVICE_STATE', message, { expected, found });
-  }
-
-  // ---- states
 
   #changed({ from, to, reason }: ServiceTransition): void {
     this.#log(to === 'fault' ? 'error' : 'info', 'state', { from, to, reason });
@@ -473,7 +453,7 @@ export class Service {
 
   #reasons(): readonly Reason[] {
     if (this.#fault) return [{ code: this.#fault.code, message: this.#fault.message }];
-    if (this.#lifecycle.is('maintenance')) return [{ code: 'MAINTENANCE', message: `Locked for maintenance: ${this.#maintenance}.` }];
+    if (this.#lifecycle.is('maintenance')) return [lockedFor(this.#maintenance)];
     if (this.#lifecycle.is('holding', 'ready')) return this.#held ? [this.#held] : [];
     return this.#lifecycle.is('starting', 'waiting') ? this.#verdict.reasons : [];
   }
@@ -494,8 +474,6 @@ export class Service {
     });
   }
 
-  // ---- the end
-
   /** A robot that stands in a fault has its power taken away, unless the configuration keeps it. */
   async #leave(): Promise<void> {
     if (this.#config.control.stop_category === 2 || !this.#equipment.isPowered) return;
@@ -512,21 +490,11 @@ export class Service {
     clearTimeout(this.#timer);
     this.#parts.notifier.stopping();
     this.#log('info', 'stopping');
-    await this.#looking;
+    await withinMs(this.#looking, STOP_MS_MAX);
     await this.#socket?.close();
     await this.#observers?.close();
     await this.#equipment.close();
     this.#starts.end();
     this.#log('info', 'stopped');
   }
-}
-
-/** Waits, but not for ever. */
-async function withinMs(work: Promise<void>, wait_ms_max: number): Promise<void> {
-  let timer: NodeJS.Timeout | undefined;
-  const late = new Promise<void>((resolve) => {
-    timer = setTimeout(resolve, wait_ms_max);
-  });
-  await Promise.race([work, late]);
-  clearTimeout(timer);
 }

@@ -1,6 +1,6 @@
 /**
- * What observers of a service are given between two episodes, when there is no control cycle to ask: the robot's own status, an empty cache, and the one
- * request that they may make. Owned by the service; it decides nothing.
+ * What observers of a service are given between two episodes, when there is no control cycle to ask: the robot's own status, an empty cache, and
+ * the one request that they may make. Owned by the service; it decides nothing.
  */
 import type { RobotConfig } from '../config/schema.js';
 import { PremotorError } from '../errors.js';
@@ -47,15 +47,16 @@ export function standbyControl({ rig, episode, isArmed, isFault, stop }: Standby
   };
 }
 
-export function standbyAbout(rig: Rig, config: RobotConfig): StandbyAbout {
+/** Of the robot; undefined: it cannot be opened, and nobody knows its joints. */
+export function standbyAbout(rig: Rig | undefined, { control, task }: RobotConfig): StandbyAbout {
   return {
     id: 'standby',
     version: version(),
-    joints: rig.robot.joints,
-    task: rig.task,
-    instruction: rig.instruction,
-    mode: config.control.mode,
-    chunksMax: rig.chunksMax,
+    joints: rig?.robot.joints ?? [],
+    task: rig?.task ?? task.name,
+    instruction: rig?.instruction ?? task.instruction ?? '',
+    mode: control.mode,
+    chunksMax: rig?.chunksMax ?? control.chunks_max ?? 0,
     checkpoint: sourceOf(config),
     configuration: config,
   };

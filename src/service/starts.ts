@@ -1,8 +1,8 @@
 /**
- * Remembers on disk how often service and engine ended unexpectedly, so that a robot that crashes in a loop waits for a person. Owned by the service.
- * Times are of the machine's uptime: a wall clock that is stepped changes nothing, and a boot begins anew. It restarts nothing.
+ * Remembers on disk how often service and engine ended unexpectedly, so that a robot that crashes in a loop waits for a person. Owned by the
+ * service. Times are of the machine's uptime: a wall clock that is stepped changes nothing, and a boot begins anew. It restarts nothing.
  */
-import { mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdirSync, readFileSync, renameSync, writeFileSync } from 'node:fs';
 import { uptime } from 'node:os';
 import { join } from 'node:path';
 import { z } from 'zod';
@@ -117,17 +117,18 @@ export class Starts {
   #write(): void {
     const { dir, onWarning } = this.#options;
     const path = join(dir, FILE);
-    const fresh = `${path}.${process.pid}`;
+    // One name for all: what a process left that was killed in between is written over.
+    const fresh = `${path}.new`;
     try {
       mkdirSync(dir, { recursive: true });
       writeFileSync(fresh, JSON.stringify({ boot: this.#boot, entries: this.#entries }));
       renameSync(fresh, path);
     } catch (cause) {
-      rmSync(fresh, { force: true });
       if (this.#hasWarned) return;
       this.#hasWarned = true;
       const found = (cause as Error).message;
-      const message = `Starts cannot be remembered in ${dir}: ${found}. A crash loop across restarts is not noticed; give service.state_dir a folder to write.`;
+      const remedy = `A crash loop across restarts is not noticed; give service.state_dir a folder to write.`;
+      const message = `Starts cannot be remembered in ${dir}: ${found}. ${remedy}`;
       onWarning(new PremotorError('SERVICE_STATE_DIR', message, { file: dir, expected: 'a folder to write', found, cause }));
     }
   }

@@ -1,7 +1,7 @@
 /**
- * The states of the long-running service and the changes that are legal between them, as a table. Owned by src/service/service.ts, which drives it; it
- * moves nothing and waits for nothing. Power is on in `holding`, `running` and `stopping`, and may be in `fault`; the only way to it leads through
- * `arming`, but for a robot that was found holding.
+ * The states of the long-running service and the changes that are legal between them, as a table. Owned by src/service/service.ts, which drives
+ * it; it moves nothing and waits for nothing. Power is on in `holding`, `running` and `stopping`, and may be in `fault`; the only way to it leads
+ * through `arming`, but for a robot that was found holding.
  */
 import { PremotorError } from '../errors.js';
 

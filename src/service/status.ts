@@ -1,4 +1,7 @@
-/** What the service says of itself, over the control socket and to its observers: gathered from its parts, at any moment. Owned by the service; pure. */
+/**
+ * What the service says of itself, over the control socket and to its observers: gathered from its parts, at any moment. Owned by the service;
+ * pure.
+ */
 import { createHash } from 'node:crypto';
 import type { RobotConfig } from '../config/schema.js';
 import { sourceOf } from '../runtime/open-policy.js';
@@ -6,7 +9,7 @@ import { version } from '../version.js';
 import type { ClockWatch } from './clock-watch.js';
 import type { ServiceStatus } from './control-protocol.js';
 import type { Equipment } from './equipment.js';
-import type { Reason } from './preflight.js';
+import type { Reason } from './reasons.js';
 import type { ServiceState } from './states.js';
 
 export interface StatusParts {

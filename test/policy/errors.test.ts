@@ -12,7 +12,7 @@ const severalWords = /(["'])([A-Z][A-Z0-9]*(?:_[A-Z0-9]+)+)\1/g;
 const oneWord = /(?:PremotorError|Status::error|problem|checkpoint_error)\(\s*["']([A-Z][A-Z0-9]+)["']/g;
 const fallback = /:\s*'(INTERNAL)'/g;
 /** Not errors: environment variables, dtype names of the safetensors format, and types of Parquet. */
-const otherLiterals = /^(PREMOTOR|XDG|NODE|CUDA|SOURCE)_|^F8_|^BYTE_ARRAY$/;
+const otherLiterals = /^(PREMOTOR|XDG|NODE|CUDA|SOURCE)_|^(NOTIFY_SOCKET|WATCHDOG_USEC|WATCHDOG_PID|STATE_DIRECTORY)$|^F8_|^BYTE_ARRAY$/;
 
 function codesIn(source: string): string[] {
   const found = [...source.matchAll(severalWords)].map(([, , code]) => code as string);
