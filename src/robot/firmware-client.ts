@@ -41,6 +41,8 @@ const POLL_MS = 1;
 const REPLY_MS = 200;
 /** A request is repeated so often: 4 s. */
 const ASKS_MAX = 20;
+/** Once it has answered it is waited for as long as it waits for the host, 10 s. */
+const ASKS_OF_UPDATE = 50;
 /** After a restart, before the bus is opened anew. */
 const ASKS_OF_RESTART = 5;
 /** Erasing and verifying, a page or a kilobyte a tick. */
@@ -276,7 +278,7 @@ export class FirmwareClient {
   async #operate(operation: Operation, value = 0, flags = 0): Promise<Status> {
     const number = OPERATIONS[operation];
     const isIt = (fields: ShortFields): boolean => (fields['operation_and_state'] ?? 0) >> 4 === number;
-    return toStatus(await this.#ask('update', { operation: number, flags, value }, 'update_status', isIt));
+    return toStatus(await this.#ask('update', { operation: number, flags, value }, 'update_status', isIt, ASKS_OF_UPDATE));
   }
 
   /** Sends a request, again and again until it is answered. */
