@@ -1,6 +1,6 @@
 /**
- * `premotor firmware`: what runs on the firmware bridge, and replacing it over the robot's bus. Owned by the command line. It arms nothing, and leaves
- * a bus alone that a stream process drives.
+ * `premotor firmware`: what runs on the firmware bridge, and replacing it over the robot's bus. Owned by the command line. It arms nothing and
+ * leaves a bus alone that a stream process drives.
  */
 import { readFile } from 'node:fs/promises';
 import type { Command } from 'commander';

@@ -311,7 +311,7 @@ export class FirmwareClient {
   }
 
   #silent(what: string): PremotorError {
-    const message = `No bridge answers ${what} on ${this.#bus.name}. Check its power, the bus and the bit rate, and that it has the firmware of this release.`;
+    const message = `No bridge answers ${what} on ${this.#bus.name}. Check its power, the bus, the bit rate and its release.`;
     return new PremotorError('FIRMWARE_NO_REPLY', message, { expected: 'an answer of the bridge', found: 'none' });
   }
 }
@@ -319,7 +319,7 @@ export class FirmwareClient {
 function fellBack(image: FirmwareImage, now: FirmwareIdentity | undefined): PremotorError {
   const found = now === undefined ? 'no answer' : `${now.version} in slot ${slotName(now.slot)}`;
   const expected = `${image.version} in slot ${slotName(image.slot)}`;
-  const message = `The new firmware did not start: expected ${expected}, found ${found}. The old one is kept; look for what is wrong with the new one.`;
+  const message = `The new firmware did not start: expected ${expected}, found ${found}. The old one is kept.`;
   return new PremotorError('FIRMWARE_FELL_BACK', message, { expected, found });
 }
 
