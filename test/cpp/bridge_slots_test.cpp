@@ -108,7 +108,8 @@ void choices() {
   flash.put_image(PM_SLOT_A, make_image(PM_SLOT_A, old_version));
   pm_boot_try(&flash.flash, PM_SLOT_B, PM_SLOT_A);
   tap::equal(pm_boot_choose(&flash.flash), +PM_SLOT_B, "tried again");
-  tap::ok(pm_boot_confirm(&flash.flash, PM_SLOT_B) && pm_boot_confirm(&flash.flash, PM_SLOT_B), "confirmed, twice is once");
+  tap::ok(pm_boot_confirm(&flash.flash, PM_SLOT_B) && pm_boot_confirm(&flash.flash, PM_SLOT_B),
+            "confirmed, twice is once");
   tap::ok(!pm_boot_confirm(&flash.flash, PM_SLOT_A), "what is neither active nor on trial is not confirmed");
   for (int i = 0; i < 5; ++i) pm_boot_choose(&flash.flash);
   tap::equal(pm_boot_choose(&flash.flash), +PM_SLOT_B, "and stays");
