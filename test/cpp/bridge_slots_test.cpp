@@ -198,7 +198,8 @@ void record_cuts() {
         ++cuts;
         flash.power_on();
         pm_record_read(&flash.flash, &record);
-        lost += record.active != PM_SLOT_B || record.sequence < sequence || record.sequence > sequence + 1 || is_written;
+        lost += record.active != PM_SLOT_B || record.sequence < sequence || record.sequence > sequence + 1 ||
+                is_written;
         record.active = PM_SLOT_A;
         const bool is_good = pm_record_write(&flash.flash, &record);
         pm_record_read(&flash.flash, &record);
