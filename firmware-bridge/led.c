@@ -30,4 +30,6 @@ uint16_t pm_led_pattern(const struct pm_bridge* bridge, uint64_t now_us) {
   return is_fresh ? of_host[bridge->indication] : of_state[bridge->state];
 }
 
-bool pm_led_is_on(uint16_t pattern, uint64_t now_us) { return (pattern >> now_us / PM_LED_STEP_US % PM_LED_STEPS & 1u) != 0; }
+bool pm_led_is_on(uint16_t pattern, uint64_t now_us) {
+  return (pattern >> now_us / PM_LED_STEP_US % PM_LED_STEPS & 1u) != 0;
+}

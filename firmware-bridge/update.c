@@ -33,7 +33,7 @@ void pm_update_confirm(struct pm_update* update) {
   if (update->is_trial) update->is_trial = !pm_boot_confirm(update->config.flash, update->config.running);
 }
 
-// The slot that an update goes to: the one that does not run; of a boot loader that found none, the one that was active.
+// The slot that an update goes to: the one that does not run; of a boot loader, the one that was active.
 static uint8_t target_of(const struct pm_update* update) {
   if (is_slot(update->config.running)) return update->config.running == PM_SLOT_A ? PM_SLOT_B : PM_SLOT_A;
   struct pm_boot_record record;

@@ -13,7 +13,6 @@
 #include <unistd.h>
 
 #include "can/factory.h"
-#include "firmware-bridge/led.h"
 #include "motion/names.h"
 #include "motion/real_time.h"
 #include "programs/json_line.h"
@@ -175,7 +174,7 @@ void BridgeProcess::report(const char* event) {
       .integer("sinceFreshUs", static_cast<std::int64_t>(at_us - bridge.seen.fresh_us))
       .boolean("isPowered", bridge.seen.is_powered)
       .boolean("isBootLoader", robot_->is_boot_loader())
-      .integer("lamp", pm_led_pattern(&bridge, bridge.seen.now_us))
+      .integer("lamp", robot_->lamp())
       .number("speedRadPerS", speed_rad_s())
       .json("positionRad", positions + "]")
       .json("referenceRad", references + "]")

@@ -13,6 +13,7 @@
 #include "can/virtual_bus.h"
 #include "firmware-bridge/bridge.h"
 #include "firmware-bridge/drives/damiao.h"
+#include "firmware-bridge/led.h"
 
 namespace premotor::rig {
 
@@ -70,6 +71,8 @@ class SimulatedRobot {
   [[nodiscard]] can::VirtualWire& drive_wire() { return drive_wire_; }
 
   [[nodiscard]] const pm_bridge& bridge() const { return bridge_; }
+  // The pattern of its lamp.
+  [[nodiscard]] std::uint16_t lamp() const { return pm_led_pattern(&bridge_, bridge_.seen.now_us); }
   // No slot has a firmware: only the boot loader answers.
   [[nodiscard]] bool is_boot_loader() const { return slot_ == PM_SLOT_NONE && options_.flash != nullptr; }
   // Commands that let a motor move, since the start.

@@ -1,6 +1,7 @@
 /**
- * Builds the firmware for its boards into build/firmware/BOARD: the boot loader, the firmware linked for slot A and for slot B, and BOARD.pmfw, the file
- * that `premotor firmware update` takes, with both. Prints what they take of flash, memory and stack. Fails when an image needs a heap. Skips loudly,
+ * Builds the firmware for its boards into build/firmware/BOARD: the boot loader, the firmware linked for slot A and for slot B, and BOARD.pmfw, the
+ * file that `premotor firmware update` takes, with both. Prints what they take of flash, memory and stack. Fails when an image needs a heap. Skips
+ * loudly,
  * with 0, when the cross compiler is missing.
  *
  * node firmware-bridge/board/build.mjs [--version X.Y.Z] [board...]     npm run build:firmware

@@ -1,5 +1,6 @@
 // Memory as C expects it, then main; see startup.h. The core registers are those of ARMv7-M: VTOR holds
-// the vectors' address, AIRCR asks for a reset, CPACR enables the floating point unit, whose registers the compiler uses
+// the vectors' address, AIRCR asks for a reset, CPACR enables the floating point unit, whose registers the compiler
+// uses
 // from the first function on.
 #include "firmware-bridge/board/startup.h"
 

@@ -1,6 +1,6 @@
 /**
- * `premotor firmware`: what runs on the firmware bridge, and replacing it over the robot's bus. Owned by the command line. It arms nothing, and leaves
- * a bus alone that a stream process drives.
+ * `premotor firmware`: what runs on the firmware bridge, and replacing it over the robot's bus. Owned by the command line. It arms nothing and
+ * leaves a bus alone that a stream process drives.
  */
 import { readFile } from 'node:fs/promises';
 import type { Command } from 'commander';
@@ -114,7 +114,8 @@ Examples:
   premotor firmware update socketcan:can0 build/firmware/stm32g4/stm32g4.pmfw
   premotor firmware update slcan:/dev/ttyACM0 older.pmfw --force
 
-The robot must be disarmed, and it cannot be armed meanwhile. The new firmware goes to the slot that does not run; it is confirmed once it has answered.
+The robot must be disarmed, and it cannot be armed meanwhile. The new firmware goes to the slot that does not run; it is confirmed once it
+has answered.
 One that does not answer is started three times, then the old one is back by itself. docs/FIRMWARE.md has states, errors and the lamp's patterns.`;
 
 const addressHelp = 'bus: socketcan:can0, socketcan-fd:can0, slcan:/dev/ttyACM0, cannelloni:20000:192.0.2.1:20001';

@@ -41,6 +41,8 @@ const POLL_MS = 1;
 const REPLY_MS = 200;
 /** A request is repeated so often: 4 s. */
 const ASKS_MAX = 20;
+/** Once it has answered it is waited for as long as it waits for the host, 10 s. */
+const ASKS_OF_UPDATE = 50;
 /** After a restart, before the bus is opened anew. */
 const ASKS_OF_RESTART = 5;
 /** Erasing and verifying, a page or a kilobyte a tick. */
@@ -276,7 +278,7 @@ export class FirmwareClient {
   async #operate(operation: Operation, value = 0, flags = 0): Promise<Status> {
     const number = OPERATIONS[operation];
     const isIt = (fields: ShortFields): boolean => (fields['operation_and_state'] ?? 0) >> 4 === number;
-    return toStatus(await this.#ask('update', { operation: number, flags, value }, 'update_status', isIt));
+    return toStatus(await this.#ask('update', { operation: number, flags, value }, 'update_status', isIt, ASKS_OF_UPDATE));
   }
 
   /** Sends a request, again and again until it is answered. */
@@ -309,7 +311,7 @@ export class FirmwareClient {
   }
 
   #silent(what: string): PremotorError {
-    const message = `No bridge answers ${what} on ${this.#bus.name}. Check its power, the bus and the bit rate, and that it has the firmware of this release.`;
+    const message = `No bridge answers ${what} on ${this.#bus.name}. Check its power, the bus, the bit rate and its release.`;
     return new PremotorError('FIRMWARE_NO_REPLY', message, { expected: 'an answer of the bridge', found: 'none' });
   }
 }
@@ -317,7 +319,7 @@ export class FirmwareClient {
 function fellBack(image: FirmwareImage, now: FirmwareIdentity | undefined): PremotorError {
   const found = now === undefined ? 'no answer' : `${now.version} in slot ${slotName(now.slot)}`;
   const expected = `${image.version} in slot ${slotName(image.slot)}`;
-  const message = `The new firmware did not start: expected ${expected}, found ${found}. The old one is kept; look for what is wrong with the new one.`;
+  const message = `The new firmware did not start: expected ${expected}, found ${found}. The old one is kept.`;
   return new PremotorError('FIRMWARE_FELL_BACK', message, { expected, found });
 }
 

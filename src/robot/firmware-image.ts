@@ -1,5 +1,5 @@
 /**
- * Files of bridge firmware (`.pmfw`): one image per slot, each a header and a body, as firmware-bridge/slots.h lays them out. Read and made here for the
+ * Files of bridge firmware (`.pmfw`): one image per slot, each a header and a body (firmware-bridge/slots.h). Read and made here for the
  * command line and tests; what a bridge accepts it decides itself.
  */
 import { PremotorError } from '../errors.js';

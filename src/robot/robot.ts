@@ -67,7 +67,7 @@ export interface Robot {
   /** The control cycle is alive and vouches for the plan for so long. Without it a robot whose plan is over latches STREAM_PLANNER_LOST. */
   beat(forMs: number): void;
   /**
-   * What the bridge's lamp says for the next three seconds: ask again every second or so, and a host that dies says nothing any more. It keeps nothing
+   * What the bridge's lamp says for the next three seconds: ask again every second, so that a dead host says nothing. It keeps nothing
    * alive, and the bridge's own fault comes first. Robots without a lamp have none.
    */
   indicate?(pattern: Indication): void;

@@ -144,7 +144,29 @@ void test_restart() {
 
 }  // namespace
 
+// The lamp reaches the bridge in any state of the link, ends by itself, and changes no setpoint.
+void test_lamp() {
+  Rig told, silent;
+  told.robot->motion().indicate(PM_INDICATE_STARTING);
+  told.run(10);
+  tap::ok(!told.bridge().has_indication, "nothing is sent before the link begins");
+  silent.run(10);
+  tap::ok(told.arm() && silent.arm(), "armed");
+  tap::ok(told.bridge().has_indication && told.bridge().indication == PM_INDICATE_STARTING, "then what was said last");
+  bool is_same = true;
+  for (int i = 0; i < 100; ++i) {
+    told.robot->motion().indicate(i % 2 == 0 ? PM_INDICATE_HOLDING : PM_INDICATE_RUNNING);
+    told.run(10);
+    silent.run(10);
+    is_same = is_same && told.status().setpoints.position == silent.status().setpoints.position &&
+              told.status().setpoints.velocity == silent.status().setpoints.velocity;
+  }
+  tap::ok(told.bridge().indication == PM_INDICATE_RUNNING, "the newest is shown");
+  tap::ok(is_same, "the setpoints are those of a robot without it, bit for bit");
+}
+
 int main() {
+  test_lamp();
   test_arming(true);
   test_arming(false);
   test_following(true);

@@ -133,6 +133,41 @@ bool check_short(const std::string& kind, const JsonValue& fields, const pm_can_
   return false;
 }
 
+// Facts, operations and pieces of an image.
+bool check_update(const std::string& kind, const JsonValue& fields, const pm_can_frame& given) {
+  pm_can_frame frame{};
+  pm_can_frame again{};
+  if (kind == "firmware_fact" || kind == "update" || kind == "update_status") {
+    const bool is_status = kind == "update_status", is_fact = kind == "firmware_fact";
+    pm_word_item part{};
+    set(part.key, fields, is_fact ? "fact" : is_status ? "operation_and_state" : "operation");
+    set(part.detail, fields, is_fact ? "" : is_status ? "result" : "flags");
+    set(part.value, fields, is_status ? "offset" : "value");
+    pm_word_pack(&frame, given.id, &part);
+    pm_word_item found;
+    if (!pm_word_unpack(&given, &found)) return false;
+    pm_word_pack(&again, given.id, &found);
+  } else {
+    const bool is_block = kind == "update_block";
+    pm_update_piece part{};
+    part.bytes = PM_UPDATE_WORD_BYTES;
+    if (is_block) {
+      set(part.offset, fields, "offset");
+      set(part.bytes, fields, "bytes");
+      const auto data = bytes_of(fields.find("data")->string());
+      std::memcpy(part.data, data.data(), data.size());
+    } else {
+      part.offset = static_cast<std::uint32_t>(integer(fields, "word_index")) * PM_UPDATE_WORD_BYTES;
+      pm_put_u32(part.data, static_cast<std::uint32_t>(integer(fields, "word")));
+    }
+    pm_update_piece_pack(&frame, &part, is_block);
+    pm_update_piece found;
+    if (!pm_update_piece_unpack(&given, &found)) return false;
+    pm_update_piece_pack(&again, &found, is_block);
+  }
+  return same(frame, given) && same(again, given);
+}
+
 bool check_valid(const std::string& kind, const JsonValue& fields, const pm_can_frame& given) {
   pm_can_frame frame{};
   pm_can_frame again{};
@@ -178,33 +213,8 @@ bool check_valid(const std::string& kind, const JsonValue& fields, const pm_can_
     pm_limit_item found;
     if (!pm_limit_unpack(&given, &found)) return false;
     pm_limit_pack(&again, given.id, &found);
-  } else if (kind == "firmware_fact" || kind == "update" || kind == "update_status") {
-    const bool is_status = kind == "update_status", is_fact = kind == "firmware_fact";
-    pm_word_item part{};
-    set(part.key, fields, is_fact ? "fact" : is_status ? "operation_and_state" : "operation");
-    set(part.detail, fields, is_fact ? "" : is_status ? "result" : "flags");
-    set(part.value, fields, is_status ? "offset" : "value");
-    pm_word_pack(&frame, given.id, &part);
-    pm_word_item found;
-    if (!pm_word_unpack(&given, &found)) return false;
-    pm_word_pack(&again, given.id, &found);
-  } else if (kind == "update_word" || kind == "update_block") {
-    const bool is_block = kind == "update_block";
-    pm_update_piece part{};
-    part.bytes = PM_UPDATE_WORD_BYTES;
-    if (is_block) {
-      set(part.offset, fields, "offset");
-      set(part.bytes, fields, "bytes");
-      const auto data = bytes_of(fields.find("data")->string());
-      std::memcpy(part.data, data.data(), data.size());
-    } else {
-      part.offset = static_cast<std::uint32_t>(integer(fields, "word_index")) * PM_UPDATE_WORD_BYTES;
-      pm_put_u32(part.data, static_cast<std::uint32_t>(integer(fields, "word")));
-    }
-    pm_update_piece_pack(&frame, &part, is_block);
-    pm_update_piece found;
-    if (!pm_update_piece_unpack(&given, &found)) return false;
-    pm_update_piece_pack(&again, &found, is_block);
+  } else if (kind == "firmware_fact" || kind.starts_with("update")) {
+    return check_update(kind, fields, given);
   } else {
     return check_short(kind, fields, given);
   }

@@ -1,7 +1,7 @@
 /**
- * The real boot loader and firmware in QEMU, updated by `premotor firmware` over slcan: an empty board is filled, updated from A to B, refuses what it must,
- * comes back from a firmware that hangs, and is reset at random moments of an update. Run by `npm run test:firmware`; skipped, with the reason, in any
- * other run and where a tool is missing.
+ * The real boot loader and firmware in QEMU, updated by `premotor firmware` over slcan: an empty board is filled and updated, refuses what it
+ * must, comes back from a firmware that hangs, and is reset at random moments of an update. Run by `npm run test:firmware`;
+ * skipped, with the reason, in any other run and where a tool is missing.
  */
 import { spawn, spawnSync } from 'node:child_process';
 import { existsSync, readFileSync } from 'node:fs';

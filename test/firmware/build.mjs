@@ -20,6 +20,7 @@ export const tests = [
   'bridge_damiao_adapter_test',
   'bridge_loop_test',
   'bridge_update_test',
+  'bridge_slots_test',
   'slcan_port_test',
 ];
 /** What the tests need beside the firmware and does not change: frames and codecs, the simulated motors and their wires. */

@@ -1,6 +1,6 @@
 /**
- * `premotor firmware` against the firmware bridge as a process, over a real bus of any machine (cannelloni on the loopback): what runs, an update, the
- * refusals, a firmware that hangs, and a boot loader that has nothing to start.
+ * `premotor firmware` against the firmware bridge as a process, over a real bus of any machine (cannelloni on the loopback): what runs, an update,
+ * the refusals, a firmware that hangs, and a boot loader that has nothing to start.
  */
 import { type ChildProcess, spawn } from 'node:child_process';
 import { closeSync, existsSync, openSync, writeFileSync, writeSync } from 'node:fs';
