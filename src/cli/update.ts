@@ -9,7 +9,16 @@ import { withLock } from '../update/lock.js';
 import type { Places } from '../update/places.js';
 import { type ReleaseKind, readRecord } from '../update/records.js';
 import { commitRelease, RELEASES_KEPT, settleTrial, takeBack } from '../update/release-install.js';
-import { type Admission, admit, admitted, confirmSystem, installSystem, rollBackSystem, type SystemConfirmed, type SystemInstalled } from '../update/system.js';
+import {
+  type Admission,
+  admit,
+  admitted,
+  confirmSystem,
+  installSystem,
+  rollBackSystem,
+  type SystemConfirmed,
+  type SystemInstalled,
+} from '../update/system.js';
 import { version } from '../version.js';
 import { type CliContext, FoundProblems, printResult } from './context.js';
 import { whole } from './numbers.js';
