@@ -59,7 +59,7 @@ t.test('a reference that is absent, broken, or of another model', async (t) => {
   for (const bad of [
     '{',
     good.replace('premotor-selftest-1', 'other'),
-    good.replace(/"actions": "..../, '"actions": "AAAA'),
+    good.replace(/"actions": "..../, '"actions": "BBBB'),
     good.replace('"hash"', '"other"'),
   ]) {
     writeFileSync(file, bad);

@@ -1,4 +1,7 @@
-/** Downloads over HTTPS: interrupted and resumed, changed in between, without end, refused. The server is real and has a certificate of its own authority. */
+/**
+ * Downloads over HTTPS: interrupted and resumed, changed in between, without end, refused. The server is real and has a certificate of
+ * its own authority.
+ */
 import { readFileSync } from 'node:fs';
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import { createServer } from 'node:https';

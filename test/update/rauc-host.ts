@@ -1,5 +1,6 @@
 /**
- * A real RAUC on this machine, as on a robot but for its slots (files), its boot loader (a script that keeps its state in files) and its bus (a private
+ * A real RAUC on this machine, as on a robot but for its slots (files), its boot loader (a script that keeps its state in files) and its bus (a
+ * private
  * one). Not a test itself.
  */
 import { type ChildProcess, spawn, spawnSync } from 'node:child_process';
