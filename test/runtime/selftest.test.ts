@@ -1,4 +1,4 @@
-/** The self-test: values near their reference become it, others do not; and what a reference file must be. The policy is a stand-in with a known chunk. */
+/** The self-test: values near their reference become it, others do not; and what a reference must be. The policy is a stand-in with a known chunk. */
 import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import t, { type Test } from 'tap';

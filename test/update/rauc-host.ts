@@ -73,7 +73,8 @@ export class RaucHost {
     const handler = (name: string): string =>
       script(
         join(folder, name),
-        `#!/bin/sh\nexport PREMOTOR=${premotor} PREMOTOR_RUNTIME_DIR=${join(folder, 'run')} PREMOTOR_UPDATE_OPTIONS="${options.join(' ')}"\nexec ${join(root, 'deploy/update', name)}\n`,
+        `#!/bin/sh\nexport PREMOTOR=${premotor} PREMOTOR_RUNTIME_DIR=${join(folder, 'run')} ` +
+          `PREMOTOR_UPDATE_OPTIONS="${options.join(' ')}"\nexec ${join(root, 'deploy/update', name)}\n`,
       );
     const slot = (index: number, letter: string): string =>
       `[slot.rootfs.${index}]\ndevice=${join(folder, `slot-${letter.toLowerCase()}`)}\ntype=raw\nbootname=${letter}\n`;
