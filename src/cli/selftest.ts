@@ -43,7 +43,9 @@ const textOf = ({ checkpoint, precision, backend, sha256, worst, tolerance, valu
 function mismatch({ checkpoint, precision, backend, worst, tolerance, sha256, expectedSha256 }: SelftestResult): PremotorError {
   const expected = `hash ${expectedSha256}`;
   const found = `hash ${sha256}: a value ${worst.toExponential(1)} of its channel's spread away, ${tolerance} allowed`;
-  const message = `The model in ${checkpoint} does not compute what it should (${backend}, ${precision}): expected ${expected}, found ${found}. Do not run it; copy it again.`;
+  const message =
+    `The model in ${checkpoint} does not compute what it should (${backend}, ${precision}): expected ${expected}, found ${found}. ` +
+    `Do not run it; copy it again.`;
   return new PremotorError('SELFTEST_MISMATCH', message, { file: checkpoint, expected, found });
 }
 

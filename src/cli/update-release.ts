@@ -1,5 +1,6 @@
 /**
- * `premotor update model` and `premotor update config`: releases of a model or of a configuration, packed and signed on the fleet's machine, installed
+ * `premotor update model` and `premotor update config`: releases of a model or of a configuration, packed and signed on the fleet's machine,
+ * installed
  * and rolled back on a robot, each apart from the system. Owned by the command line.
  */
 import { existsSync } from 'node:fs';

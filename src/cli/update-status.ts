@@ -1,4 +1,7 @@
-/** `premotor update status`: what runs, what is on trial, what was good, how the last updates ended. Owned by the command line; it changes nothing. */
+/**
+ * `premotor update status`: what runs, what is on trial, what was good, how the last updates ended. Owned by the command line; it changes
+ * nothing.
+ */
 import { PremotorError } from '../errors.js';
 import type { Places } from '../update/places.js';
 import { type RaucStatus, raucStatus } from '../update/rauc.js';

@@ -1,5 +1,6 @@
 /**
- * `premotor update`: signed updates of a robot's system, model and configuration, made on the fleet's machine and installed on robots that are disarmed
+ * `premotor update`: signed updates of a robot's system, model and configuration, made on the fleet's machine and installed on robots that are
+ * disarmed
  * and still. Owned by the command line; how each works is in src/update.
  */
 import type { Command } from 'commander';

@@ -1,5 +1,6 @@
 /**
- * One chunk of a model from fixed pictures, instruction and seed, compared with a reference that lies beside the model. It tells a model that computes
+ * One chunk of a model from fixed pictures, instruction and seed, compared with a reference that lies beside the model. It tells a model that
+ * computes
  * what it computed on the machine of its makers from one that does not. Owned by `premotor selftest`; it opens no robot and moves nothing.
  */
 import { createHash } from 'node:crypto';
@@ -20,8 +21,10 @@ const PICTURE = { width: 96, height: 72 };
 const PROMPT = 'touch the red button';
 
 /**
- * How far a value may be from its reference, as a share of the channel's spread in the reference (its root mean square about its mean, at least the floor below). Processors round
- * and sum in other orders, and quantised activations then fall on other integers; docs/UPDATE.md has what was measured. A wrong weight, a wrong file or
+ * How far a value may be from its reference, as a share of the channel's spread in the reference (its root mean square about its mean, at least
+ * the floor below). Processors round
+ * and sum in other orders, and quantised activations then fall on other integers; docs/UPDATE.md has what was measured. A wrong weight, a wrong
+ * file or
  * a broken kernel differs by the whole spread.
  */
 export const TOLERANCE: Readonly<Record<CpuPrecision, number>> = { f32: 1e-4, bf16: 0.1, int8: 0.3, int4: 0.3 };
@@ -215,7 +218,9 @@ function floatsOf({ actions, sha256, shape }: Reference, file: string): Float32A
 }
 
 function missing(folder: string, expected: string, found: string): PremotorError {
-  const message = `The model in ${folder} cannot be tested: expected ${expected}, found ${found}. premotor selftest CONFIG --create makes it, where the model is known to be good.`;
+  const message =
+    `The model in ${folder} cannot be tested: expected ${expected}, found ${found}. premotor selftest CONFIG --create makes it, ` +
+    `where the model is known to be good.`;
   return new PremotorError('SELFTEST_MISSING', message, { file: folder, expected, found });
 }
 

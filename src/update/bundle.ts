@@ -1,5 +1,6 @@
 /**
- * Builds and signs the bundle of a system: one squashfs image of a root file system with compatible string and version, in RAUC's verity format. Run on
+ * Builds and signs the bundle of a system: one squashfs image of a root file system with compatible string and version, in RAUC's verity format.
+ * Run on
  * the machine that holds the signer's key, never on a robot. Owned by the command line.
  */
 import { copyFile, link, mkdir, open, rename, rm, stat, writeFile } from 'node:fs/promises';

@@ -1,5 +1,6 @@
 /**
- * One update at a time: a file with the process that updates, which counts only while that process lives. Owned by the update commands; released in any
+ * One update at a time: a file with the process that updates, which counts only while that process lives. Owned by the update commands; released
+ * in any
  * case, and after a power cut by nobody's being there.
  */
 import { link, mkdir, rm, writeFile } from 'node:fs/promises';

@@ -121,7 +121,8 @@ export function installError(places: Pick<Places, 'keyring'>, file: string, said
   }
   if (/signature|certificate|untrusted/i.test(said)) return signatureError(file, places.keyring, said);
   const expected = 'RAUC to install it';
-  const message = `The system could not be installed: expected ${expected}, found "${said}". The running system is untouched; journalctl -u rauc says more.`;
+  const message =
+    `The system could not be installed: expected ${expected}, found "${said}". The running system is untouched; journalctl -u ` + `rauc says more.`;
   return new PremotorError('UPDATE_INSTALL', message, { file, expected, found: said });
 }
 
@@ -145,6 +146,8 @@ function json(text: string): unknown {
 
 function noRauc({ raucConfig }: Places, found: string): PremotorError {
   const expected = `RAUC with ${raucConfig}`;
-  const message = `This system cannot be updated as a whole: expected ${expected}, found ${found}. Only images that premotor image build made can (docs/UPDATE.md).`;
+  const message =
+    `This system cannot be updated as a whole: expected ${expected}, found ${found}. Only images that premotor image build made ` +
+    `can (docs/UPDATE.md).`;
   return new PremotorError('UPDATE_NO_RAUC', message, { file: raucConfig, expected, found });
 }

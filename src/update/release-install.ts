@@ -218,7 +218,9 @@ async function freeBytesOf(folder: string): Promise<number> {
 
 export function diskFull(file: string, needed: number, free: number): PremotorError {
   const [expected, found] = [`${needed} bytes free`, `${free}`];
-  const message = `There is too little room for the update at ${file}: expected ${expected}, found ${found}. Nothing was changed. Remove recordings and try again.`;
+  const message =
+    `There is too little room for the update at ${file}: expected ${expected}, found ${found}. Nothing was changed. Remove ` +
+    `recordings and try again.`;
   return new PremotorError('DISK_FULL', message, { file, expected, found });
 }
 

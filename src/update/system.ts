@@ -21,7 +21,10 @@ export interface SystemInstalled {
   readonly remarks: readonly string[];
 }
 
-/** Errors: UPDATE_NO_RAUC, UPDATE_SIGNATURE, UPDATE_COMPATIBLE, UPDATE_OLDER, UPDATE_SLOT, UPDATE_ROBOT_ACTIVE, UPDATE_DAMAGED, UPDATE_INSTALL, ... */
+/**
+ * Errors: UPDATE_NO_RAUC, UPDATE_SIGNATURE, UPDATE_COMPATIBLE, UPDATE_OLDER, UPDATE_SLOT, UPDATE_ROBOT_ACTIVE, UPDATE_DAMAGED,
+ * UPDATE_INSTALL, ...
+ */
 export function installSystem(places: Places, file: string, onPercent: (percent: number, what: string) => void): Promise<SystemInstalled> {
   return withLock(places.updateDir, async () => {
     const status = await raucStatus(places);
@@ -77,7 +80,9 @@ async function abandonTrial(places: Places, reasons: readonly string[]): Promise
 
 function checkCompatible(file: string, expected: string, { compatible: found }: BundleInfo): void {
   if (found === expected) return;
-  const message = `${file} is for another kind of robot: expected compatible ${expected}, found ${found}. Nothing was written. Build it for this architecture.`;
+  const message =
+    `${file} is for another kind of robot: expected compatible ${expected}, found ${found}. Nothing was written. Build it for ` +
+    `this architecture.`;
   throw new PremotorError('UPDATE_COMPATIBLE', message, { file, expected, found });
 }
 
@@ -165,7 +170,10 @@ export async function admitted(places: Places): Promise<void> {
   await letGo(places);
 }
 
-/** Goes back to the other slot, if it was good. It is on trial again, as a new one is. Errors: UPDATE_NOTHING, UPDATE_ROBOT_ACTIVE, UPDATE_NO_RAUC, ... */
+/**
+ * Goes back to the other slot, if it was good. It is on trial again, as a new one is. Errors: UPDATE_NOTHING, UPDATE_ROBOT_ACTIVE,
+ * UPDATE_NO_RAUC, ...
+ */
 export function rollBackSystem(places: Places): Promise<SystemInstalled> {
   return withLock(places.updateDir, async () => {
     const { booted, other } = slotsOf(await raucStatus(places));
@@ -196,7 +204,8 @@ export interface SystemConfirmed {
 }
 
 /**
- * Judges the system that runs. Without a trial it is kept: a camera that is unplugged is a fault to tell, no reason to start another system. Each step
+ * Judges the system that runs. Without a trial it is kept: a camera that is unplugged is a fault to tell, no reason to start another system. Each
+ * step
  * may be the last before a power cut, and then the next start repeats or completes it.
  */
 export async function confirmSystem(places: Places, own: string, health: () => Promise<Health>): Promise<SystemConfirmed> {

@@ -1,5 +1,6 @@
 /**
- * A real RAUC on this machine, as on a robot but for its slots (files), its boot loader (a script that keeps its state in files) and its bus (a private
+ * A real RAUC on this machine, as on a robot but for its slots (files), its boot loader (a script that keeps its state in files) and its bus (a
+ * private
  * one). Not a test itself.
  */
 import { type ChildProcess, spawn, spawnSync } from 'node:child_process';
@@ -72,7 +73,8 @@ export class RaucHost {
     const handler = (name: string): string =>
       script(
         join(folder, name),
-        `#!/bin/sh\nexport PREMOTOR=${premotor} PREMOTOR_RUNTIME_DIR=${join(folder, 'run')} PREMOTOR_UPDATE_OPTIONS="${options.join(' ')}"\nexec ${join(root, 'deploy/update', name)}\n`,
+        `#!/bin/sh\nexport PREMOTOR=${premotor} PREMOTOR_RUNTIME_DIR=${join(folder, 'run')} ` +
+          `PREMOTOR_UPDATE_OPTIONS="${options.join(' ')}"\nexec ${join(root, 'deploy/update', name)}\n`,
       );
     const slot = (index: number, letter: string): string =>
       `[slot.rootfs.${index}]\ndevice=${join(folder, `slot-${letter.toLowerCase()}`)}\ntype=raw\nbootname=${letter}\n`;

@@ -1,5 +1,6 @@
 /**
- * Models and configurations: installed, refused, taken back, rolled back; and with the power cut at every single operation of an installation. What is
+ * Models and configurations: installed, refused, taken back, rolled back; and with the power cut at every single operation of an installation.
+ * What is
  * current is then the old or the new release, whole.
  */
 import { createHash } from 'node:crypto';
