@@ -109,6 +109,6 @@ export function certificateRemark(pem: Buffer, node: string, nowMs: number): Pre
     return new PremotorError('IDENTITY_EXPIRES', message, { field: 'telemetry.cert_file', expected, found });
   }
   if (facts.name === node) return undefined;
-  const message = `This robot's certificate is for "${facts.name}", but it reports as "${node}". A broker may refuse that. Correct telemetry.node_id.`;
+  const message = `This robot's certificate is for "${facts.name}", but it reports as "${node}". Correct telemetry.node_id.`;
   return new PremotorError('IDENTITY_NAME', message, { field: 'telemetry.node_id', expected: facts.name, found: node });
 }
