@@ -1,5 +1,6 @@
 /**
- * The verdicts of a soak: whether memory and handles grow, whether deadlines were missed more often than allowed, whether disk budgets were kept. Pure
+ * The verdicts of a soak: whether memory and handles grow, whether deadlines were missed more often than allowed, whether disk budgets were kept.
+ * Pure
  * arithmetic on samples; each verdict is one of three, because a short or noisy run proves nothing. Owned by bench/soak.ts.
  */
 import { wilson } from '../src/evaluation/statistics.js';

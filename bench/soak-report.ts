@@ -73,7 +73,8 @@ export function soakReport(about: SoakAbout, samples: readonly Sample[], judged:
   const rows = judged.map(({ what, verdict, found, bound }) => `| ${what} | ${verdict} | ${found} | ${bound} |`);
   return `# Soak, ${about.date}
 
-${minutes} minutes, ${samples.length} samples: **${overall(judged)}**. Commit ${about.commit}; ${about.machine}; ${about.load}; broker: ${about.broker}.
+${minutes} minutes, ${samples.length} samples: **${overall(judged)}**.
+Commit ${about.commit}; ${about.machine}; ${about.load}; broker: ${about.broker}.
 
 \`${about.command}\`
 
@@ -84,7 +85,8 @@ ${rows.join('\n')}
 A verdict is *undecided* where the interval holds both: the run was too short, or too noisy.
 
 - Episodes: ${episodes.count}, of which ${episodes.succeeded} did their task (${counted(episodes.outcomes)}). Warnings: ${counted(episodes.warnings)}.
-- Event loop of the supervisor, lateness: p99 of five seconds at most ${most(samples, ({ loopP99Ms }) => loopP99Ms, 'ms')}, largest ${most(samples, ({ loopMaxMs }) => loopMaxMs, 'ms')}. Not judged.
+- Event loop of the supervisor, lateness: p99 of five seconds at most ${most(samples, ({ loopP99Ms }) => loopP99Ms, 'ms')},
+  largest ${most(samples, ({ loopMaxMs }) => loopMaxMs, 'ms')}. Not judged.
 - Temperature: ${most(samples, ({ temperatureC }) => temperatureC, 'degC')} at most. Not judged.
 
 ![memory over time](${plot})

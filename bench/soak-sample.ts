@@ -1,5 +1,6 @@
 /**
- * What a soak looks at from outside: the processes below one, by /proc, with memory, handles and threads; bytes below folders; the hottest thermal zone.
+ * What a soak looks at from outside: the processes below one, by /proc, with memory, handles and threads; bytes below folders; the hottest thermal
+ * zone.
  * Owned by bench/soak.ts; it changes nothing, and a process or file that is gone meanwhile is left out.
  */
 import { readdirSync, readFileSync, statSync } from 'node:fs';

@@ -1,5 +1,6 @@
 /**
- * The supervisor of a soak: runs one episode of a configuration after the other until it is told to end, and says how each went and how late its event
+ * The supervisor of a soak: runs one episode of a configuration after the other until it is told to end, and says how each went and how late its
+ * event
  * loop is. Forked by bench/soak.ts; everything that a robot has is on, as configured.
  */
 import { monitorEventLoopDelay } from 'node:perf_hooks';

@@ -1,6 +1,8 @@
 /**
- * Hours of episodes with everything on: telemetry to a real broker, the flight recorder, the page, the journal. Whether memory and handles grow, whether
- * control cycles are missed, whether the disk budgets are kept. Usage: npx tsx bench/soak.ts [--hours 1 | --minutes N] [--config FILE] [--out FILE.md]
+ * Hours of episodes with everything on: telemetry to a real broker, the flight recorder, the page, the journal. Whether memory and handles grow,
+ * whether
+ * control cycles are missed, whether the disk budgets are kept. Usage: npx tsx bench/soak.ts [--hours 1 | --minutes N] [--config FILE] [--out
+ * FILE.md]
  * Exit codes: 0 everything kept, 1 something broken or failed, 3 undecided.
  */
 import { type ChildProcess, execFileSync, fork, spawn } from 'node:child_process';

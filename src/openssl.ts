@@ -1,5 +1,6 @@
 /**
- * Runs openssl for keys, requests and signatures: input and output in memory, time and output bounded. Owned by identities and roll-out lists; it starts
+ * Runs openssl for keys, requests and signatures: input and output in memory, time and output bounded. Owned by identities and roll-out lists; it
+ * starts
  * no shell, and nothing here knows what is signed.
  */
 import { spawn } from 'node:child_process';

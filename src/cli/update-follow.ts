@@ -1,5 +1,6 @@
 /**
- * `premotor update follow`: one look at the fleet's roll-out list, run by premotor-update.timer. What is due is handed to `premotor update install` in a
+ * `premotor update follow`: one look at the fleet's roll-out list, run by premotor-update.timer. What is due is handed to `premotor update install`
+ * in a
  * process of its own. Owned by the command line.
  */
 import { spawn } from 'node:child_process';

@@ -79,7 +79,8 @@ export interface Download extends FetchOptions {
 }
 
 /**
- * Brings a bundle to `file`. What was fetched before an interruption is in `file.part` and stays; what is complete and wrong goes. Errors: ROLLOUT_FETCH,
+ * Brings a bundle to `file`. What was fetched before an interruption is in `file.part` and stays; what is complete and wrong goes. Errors:
+ * ROLLOUT_FETCH,
  * ROLLOUT_BUNDLE.
  */
 export async function downloadBundle({ bundle, file, onProgress, ...options }: Download): Promise<void> {

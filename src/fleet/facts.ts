@@ -1,5 +1,6 @@
 /**
- * Facts: what a robot runs, from the metrics that it reports, in the words of the fleet view; and sorting and filtering of them. Pure functions, owned by
+ * Facts: what a robot runs, from the metrics that it reports, in the words of the fleet view; and sorting and filtering of them. Pure functions,
+ * owned by
  * whoever shows robots or judges a roll-out.
  */
 import { PremotorError } from '../errors.js';
@@ -82,7 +83,9 @@ function checked(name: string): keyof RobotFacts {
   throw new PremotorError('FLEET_FACT', message, { expected: FACT_NAMES.join(', '), found: name });
 }
 
-/** Keeps robots of which every `fact=value` holds, `!=` for the opposite; a value may end in an asterisk; nothing stands for null. Errors: FLEET_FACT. */
+/**
+ * Keeps robots of which every `fact=value` holds, `!=` for the opposite; a value may end in an asterisk; nothing stands for null. Errors: FLEET_FACT.
+ */
 export function filterFacts(facts: readonly RobotFacts[], filters: readonly string[]): readonly RobotFacts[] {
   const tests = filters.map((filter) => {
     const [, name = '', not = '', value = ''] = /^([^=!]+)(!?)=(.*)$/s.exec(filter) ?? [];

@@ -1,5 +1,6 @@
 /**
- * Following a roll-out: the robot's side. Fetches the fleet's signed list, decides by the robot's own name whether it is due, and if it is disarmed and
+ * Following a roll-out: the robot's side. Fetches the fleet's signed list, decides by the robot's own name whether it is due, and if it is disarmed
+ * and
  * still fetches the bundle and hands it to the installer. Owned by a timer on the robot. It never stops, disarms or restarts anything, and what a
  * bundle is worth is the installer's to judge.
  */

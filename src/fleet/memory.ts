@@ -1,5 +1,6 @@
 /**
- * What was known of a fleet when somebody looked last, as a file: births come once, and who looks later would know nothing. Owned by a command that is
+ * What was known of a fleet when somebody looked last, as a file: births come once, and who looks later would know nothing. Owned by a command that
+ * is
  * told to keep it; it replaces the file in one step and believes nothing in it that does not parse.
  */
 import { readFile } from 'node:fs/promises';

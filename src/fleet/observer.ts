@@ -1,6 +1,7 @@
 /**
  * FleetObserver: one that listens to a broker's Sparkplug messages and keeps what is known of the robots. Owned by a command. It publishes nothing
- * but requests of a birth, and these only when it is told to; it can neither move nor stop a robot, and as a client without a will it leaves no trace.
+ * but requests of a birth, and these only when it is told to; it can neither move nor stop a robot, and as a client without a will it leaves no
+ * trace.
  */
 import { randomUUID } from 'node:crypto';
 import { PremotorError } from '../errors.js';

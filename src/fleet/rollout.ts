@@ -274,11 +274,12 @@ export function advance(
     };
   }
   if (blocks.length > 0) {
-    const message = `The next stage may not begin: ${blocks.slice(0, PROBLEMS_SHOWN).join('; ')}. Wait, or mend them; --pause stops the stages that are open.`;
+    const found = blocks.slice(0, PROBLEMS_SHOWN).join('; ');
+    const message = `The next stage may not begin: ${found}. Wait, or mend them; --pause stops the stages that are open.`;
     throw new PremotorError('ROLLOUT_GATE', message, {
       file,
       expected: 'every open stage to pass its gate',
-      found: blocks.slice(0, PROBLEMS_SHOWN).join('; '),
+      found,
     });
   }
   if (isComplete) return { progress: seen, words: 'complete: every stage passed' };

@@ -1,5 +1,6 @@
 /**
- * Whether a robot is disarmed and still, by one question to its service's control socket. Owned by whoever wants to fetch something large beside it; it
+ * Whether a robot is disarmed and still, by one question to its service's control socket. Owned by whoever wants to fetch something large beside it;
+ * it
  * asks and changes nothing, and the installer asks again.
  */
 import { connect } from 'node:net';

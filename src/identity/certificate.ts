@@ -1,5 +1,6 @@
 /**
- * A robot's certificate as its owner must read it: whose it is, whether the key belongs to it, who vouches for it and until when. Pure checks on bytes;
+ * A robot's certificate as its owner must read it: whose it is, whether the key belongs to it, who vouches for it and until when. Pure checks on
+ * bytes;
  * owned by the identity commands and by telemetry, which warns before one expires.
  */
 import { createPrivateKey, type KeyObject, X509Certificate } from 'node:crypto';
@@ -103,10 +104,11 @@ export function certificateRemark(pem: Buffer, node: string, nowMs: number): Pre
   const expected = `a certificate of ${node} that is valid for ${WARN_DAYS} days or more`;
   if (facts.untilMs - nowMs < WARN_DAYS * MS_PER_DAY) {
     const found = facts.untilMs < nowMs ? `one that ended on ${new Date(facts.untilMs).toISOString()}` : `${facts.daysLeft} days left`;
-    const message = `This robot's certificate ${facts.untilMs < nowMs ? 'has expired' : 'expires soon'}: ${found}. Have robot.csr signed again and install it.`;
+    const how = facts.untilMs < nowMs ? 'has expired' : 'expires soon';
+    const message = `This robot's certificate ${how}: ${found}. Have robot.csr signed again and install it.`;
     return new PremotorError('IDENTITY_EXPIRES', message, { field: 'telemetry.cert_file', expected, found });
   }
   if (facts.name === node) return undefined;
-  const message = `This robot's certificate is for "${facts.name}", but it reports as "${node}". A broker that goes by certificates refuses that. Correct telemetry.node_id.`;
+  const message = `This robot's certificate is for "${facts.name}", but it reports as "${node}". Correct telemetry.node_id.`;
   return new PremotorError('IDENTITY_NAME', message, { field: 'telemetry.node_id', expected: facts.name, found: node });
 }

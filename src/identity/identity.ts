@@ -1,5 +1,6 @@
 /**
- * A robot's identity: a private key that is made on the robot and never leaves it, the request that the fleet's authority signs, and the certificate that
+ * A robot's identity: a private key that is made on the robot and never leaves it, the request that the fleet's authority signs, and the certificate
+ * that
  * comes back. Owned by the identity commands; one folder, files that are replaced in one step, nothing sent anywhere.
  */
 import { createHash, createPublicKey, generateKeyPairSync, type KeyObject, randomUUID } from 'node:crypto';
@@ -38,7 +39,8 @@ export const filesIn = (dir: string): IdentityFiles => ({
 });
 
 /**
- * No key; a key without its request (a power cut between the two: create --if-missing mends it); the request waits for the authority; all is there; it
+ * No key; a key without its request (a power cut between the two: create --if-missing mends it); the request waits for the authority; all is there;
+ * it
  * ends within thirty days; it ended; the files do not belong together.
  */
 export type IdentityState = 'none' | 'key alone' | 'requested' | 'ready' | 'expiring' | 'expired' | 'wrong';
@@ -81,7 +83,9 @@ export interface CreateOptions {
   readonly ifMissing: boolean;
 }
 
-/** Makes key and request. Returns whether anything was made. Errors: IDENTITY_EXISTS, IDENTITY_NAME_INVALID, IDENTITY_FILE, IDENTITY_KEY, OPENSSL_*. */
+/**
+ * Makes key and request. Returns whether anything was made. Errors: IDENTITY_EXISTS, IDENTITY_NAME_INVALID, IDENTITY_FILE, IDENTITY_KEY, OPENSSL_*.
+ */
 export async function createIdentity({ dir, name, ifMissing }: CreateOptions): Promise<boolean> {
   checkName(name);
   const files = filesIn(dir);
@@ -95,7 +99,7 @@ export async function createIdentity({ dir, name, ifMissing }: CreateOptions): P
   });
   const [keyText, requestText] = [await textOf(files.key), await textOf(files.request)];
   if (keyText !== undefined && !ifMissing) {
-    const message = `There is an identity in ${dir}. It stays: its certificate would be of no use with another key. Move the folder aside to begin anew.`;
+    const message = `There is an identity in ${dir}. It stays: another key would end its certificate. Move the folder aside to begin anew.`;
     throw new PremotorError('IDENTITY_EXISTS', message, { file: files.key, expected: 'no key', found: 'one' });
   }
   const made = keyText === undefined ? await makeKey(files.key) : undefined;
@@ -180,7 +184,9 @@ export interface InstallOptions {
   readonly nowMs?: number;
 }
 
-/** Checks everything and only then replaces the certificate. Errors: IDENTITY_MISSING, IDENTITY_CERTIFICATE, IDENTITY_FILE, IDENTITY_KEY, OPENSSL_*. */
+/**
+ * Checks everything and only then replaces the certificate. Errors: IDENTITY_MISSING, IDENTITY_CERTIFICATE, IDENTITY_FILE, IDENTITY_KEY, OPENSSL_*.
+ */
 export async function installCertificate({ dir, certificate: file, authority, nowMs = Date.now() }: InstallOptions): Promise<CertificateFacts> {
   const files = filesIn(dir);
   const [keyText, pem, caPem] = [await textOf(files.key), await required(file), await required(authority)];

@@ -48,7 +48,8 @@ export function standbyControl({ rig, episode, isArmed, isFault, stop }: Standby
 }
 
 /** Of the robot; undefined: it cannot be opened, and nobody knows its joints. */
-export function standbyAbout(rig: Rig | undefined, { control, task }: RobotConfig): StandbyAbout {
+export function standbyAbout(rig: Rig | undefined, config: RobotConfig): StandbyAbout {
+  const { control, task } = config;
   return {
     id: 'standby',
     version: version(),

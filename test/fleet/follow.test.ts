@@ -1,5 +1,6 @@
 /**
- * A robot that follows a roll-out, against a real server on loopback and lists signed by the real openssl: what is due, what is not, a robot that moves,
+ * A robot that follows a roll-out, against a real server on loopback and lists signed by the real openssl: what is due, what is not, a robot that
+ * moves,
  * downloads that break off or are wrong, installers that fail, old lists; and the question to the service's socket.
  */
 import { createHash } from 'node:crypto';

@@ -1,5 +1,6 @@
 /**
- * The fleet view against a real mosquitto and real edge nodes: births that were missed and asked for, deaths, a broker that goes; the command's output,
+ * The fleet view against a real mosquitto and real edge nodes: births that were missed and asked for, deaths, a broker that goes; the command's
+ * output,
  * options and exit codes; a roll-out from the first stage to its end as an operator runs it.
  */
 import { readFileSync, writeFileSync } from 'node:fs';

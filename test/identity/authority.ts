@@ -1,4 +1,6 @@
-/** An authority of one test, as docs/FLEET.md tells an operator to make one: it signs requests of robots, and signers of updates. Not a test itself. */
+/**
+ * An authority of one test, as docs/FLEET.md tells an operator to make one: it signs requests of robots, and signers of updates. Not a test itself.
+ */
 import { spawnSync } from 'node:child_process';
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';

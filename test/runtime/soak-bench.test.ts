@@ -1,5 +1,6 @@
 /**
- * The parts of bench/soak.ts on samples of a clock of the test: that a leak, lost handles, an overrun disk and missed deadlines are found, that a warm-up
+ * The parts of bench/soak.ts on samples of a clock of the test: that a leak, lost handles, an overrun disk and missed deadlines are found, that a
+ * warm-up
  * is no leak, and that what is too short is called undecided; reading processes from a made-up /proc. Nothing here is timed.
  */
 import { mkdirSync, symlinkSync, writeFileSync } from 'node:fs';
