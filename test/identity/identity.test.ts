@@ -139,6 +139,7 @@ t.test('with the shipped access list a robot cannot speak as another', { skip: s
     await broker.kill();
   });
   const heard: string[] = [];
+  const refused = (): void => undefined;
   const open = async (name: string): Promise<MqttClient> => {
     const dir = join(t.testdirName, name);
     await createIdentity({ dir, name, ifMissing: false });
@@ -146,6 +147,8 @@ t.test('with the shipped access list a robot cannot speak as another', { skip: s
     const { key, certificate: cert, authority: ca } = filesIn(dir);
     const client = await mqtt.connectAsync(`mqtts://127.0.0.1:${broker.port}`, {
       reconnectPeriod: 0,
+      // MQTT 3.1.1 has no word for a refusal: the broker would end the session.
+      protocolVersion: 5,
       key: readFileSync(key),
       cert: readFileSync(cert),
       ca: readFileSync(ca),
@@ -158,10 +161,10 @@ t.test('with the shipped access list a robot cannot speak as another', { skip: s
   await view.subscribeAsync('spBv1.0/#', { qos: 1 });
   const granted = await two.subscribeAsync(['spBv1.0/plant/NCMD/arm-02', 'spBv1.0/plant/NCMD/arm-01', 'spBv1.0/plant/NDATA/+'], { qos: 1 });
   t.equal(granted.length, 3);
-  for (const verb of ['NBIRTH', 'NDATA', 'NDEATH', 'NCMD']) await one.publishAsync(`spBv1.0/plant/${verb}/arm-02`, 'forged', { qos: 1 });
-  await one.publishAsync('spBv1.0/other/NDATA/arm-01', 'forged', { qos: 1 });
-  await one.publishAsync('spBv1.0/STATE/scada', 'forged', { qos: 1, retain: true });
-  await view.publishAsync('spBv1.0/plant/NDATA/arm-01', 'forged', { qos: 1 });
+  for (const verb of ['NBIRTH', 'NDATA', 'NDEATH', 'NCMD']) await one.publishAsync(`spBv1.0/plant/${verb}/arm-02`, 'forged', { qos: 1 }).catch(refused);
+  await one.publishAsync('spBv1.0/other/NDATA/arm-01', 'forged', { qos: 1 }).catch(refused);
+  await one.publishAsync('spBv1.0/STATE/scada', 'forged', { qos: 1, retain: true }).catch(refused);
+  await view.publishAsync('spBv1.0/plant/NDATA/arm-01', 'forged', { qos: 1 }).catch(refused);
   for (const verb of ['NBIRTH', 'NDATA', 'NDEATH']) await one.publishAsync(`spBv1.0/plant/${verb}/arm-01`, 'own', { qos: 1 });
   for (const node of ['arm-01', 'arm-02']) await view.publishAsync(`spBv1.0/plant/NCMD/${node}`, 'rebirth', { qos: 1 });
   await until(
