@@ -138,9 +138,9 @@ export function buildProgram(context: CliContext): Command {
   registerControl(program, context);
   registerFleet(program, context);
   registerIdentity(program, context);
-  registerUpdateFollow(program, context);
   registerSelftest(program, context);
   registerUpdate(program, context);
+  registerUpdateFollow(program, context);
   return program;
 }
 

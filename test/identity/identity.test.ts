@@ -161,7 +161,8 @@ t.test('with the shipped access list a robot cannot speak as another', { skip: s
   await view.subscribeAsync('spBv1.0/#', { qos: 1 });
   const granted = await two.subscribeAsync(['spBv1.0/plant/NCMD/arm-02', 'spBv1.0/plant/NCMD/arm-01', 'spBv1.0/plant/NDATA/+'], { qos: 1 });
   t.equal(granted.length, 3);
-  for (const verb of ['NBIRTH', 'NDATA', 'NDEATH', 'NCMD']) await one.publishAsync(`spBv1.0/plant/${verb}/arm-02`, 'forged', { qos: 1 }).catch(refused);
+  for (const verb of ['NBIRTH', 'NDATA', 'NDEATH', 'NCMD'])
+    await one.publishAsync(`spBv1.0/plant/${verb}/arm-02`, 'forged', { qos: 1 }).catch(refused);
   await one.publishAsync('spBv1.0/other/NDATA/arm-01', 'forged', { qos: 1 }).catch(refused);
   await one.publishAsync('spBv1.0/STATE/scada', 'forged', { qos: 1, retain: true }).catch(refused);
   await view.publishAsync('spBv1.0/plant/NDATA/arm-01', 'forged', { qos: 1 }).catch(refused);

@@ -3,8 +3,8 @@
  * of it changes. Owned by premotor-console.service; it only asks for the status, and a service that does not answer is a line too.
  */
 import { readFileSync } from 'node:fs';
-import { hostname } from 'node:os';
 import { connect } from 'node:net';
+import { hostname } from 'node:os';
 
 const socketPath = process.env.PREMOTOR_CONTROL_SOCKET ?? '/run/premotor/control.sock';
 const ask_interval_ms = 2000;
