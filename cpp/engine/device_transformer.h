@@ -23,7 +23,8 @@ namespace premotor::engine {
 class DeviceTransformer final : public PassEngine {
  public:
   // `from` has its weights as they are stored (PlanUse::keeps_stored) and outlives this object, as the device does.
-  // rows_max: of the passes to be expected, all guidance rows and parts together. Errors: DEVICE_MODEL, DEVICE_MEMORY, DEVICE_FAULT.
+  // rows_max: of the passes to be expected, all guidance rows and parts together. Errors: DEVICE_MODEL, DEVICE_MEMORY,
+  // DEVICE_FAULT.
   static Status open(Transformer& from, const KvCacheShape& cache, std::int64_t cache_rows, std::int64_t rows_max,
                      device::Device& device, std::unique_ptr<DeviceTransformer>* out);
   ~DeviceTransformer() override;

@@ -18,6 +18,8 @@ if [ -n "$PREMOTOR_DEB" ]; then
   cp "$PREMOTOR_DEB" "$root/tmp/premotor.deb"
   chroot "$root" dpkg --install /tmp/premotor.deb
   rm "$root/tmp/premotor.deb"
+  # What telemetry tells as the system's version, and what bundles of it are called.
+  printf 'IMAGE_ID=premotor\nIMAGE_VERSION="%s"\n' "$(chroot "$root" dpkg-query -W -f '${Version}' premotor)" >>"$root/usr/lib/os-release"
 fi
 
 if [ -n "$PREMOTOR_FLEET_CA" ]; then install -m 0644 "$PREMOTOR_FLEET_CA" "$root/etc/rauc/fleet-ca.pem"; fi

@@ -218,7 +218,8 @@ t.test('each backend has the keys that it needs', async (t) => {
 
 t.test('unknown keys, at every depth, with the name that was probably meant', async (t) => {
   t.same(shown(`${minimal}contrl:\n  hold_ms: 1\n`), [
-    '5:1 contrl: one of robot, autonomy, task, policy, cameras, control, recording, telemetry, dashboard, service | an unknown key: did you mean control?',
+    '5:1 contrl: one of robot, autonomy, task, policy, cameras, control, recording, telemetry, dashboard, service' +
+      ' | an unknown key: did you mean control?',
   ]);
   const keys =
     'mode, thinking_ms, budget, uncertified, action_rate_hz, chunks_max, action_outside_max_rad, action_jump_max_rad, start_pose, ' +

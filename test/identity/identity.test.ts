@@ -127,7 +127,8 @@ async function shippedBroker(t: Test, authority: Authority): Promise<Mosquitto> 
     .replaceAll('/etc/mosquitto/fleet/', `${authority.file('')}/`)
     .split('\n')
     .filter((line) => !/^(listener|per_listener_settings|persistence) /.test(line));
-  return Mosquitto.open(folder, lines);
+  // Where the queue has no bound, mosquitto 2.0.11 ends the session of whoever was refused something.
+  return Mosquitto.open(folder, [...lines, 'max_queued_messages 1000']);
 }
 
 t.test('with the shipped access list a robot cannot speak as another', { skip: skipMosquitto || skipOpenssl }, async (t) => {
@@ -139,7 +140,6 @@ t.test('with the shipped access list a robot cannot speak as another', { skip: s
     await broker.kill();
   });
   const heard: string[] = [];
-  const refused = (): void => undefined;
   const open = async (name: string): Promise<MqttClient> => {
     const dir = join(t.testdirName, name);
     await createIdentity({ dir, name, ifMissing: false });
@@ -147,8 +147,6 @@ t.test('with the shipped access list a robot cannot speak as another', { skip: s
     const { key, certificate: cert, authority: ca } = filesIn(dir);
     const client = await mqtt.connectAsync(`mqtts://127.0.0.1:${broker.port}`, {
       reconnectPeriod: 0,
-      // MQTT 3.1.1 has no word for a refusal: the broker would end the session.
-      protocolVersion: 5,
       key: readFileSync(key),
       cert: readFileSync(cert),
       ca: readFileSync(ca),
@@ -161,11 +159,12 @@ t.test('with the shipped access list a robot cannot speak as another', { skip: s
   await view.subscribeAsync('spBv1.0/#', { qos: 1 });
   const granted = await two.subscribeAsync(['spBv1.0/plant/NCMD/arm-02', 'spBv1.0/plant/NCMD/arm-01', 'spBv1.0/plant/NDATA/+'], { qos: 1 });
   t.equal(granted.length, 3);
+  // As a robot sends, at QoS 0: what is refused vanishes.
   for (const verb of ['NBIRTH', 'NDATA', 'NDEATH', 'NCMD'])
-    await one.publishAsync(`spBv1.0/plant/${verb}/arm-02`, 'forged', { qos: 1 }).catch(refused);
-  await one.publishAsync('spBv1.0/other/NDATA/arm-01', 'forged', { qos: 1 }).catch(refused);
-  await one.publishAsync('spBv1.0/STATE/scada', 'forged', { qos: 1, retain: true }).catch(refused);
-  await view.publishAsync('spBv1.0/plant/NDATA/arm-01', 'forged', { qos: 1 }).catch(refused);
+    await one.publishAsync(`spBv1.0/plant/${verb}/arm-02`, 'forged', { qos: 0 });
+  await one.publishAsync('spBv1.0/other/NDATA/arm-01', 'forged', { qos: 0 });
+  await one.publishAsync('spBv1.0/STATE/scada', 'forged', { qos: 0, retain: true });
+  await view.publishAsync('spBv1.0/plant/NDATA/arm-01', 'forged', { qos: 0 });
   for (const verb of ['NBIRTH', 'NDATA', 'NDEATH']) await one.publishAsync(`spBv1.0/plant/${verb}/arm-01`, 'own', { qos: 1 });
   for (const node of ['arm-01', 'arm-02']) await view.publishAsync(`spBv1.0/plant/NCMD/${node}`, 'rebirth', { qos: 1 });
   await until(

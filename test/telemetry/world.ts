@@ -73,7 +73,7 @@ export class Mosquitto {
       'log_type all',
       'max_queued_messages 0',
       'max_inflight_messages 0',
-    ];
+    ].filter((line) => !more.some((other) => other.split(' ')[0] === line.split(' ')[0]));
     const lines = ['per_listener_settings false', `listener ${port} 127.0.0.1`, `user ${userInfo().username}`, ...general, ...more, ''];
     writeFileSync(file, lines.join('\n'));
     const broker = new Mosquitto(port, file);
