@@ -160,8 +160,7 @@ t.test('with the shipped access list a robot cannot speak as another', { skip: s
   const granted = await two.subscribeAsync(['spBv1.0/plant/NCMD/arm-02', 'spBv1.0/plant/NCMD/arm-01', 'spBv1.0/plant/NDATA/+'], { qos: 1 });
   t.equal(granted.length, 3);
   // As a robot sends, at QoS 0: what is refused vanishes.
-  for (const verb of ['NBIRTH', 'NDATA', 'NDEATH', 'NCMD'])
-    await one.publishAsync(`spBv1.0/plant/${verb}/arm-02`, 'forged', { qos: 0 });
+  for (const verb of ['NBIRTH', 'NDATA', 'NDEATH', 'NCMD']) await one.publishAsync(`spBv1.0/plant/${verb}/arm-02`, 'forged', { qos: 0 });
   await one.publishAsync('spBv1.0/other/NDATA/arm-01', 'forged', { qos: 0 });
   await one.publishAsync('spBv1.0/STATE/scada', 'forged', { qos: 0, retain: true });
   await view.publishAsync('spBv1.0/plant/NDATA/arm-01', 'forged', { qos: 0 });
