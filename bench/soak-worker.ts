@@ -64,7 +64,7 @@ for (let seed = config.task.seed; !ending.signal.aborted; seed++) {
       },
     );
     const { outcome, success, motion, error } = summary;
-    tell({ type: 'episode', outcome, success, cycles: motion.cycles, missed: motion.missed, error: error?.code ?? null });
+    tell({ type: 'episode', outcome, success: success === true, cycles: motion.cycles, missed: motion.missed, error: error?.code ?? null });
   } catch (error) {
     if (ending.signal.aborted) break;
     if (!(error instanceof PremotorError)) throw error;

@@ -37,9 +37,9 @@ enum {
 // What a board gives. Calls return when the flash is done; false when it refused or failed.
 struct pm_flash {
   void* context;
-  uint32_t page_bytes;          // erased at once
-  uint32_t slot_bytes;          // a multiple of page_bytes
-  uint32_t address[PM_SLOTS];   // where a slot's first byte is for the processor
+  uint32_t page_bytes;         // erased at once
+  uint32_t slot_bytes;         // a multiple of page_bytes
+  uint32_t address[PM_SLOTS];  // where a slot's first byte is for the processor
   bool (*erase)(void* context, enum pm_flash_region region, uint32_t offset);
   bool (*write)(void* context, enum pm_flash_region region, uint32_t offset, const uint8_t* bytes, uint32_t count);
   void (*read)(void* context, enum pm_flash_region region, uint32_t offset, uint8_t* bytes, uint32_t count);

@@ -159,8 +159,8 @@ motion::StopCategory to_stop_category(const Napi::Value& value) {
 pm_indication to_indication(const Napi::Value& value) {
   const std::int64_t number = value.IsNumber() ? value.As<Napi::Number>().Int64Value() : -1;
   if (number < 0 || number >= PM_INDICATIONS)
-    throw Napi::TypeError::New(value.Env(), "native call: an indication is a number of 0 to " +
-                                                std::to_string(PM_INDICATIONS - 1));
+    throw Napi::TypeError::New(value.Env(),
+                               "native call: an indication is a number of 0 to " + std::to_string(PM_INDICATIONS - 1));
   return static_cast<pm_indication>(number);
 }
 

@@ -69,16 +69,16 @@ rig::VirtualRobotOptions to_options(const Napi::Object& object) {
 
 void VirtualRobotObject::define(Napi::Env env, Napi::Object exports) {
   using Self = VirtualRobotObject;
-  exports.Set("VirtualRobot",
-              DefineClass(env, "NativeVirtualRobot",
-                          {InstanceMethod<&Self::arm>("arm"), InstanceMethod<&Self::disarm>("disarm"),
-                           InstanceMethod<&Self::stop>("stop"), InstanceMethod<&Self::estop>("estop"),
-                           InstanceMethod<&Self::beat>("beat"),
-                           InstanceMethod<&Self::indicate>("indicate"), InstanceMethod<&Self::push>("push"),
-                           InstanceMethod<&Self::executed>("executed"), InstanceMethod<&Self::samples>("samples"),
-                           InstanceMethod<&Self::status>("status"), InstanceMethod<&Self::counts>("counts"),
-                           InstanceMethod<&Self::bridge_counts>("bridgeCounts"),
-                           InstanceMethod<&Self::advance>("advance"), InstanceMethod<&Self::inject>("inject")}));
+  exports.Set(
+      "VirtualRobot",
+      DefineClass(env, "NativeVirtualRobot",
+                  {InstanceMethod<&Self::arm>("arm"), InstanceMethod<&Self::disarm>("disarm"),
+                   InstanceMethod<&Self::stop>("stop"), InstanceMethod<&Self::estop>("estop"),
+                   InstanceMethod<&Self::beat>("beat"), InstanceMethod<&Self::indicate>("indicate"),
+                   InstanceMethod<&Self::push>("push"), InstanceMethod<&Self::executed>("executed"),
+                   InstanceMethod<&Self::samples>("samples"), InstanceMethod<&Self::status>("status"),
+                   InstanceMethod<&Self::counts>("counts"), InstanceMethod<&Self::bridge_counts>("bridgeCounts"),
+                   InstanceMethod<&Self::advance>("advance"), InstanceMethod<&Self::inject>("inject")}));
 }
 
 VirtualRobotObject::VirtualRobotObject(const Napi::CallbackInfo& info)

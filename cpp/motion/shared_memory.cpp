@@ -334,11 +334,10 @@ bool SharedClient::send(const Command& command) {
   SharedLayout* layout = mapping_.layout();
   const std::uint64_t written = layout->commands_written.load(std::memory_order_relaxed);
   if (written - layout->commands_read.load(std::memory_order_acquire) >= kCommandsMax) return false;
-  layout->commands[written % kCommandsMax] = {generation_, static_cast<std::uint32_t>(command.kind),
-                                              command.kind == CommandKind::indicate
-                                                  ? command.indication
-                                                  : static_cast<std::uint32_t>(command.category),
-                                              command.liveness, command.until_ns};
+  layout->commands[written % kCommandsMax] = {
+      generation_, static_cast<std::uint32_t>(command.kind),
+      command.kind == CommandKind::indicate ? command.indication : static_cast<std::uint32_t>(command.category),
+      command.liveness, command.until_ns};
   layout->commands_written.store(written + 1, std::memory_order_release);
   return true;
 }

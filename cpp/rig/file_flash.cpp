@@ -30,9 +30,15 @@ std::vector<std::uint8_t> first_image() {
   constexpr std::uint32_t body_bytes = 64;
   std::vector<std::uint8_t> image(PM_IMAGE_HEADER_BYTES + body_bytes, 0xff);
   const std::uint8_t* body = image.data() + PM_IMAGE_HEADER_BYTES;
-  const std::array<std::uint32_t, 9> words = {
-      PM_IMAGE_MAGIC,        PM_IMAGE_FORMAT, SimulatedRobot::kBoardId, kFirstVersion, 0, body_bytes,
-      pm_crc32(0, body, body_bytes), PM_IMAGE_HEADER_BYTES, PM_SLOT_A};
+  const std::array<std::uint32_t, 9> words = {PM_IMAGE_MAGIC,
+                                              PM_IMAGE_FORMAT,
+                                              SimulatedRobot::kBoardId,
+                                              kFirstVersion,
+                                              0,
+                                              body_bytes,
+                                              pm_crc32(0, body, body_bytes),
+                                              PM_IMAGE_HEADER_BYTES,
+                                              PM_SLOT_A};
   for (std::size_t i = 0; i < words.size(); ++i) pm_put_u32(image.data() + 4 * i, words[i]);
   constexpr std::uint32_t checked = PM_IMAGE_FIELD_BYTES - 4;
   pm_put_u32(image.data() + checked, pm_crc32(0, image.data(), checked));

@@ -22,12 +22,11 @@ struct Noise {
 
   std::uint32_t known_id() {
     static constexpr std::uint32_t ids[] = {
-        PM_ID_ESTOP,        PM_ID_DISARM,          PM_ID_SILENCE,     PM_ID_FAULT,        PM_ID_HEARTBEAT,
-        PM_ID_HELLO,        PM_ID_WELCOME,         PM_ID_ARM_REQUEST, PM_ID_ARM_RESPONSE, PM_ID_LIMIT_WRITE,
-        PM_ID_LIMIT_READ,   PM_ID_LIMIT_COMMIT,    PM_ID_FAULT_CLEAR, PM_ID_SETPOINT,     PM_ID_SETPOINT + 1,
-        PM_ID_SETPOINT + 2, PM_ID_SETPOINT_CLASSIC, PM_ID_INDICATE,      PM_ID_FIRMWARE_ASK,
-        PM_ID_FIRMWARE_FACT, PM_ID_UPDATE,         PM_ID_UPDATE,      PM_ID_UPDATE_STATUS, PM_ID_UPDATE_WORD,
-        PM_ID_UPDATE_BLOCK};
+        PM_ID_ESTOP,        PM_ID_DISARM,           PM_ID_SILENCE,       PM_ID_FAULT,        PM_ID_HEARTBEAT,
+        PM_ID_HELLO,        PM_ID_WELCOME,          PM_ID_ARM_REQUEST,   PM_ID_ARM_RESPONSE, PM_ID_LIMIT_WRITE,
+        PM_ID_LIMIT_READ,   PM_ID_LIMIT_COMMIT,     PM_ID_FAULT_CLEAR,   PM_ID_SETPOINT,     PM_ID_SETPOINT + 1,
+        PM_ID_SETPOINT + 2, PM_ID_SETPOINT_CLASSIC, PM_ID_INDICATE,      PM_ID_FIRMWARE_ASK, PM_ID_FIRMWARE_FACT,
+        PM_ID_UPDATE,       PM_ID_UPDATE,           PM_ID_UPDATE_STATUS, PM_ID_UPDATE_WORD,  PM_ID_UPDATE_BLOCK};
     const std::uint32_t pick = below(sizeof ids / sizeof ids[0] + 10);
     return pick < sizeof ids / sizeof ids[0] ? ids[pick] : PM_ID_SETPOINT_CLASSIC + 1 + pick % 10;
   }

@@ -109,7 +109,7 @@ void choices() {
   pm_boot_try(&flash.flash, PM_SLOT_B, PM_SLOT_A);
   tap::equal(pm_boot_choose(&flash.flash), +PM_SLOT_B, "tried again");
   tap::ok(pm_boot_confirm(&flash.flash, PM_SLOT_B) && pm_boot_confirm(&flash.flash, PM_SLOT_B),
-            "confirmed, twice is once");
+          "confirmed, twice is once");
   tap::ok(!pm_boot_confirm(&flash.flash, PM_SLOT_A), "what is neither active nor on trial is not confirmed");
   for (int i = 0; i < 5; ++i) pm_boot_choose(&flash.flash);
   tap::equal(pm_boot_choose(&flash.flash), +PM_SLOT_B, "and stays");
@@ -198,8 +198,8 @@ void record_cuts() {
         ++cuts;
         flash.power_on();
         pm_record_read(&flash.flash, &record);
-        lost += record.active != PM_SLOT_B || record.sequence < sequence || record.sequence > sequence + 1 ||
-                is_written;
+        lost +=
+            record.active != PM_SLOT_B || record.sequence < sequence || record.sequence > sequence + 1 || is_written;
         record.active = PM_SLOT_A;
         const bool is_good = pm_record_write(&flash.flash, &record);
         pm_record_read(&flash.flash, &record);

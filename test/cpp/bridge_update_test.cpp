@@ -78,7 +78,7 @@ void refusals() {
   tap::equal(host.ask(PM_UPDATE_ACTIVATE), +PM_UPDATE_WRONG_STATE, "ACTIVATE of nothing");
   tap::equal(host.piece(image, 0, 56, true), +PM_UPDATE_TAKEN, "data of nothing is ignored");
   tap::equal(host.run(make_image(PM_SLOT_A, new_version), new_version), +PM_UPDATE_WRONG_HEADER,
-            "an image of slot A for B");
+             "an image of slot A for B");
   tap::equal(host.run(image, new_version + 1), +PM_UPDATE_WRONG_HEADER, "another version than announced");
   auto other = image;
   pm_put_u32(other.data() + 8, 77);
@@ -137,7 +137,7 @@ void gaps() {
   host.now += PM_UPDATE_SILENCE_US_MAX + 1;
   pm_update_tick(&host.update, host.now);
   tap::ok(host.ask(PM_UPDATE_ASK) == PM_UPDATE_LATE && host.state == PM_UPDATE_IDLE,
-            "ten seconds without a host end it");
+          "ten seconds without a host end it");
 }
 
 void malformed() {
@@ -280,7 +280,7 @@ void in_the_bridge() {
     tap::ok(robot.bridge.state == state && robot.begin(image) == PM_UPDATE_NOT_DISARMED,
             "refused in state " + std::to_string(state));
     tap::equal(robot.ask(PM_ID_FIRMWARE_ASK, question, PM_ID_FIRMWARE_FACT), +PM_FACT_VERSION,
-              "but questions are answered");
+               "but questions are answered");
   }
   robot.send_short(PM_ID_FAULT_CLEAR, {PM_FAULT_ESTOP});
   tap::ok(robot.bridge.state == PM_STATE_DISARMED && robot.begin(image) == PM_UPDATE_OK, "begun, disarmed");

@@ -20,12 +20,12 @@ constexpr std::uint32_t page_bytes = 512, slot_bytes = 8 * page_bytes;
 struct FakeFlash {
   pm_flash flash{this, page_bytes, slot_bytes, {0x1000, 0x9000}, erase, write, read};
   std::array<std::vector<std::uint8_t>, PM_FLASH_REGIONS> regions;
-  int operations = 0;        // erases and writes so far
-  int fails_at = -1;         // this operation is refused, and nothing changes
-  int cut_at = -1;           // in this operation the power goes
+  int operations = 0;         // erases and writes so far
+  int fails_at = -1;          // this operation is refused, and nothing changes
+  int cut_at = -1;            // in this operation the power goes
   std::uint32_t torn_at = 0;  // after so many of its bytes
-  bool is_off = false;       // nothing changes any more
-  int overwritten = 0;       // writes to flash that was not erased: a bug of the caller
+  bool is_off = false;        // nothing changes any more
+  int overwritten = 0;        // writes to flash that was not erased: a bug of the caller
 
   FakeFlash() {
     for (std::size_t i = 0; i < regions.size(); ++i) regions[i].assign(i < PM_SLOTS ? slot_bytes : page_bytes, 0xFF);
@@ -65,8 +65,7 @@ struct FakeFlash {
     if (bytes < count) to[bytes] &= from[bytes] | 0xF0;  // some bits of the next one
     return !self.is_off;
   }
-  static void read(void* context, pm_flash_region region, std::uint32_t offset, std::uint8_t* to,
-                   std::uint32_t count) {
+  static void read(void* context, pm_flash_region region, std::uint32_t offset, std::uint8_t* to, std::uint32_t count) {
     auto& self = *static_cast<FakeFlash*>(context);
     std::memcpy(to, self.regions[region].data() + offset, count);
   }
@@ -91,9 +90,15 @@ inline std::vector<std::uint8_t> make_image(std::uint8_t slot, std::uint32_t ver
   for (std::uint32_t i = 0; i < body_bytes; ++i)
     image[PM_IMAGE_HEADER_BYTES + i] = static_cast<std::uint8_t>(i * 7 + version);
   const std::uint32_t address = (slot == PM_SLOT_A ? 0x1000u : 0x9000u) + PM_IMAGE_HEADER_BYTES;
-  const std::array<std::uint32_t, 9> words = {
-      PM_IMAGE_MAGIC, PM_IMAGE_FORMAT, board_id, version, 0xC0FFEE00u + version, body_bytes,
-      pm_crc32(0, image.data() + PM_IMAGE_HEADER_BYTES, body_bytes), address, slot};
+  const std::array<std::uint32_t, 9> words = {PM_IMAGE_MAGIC,
+                                              PM_IMAGE_FORMAT,
+                                              board_id,
+                                              version,
+                                              0xC0FFEE00u + version,
+                                              body_bytes,
+                                              pm_crc32(0, image.data() + PM_IMAGE_HEADER_BYTES, body_bytes),
+                                              address,
+                                              slot};
   for (std::size_t i = 0; i < words.size(); ++i) pm_put_u32(image.data() + 4 * i, words[i]);
   seal_header(&image);
   return image;

@@ -60,7 +60,7 @@ struct Updater {
     for (int i = 0; i < count; ++i) pm_update_tick(&update, now += 250);
   }
   pm_update_verdict piece(const std::vector<std::uint8_t>& image, std::uint32_t offset, std::uint8_t bytes,
-                            bool is_fd) {
+                          bool is_fd) {
     pm_update_piece one{offset, bytes, {}};
     std::memcpy(one.data, image.data() + offset, bytes);
     pm_can_frame frame;

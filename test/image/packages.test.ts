@@ -42,7 +42,7 @@ t.test('what changed is told, and refused', async (t) => {
   checkRecord(before, before, 'f');
   t.throws(() => checkRecord(before, ['a=1'], 'f'), { code: 'IMAGE_PACKAGES_CHANGED', found: '- b 2; - c 3' });
   const many = Array.from({ length: 20 }, (_, index) => `p${index}=1`);
-  t.throws(() => checkRecord([], many, 'f'), { found: /and 14 more$/ });
+  t.throws(() => checkRecord([], many, 'f'), { message: /and 14 more/ });
 });
 
 t.test('another list or version is another tree', async (t) => {
