@@ -171,7 +171,13 @@ async function arm64ComputesAChunk({ check, disk, ...context }) {
 }
 
 export const scenarios = [
-  { name: 'a robot boots headless to running, and a broker outside sees it', arch: 'amd64', needs: ['premotor'], run: bootsToRunning },
-  { name: 'kill -9 of every process of the product in turn', arch: 'amd64', needs: ['premotor'], run: everyProcessDies },
+  {
+    name: 'a robot boots headless to running, and a broker outside sees it',
+    arch: 'amd64',
+    needs: ['premotor'],
+    hasOwnImage: true,
+    run: bootsToRunning,
+  },
+  { name: 'kill -9 of every process of the product in turn', arch: 'amd64', needs: ['premotor'], hasOwnImage: true, run: everyProcessDies },
   { name: 'arm64 boots to ready and computes one self-test chunk', arch: 'arm64', needs: ['premotor'], run: arm64ComputesAChunk },
 ];
