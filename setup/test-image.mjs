@@ -51,7 +51,9 @@ async function imageOf(arch, given, debs, key) {
   if (given[arch] !== undefined) return resolve(given[arch]);
   ensurePackages();
   ensureDist();
-  return buildTestImage({ arch, deb: debs[arch], key, folder });
+  // The robot of these images is hardware in the loop: its bridge is a process of the guest.
+  const extra = debs[arch] === undefined ? [] : ['--enable', 'premotor-sim-bridge.service'];
+  return buildTestImage({ arch, deb: debs[arch], key, folder, extra });
 }
 
 async function play(scenario, number, context) {
