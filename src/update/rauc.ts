@@ -121,7 +121,7 @@ export function installError(places: Pick<Places, 'keyring'>, file: string, said
   }
   if (/signature|certificate|untrusted/i.test(said)) return signatureError(file, places.keyring, said);
   const expected = 'RAUC to install it';
-  const message = `The system could not be installed: expected ${expected}, found "${said}". The running system is untouched; journalctl -u rauc says more.`;
+  const message = `The system could not be installed: expected ${expected}, found "${said}". What runs is untouched; journalctl -u rauc says more.`;
   return new PremotorError('UPDATE_INSTALL', message, { file, expected, found: said });
 }
 

@@ -72,7 +72,7 @@ export async function readRecord(updateDir: string): Promise<UpdateRecord> {
   } catch (cause) {
     const expected = 'a record that premotor update wrote';
     // Going on as if there were no mark would open the way back to every old version.
-    const message = `${file} cannot be read: expected ${expected}. Installing stays refused. Restore the file, or remove it to forget the high-water mark.`;
+    const message = `${file} cannot be read: expected ${expected}. Nothing is installed. Restore it, or remove it to forget the high-water mark.`;
     throw new PremotorError('UPDATE_RECORD', message, { file, expected, found: (cause as Error).message.slice(0, 200), cause });
   }
 }

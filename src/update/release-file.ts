@@ -249,7 +249,7 @@ export function parseManifest(text: Buffer | string, file: string): ReleaseManif
 }
 
 function damaged(file: string, expected: string, found: string): PremotorError {
-  const message = `${file} was changed after it was signed, or is damaged: expected ${expected}, found ${found}. What runs is untouched; copy it again.`;
+  const message = `${file} was changed after it was signed, or is damaged: expected ${expected}, found ${found}. Copy it again.`;
   return new PremotorError('UPDATE_DAMAGED', message, { file, expected, found });
 }
 

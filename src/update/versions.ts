@@ -31,7 +31,7 @@ function parse(text: string): Version | undefined {
 export function checkVersion(text: string, where = '--version'): string {
   if (isVersion(text)) return text;
   const expected = 'MAJOR.MINOR.PATCH or MAJOR.MINOR.PATCH-PRE, such as 1.4.0 or 1.4.0-rc.1';
-  const message = `${where} ${JSON.stringify(text)} does not sort: expected ${expected}. Older and newer must be told apart, or a robot could be led back.`;
+  const message = `${where} ${JSON.stringify(text)} does not sort: expected ${expected}. Without an order a robot could be led back.`;
   throw new PremotorError('UPDATE_VERSION', message, { field: where, expected, found: text });
 }
 

@@ -47,7 +47,7 @@ t.test('the keys', async (t) => {
 
 t.test('numbers with a unit have it in their names', async (t) => {
   const unitless =
-    /(^|\.)(seed|threads|priority|core|dark_below|(video|action)_steps|(chunks|episodes|starts)_max|((embedded|prometheus)_)?port|width|height|jpeg_quality)$/;
+    /(^|\.)(seed|threads|priority|core|dark_below|(video|action)_steps|(chunks|episodes|starts)_max|\w*port|width|height|jpeg_quality)$/;
   for (const { path, expected } of keys) {
     if (/number|angle/.test(expected) && !unitless.test(path)) t.match(path, /_(ms|s|hz|mib|m|nm|rad|rad_per_s|rad_per_s2|rad_per_s3)$/, path);
   }

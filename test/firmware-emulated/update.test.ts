@@ -58,7 +58,8 @@ async function startBoard(t: Test): Promise<Board> {
 /** The images of the build under another version. */
 function renamed(images: readonly FirmwareImage[], versionWord: number): FirmwareImage[] {
   return images.map(({ bytes }) => {
-    const copy = bytes.slice();
+    // A Buffer's own slice() would share its memory.
+    const copy = new Uint8Array(bytes);
     const view = new DataView(copy.buffer);
     view.setUint32(12, versionWord, true);
     view.setUint32(36, crc32(copy.subarray(0, 36)), true);

@@ -9,7 +9,7 @@ import { connect, createServer } from 'node:net';
 import { join } from 'node:path';
 
 /** Emulation on a busy machine is slow: these are bounds against hanging, not measurements. */
-export const boot_timeout_ms = 420_000;
+export const boot_timeout_ms = 900_000;
 export const command_timeout_ms = 90_000;
 const ssh_retry_ms = 1000;
 const exit_timeout_ms = 10_000;

@@ -1,6 +1,6 @@
 /**
- * Scenarios of `npm run test:image` that update a robot in the guest: from slot A to slot B and judged there, bundles that are refused, systems that do
- * not come up, and power cuts at random moments. Bundles are made by the product's own commands from the system of the very image that runs, so an
+ * Scenarios of `npm run test:image` that update a robot in the guest: from slot A to slot B and judged there, bundles that are refused, systems that
+ * do not come up, and power cuts at random moments. Bundles are made by the product's own commands from the system of the very image that runs, so an
  * update changes the slot and the version, and nothing else. They need a package (--deb).
  */
 import { spawnSync } from 'node:child_process';

@@ -2,7 +2,9 @@
  * Updates of the system with a real RAUC: installed, refused, confirmed, found unwell, fallen back, rolled back. Bundles are plain ones, because this
  * machine need not have dm-verity; the guest's tests install verity bundles.
  */
+
 import { spawnSync } from 'node:child_process';
+import { createHash } from 'node:crypto';
 import { cpSync, existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import t, { type Test } from 'tap';
@@ -29,8 +31,9 @@ function image(name: string, text: string): string {
   if (existsSync(out)) return out;
   mkdirSync(folder, { recursive: true });
   writeFileSync(join(folder, 'release'), text);
-  // RAUC wants more than a block.
-  writeFileSync(join(folder, 'noise'), Buffer.from(Array.from({ length: 20_000 }, (_, index) => (index * index * 31 + (index >> 3)) & 255)));
+  // RAUC wants more than a block, compressed.
+  const noise = Array.from({ length: 600 }, (_, index) => createHash('sha256').update(`${index}`).digest());
+  writeFileSync(join(folder, 'noise'), Buffer.concat(noise));
   spawnSync('mksquashfs', [folder, out, '-quiet', '-no-progress', '-all-time', '0', '-mkfs-time', '0']);
   return out;
 }
