@@ -20,12 +20,9 @@ int main(int count, char** arguments) {
     device = std::move(opened);
   }
   tap::note(device->name());
-  // As golden_test.cpp: the reference's bfloat16 numerics, and its float32 from bfloat16's distance.
-  golden::Case cases[] = {{"bf16", "trace", true, WeightPrecision::bf16, true, 2e-2},
-                          {"bf16", "trace_nocast", false, WeightPrecision::bf16, true, 2e-2}};
-  for (golden::Case& each : cases) {
-    each.device = device;
-    golden::Runner(each).run();
-  }
+  // As golden_test.cpp: the reference's bfloat16 numerics. What the other trace of this case differs in is the host's.
+  golden::Case bf16{"bf16", "trace", true, WeightPrecision::bf16, true, 2e-2};
+  bf16.device = device;
+  golden::Runner(bf16).run();
   return tap::finish();
 }
