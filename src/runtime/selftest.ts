@@ -11,7 +11,7 @@ import type { RobotConfig } from '../config/schema.js';
 import { PremotorError } from '../errors.js';
 import type { Frame, LoadPolicyOptions, Policy } from '../policy/contract.js';
 import { type CpuPrecision, pairName } from '../policy/precision.js';
-import { realDisk, replaceFile } from '../update/disk.js';
+import { replaceFile } from '../replace-file.js';
 import { policyOptions } from './rig.js';
 
 export const SELFTEST_FILE = 'selftest.json';
@@ -188,7 +188,7 @@ export async function createReference(config: RobotConfig, parts: SelftestParts)
   const sha256 = hashOf(actions);
   const made: Reference = { ...fixed, tolerance, shape: [...shape], actions: bytesOf(actions).toString('base64'), sha256, backend: info.backend };
   const content: ReferenceFile = { format: FORMAT, checkpointHash: info.checkpointHash, references: { ...kept, [pairOf(config)]: made } };
-  await replaceFile(realDisk, file, Buffer.from(`${JSON.stringify(content, null, 1)}\n`)).catch((cause: Error) => {
+  await replaceFile(file, `${JSON.stringify(content, null, 1)}\n`, 0o644).catch((cause: Error) => {
     throw new PremotorError('FILE_WRITE', `${file} cannot be written: ${cause.message}. Check the disk and the folder's rights.`, { file, cause });
   });
   return { file, sha256 };

@@ -3,13 +3,12 @@
  * connection.
  */
 import { existsSync } from 'node:fs';
-import { createConnection } from 'node:net';
 import { PremotorError } from '../errors.js';
+import { exchangeLine } from '../exchange-line.js';
 import { answerSchema, type ControlRequest, defaultSocket, type ServiceStatus, SYSTEM_SOCKET } from './control-protocol.js';
 
 /** Arming takes seconds; whoever waits longer for an answer waits for a service that hangs. */
 const ANSWER_MS_MAX = 30_000;
-const ANSWER_BYTES_MAX = 1 << 20;
 
 /** The socket that is meant when none is named: of this user's service, else of the robot's. */
 export function findSocket(named?: string): string {
@@ -35,32 +34,13 @@ export async function ask(path: string, request: ControlRequest, answer_ms_max =
   throw new PremotorError(code, message, { ...(expected === undefined ? {} : { expected }), ...(found === undefined ? {} : { found }) });
 }
 
-function exchange(path: string, request: string, answer_ms_max: number): Promise<string> {
-  return new Promise((resolve, reject) => {
-    const connection = createConnection(path);
-    let text = '';
-    const timer = setTimeout(() => fail(strange(path, `nothing within ${answer_ms_max / 1000} s`)), answer_ms_max);
-    const end = (): void => {
-      clearTimeout(timer);
-      connection.destroy();
-    };
-    const fail = (error: PremotorError): void => {
-      end();
-      reject(error);
-    };
-    connection.setEncoding('utf8');
-    connection.once('error', (cause) => fail(absent(path, cause)));
-    connection.once('connect', () => connection.write(`${request}\n`));
-    connection.on('data', (part: string) => {
-      text += part;
-      const at = text.indexOf('\n');
-      if (at >= 0) {
-        end();
-        resolve(text.slice(0, at));
-      } else if (text.length > ANSWER_BYTES_MAX) fail(strange(path, 'too much'));
-    });
-    connection.once('close', () => fail(strange(path, 'the end of the connection')));
-  });
+async function exchange(path: string, request: string, answer_ms_max: number): Promise<string> {
+  try {
+    return await exchangeLine(path, request, answer_ms_max);
+  } catch (cause) {
+    const error = cause as NodeJS.ErrnoException;
+    throw error.code === undefined ? strange(path, error.message) : absent(path, error);
+  }
 }
 
 function absent(path: string, cause: Error): PremotorError {

@@ -10,7 +10,8 @@ import { get } from 'node:https';
 import { join } from 'node:path';
 import { pipeline } from 'node:stream/promises';
 import { PremotorError } from '../errors.js';
-import { realDisk, replaceFile, textIn } from './disk.js';
+import { replaceFile } from '../replace-file.js';
+import { textIn } from './disk.js';
 import { diskFull } from './release-install.js';
 
 /** Attempts that bring nothing. One that brings something starts the count again. */
@@ -94,7 +95,7 @@ async function fetchRest(downloading: Downloading, paths: Paths, tls: Tls): Prom
   const { bavail, bsize } = await statfs(folder);
   if (!(rest >= 0)) throw failed(url, 'an answer without Content-Length');
   if (bavail * bsize < rest + FREE_BYTES_MIN) throw diskFull(folder, rest + FREE_BYTES_MIN, bavail * bsize);
-  if (!partial) await replaceFile(realDisk, paths.notes, Buffer.from(strongTag(response)));
+  if (!partial) await replaceFile(paths.notes, strongTag(response), 0o644);
   let done = start;
   response.on('data', (bytes: Buffer) => onBytes?.((done += bytes.length), total));
   await pipeline(response, createWriteStream(paths.part, { flags: partial ? 'a' : 'w', flush: true }));

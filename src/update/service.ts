@@ -2,15 +2,14 @@
  * Talks to the long-running service through its control socket: one request a line, one answer. Asks it to keep still while something is written, and
  * whether it is well afterwards. Owned by the update commands; it never arms, and never runs anything.
  */
-import { connect, type Socket } from 'node:net';
 import { z } from 'zod';
 import { PremotorError } from '../errors.js';
+import { exchangeLine } from '../exchange-line.js';
 import { running } from '../runtime/registry.js';
 import type { Places } from './places.js';
 import { runTool } from './tools.js';
 
 const ANSWER_TIMEOUT_MS = 5000;
-const ANSWER_CHARACTERS_MAX = 1 << 20;
 const SYSTEMCTL_TIMEOUT_MS = 10_000;
 
 const reason = z.object({ code: z.string(), message: z.string() });
@@ -90,7 +89,7 @@ async function checkNothingRuns({ registry, socket }: Places): Promise<void> {
 async function ask(path: string, request: Readonly<Record<string, unknown>>): Promise<Answer | typeof ABSENT> {
   let line: string;
   try {
-    line = await exchange(path, `${JSON.stringify(request)}\n`);
+    line = await exchangeLine(path, JSON.stringify(request), ANSWER_TIMEOUT_MS);
   } catch (cause) {
     const { code, message } = cause as NodeJS.ErrnoException;
     if (code === 'ENOENT' || code === 'ECONNREFUSED') return ABSENT;
@@ -101,27 +100,6 @@ async function ask(path: string, request: Readonly<Record<string, unknown>>): Pr
   } catch (cause) {
     throw unreachable(path, `an answer that is none (${JSON.stringify(line.slice(0, 80))})`, cause);
   }
-}
-
-function exchange(path: string, request: string): Promise<string> {
-  return new Promise((resolve, reject) => {
-    const socket: Socket = connect(path);
-    let heard = '';
-    const end = (): void => void socket.destroy();
-    socket.setEncoding('utf8');
-    socket.setTimeout(ANSWER_TIMEOUT_MS, () => socket.destroy(new Error(`no answer within ${ANSWER_TIMEOUT_MS} ms`)));
-    socket.on('connect', () => socket.write(request));
-    socket.on('data', (text: string) => {
-      heard += text;
-      const at = heard.indexOf('\n');
-      if (at >= 0) {
-        resolve(heard.slice(0, at));
-        end();
-      } else if (heard.length > ANSWER_CHARACTERS_MAX) socket.destroy(new Error('an answer without an end'));
-    });
-    socket.on('error', reject);
-    socket.on('close', () => reject(new Error('the connection ended without an answer')));
-  });
 }
 
 function active(found: string): PremotorError {

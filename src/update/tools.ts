@@ -1,12 +1,8 @@
 /**
- * Runs the programs that updates are made of (rauc, openssl, zstd, systemctl): output collected up to a bound, time bounded, lines passed on as they
- * come. Owned by the update commands; it starts no shell.
+ * The programs that updates are made of (rauc, openssl, zstd, systemctl), with their errors in words. Owned by the update commands.
  */
-import { spawn } from 'node:child_process';
 import { PremotorError } from '../errors.js';
-
-const OUTPUT_BYTES_MAX = 4 << 20;
-const TOOL_TIMEOUT_MS = 60_000;
+import { NoResult, type ProgramOptions, runProgram } from '../run-program.js';
 
 export interface ToolResult {
   readonly code: number;
@@ -14,40 +10,18 @@ export interface ToolResult {
   readonly err: string;
 }
 
-export interface ToolOptions {
-  readonly timeout_ms?: number;
-  readonly signal?: AbortSignal;
-  readonly input?: Uint8Array;
-  readonly onLine?: (line: string) => void;
-  /** In a session of its own: an interrupt at the terminal does not reach it. */
-  readonly detached?: boolean;
-}
+export type ToolOptions = ProgramOptions;
 
 /** The program ran, whatever its exit code. Errors: UPDATE_TOOL_MISSING, UPDATE_TOOL_FAILED (killed, or out of time), ABORTED. */
-export function runTool(program: string, args: readonly string[], options: ToolOptions = {}): Promise<ToolResult> {
-  const { timeout_ms = TOOL_TIMEOUT_MS, signal, detached = false } = options;
-  return new Promise((resolve, reject) => {
-    const child = spawn(program, [...args], { stdio: ['pipe', 'pipe', 'pipe'], detached, ...(signal === undefined ? {} : { signal }) });
-    const timer = setTimeout(() => child.kill('SIGKILL'), timeout_ms);
-    const out = new Collected(options.onLine);
-    const err = new Collected(options.onLine);
-    child.stdout.on('data', (bytes: Buffer) => out.add(bytes));
-    child.stderr.on('data', (bytes: Buffer) => err.add(bytes));
-    // A program that does not read its input is fine: its exit code says what it made of it.
-    child.stdin.on('error', () => undefined);
-    child.stdin.end(options.input ?? new Uint8Array());
-    child.on('error', (cause: NodeJS.ErrnoException) => {
-      clearTimeout(timer);
-      reject(cause.code === 'ENOENT' ? missing(program) : cause.name === 'AbortError' ? aborted(program) : toolFailed(program, cause.message));
-    });
-    child.on('close', (code, killedBy) => {
-      clearTimeout(timer);
-      out.end();
-      err.end();
-      if (code === null) reject(toolFailed(program, killedBy === 'SIGKILL' ? `no end within ${timeout_ms} ms` : `signal ${killedBy}`));
-      else resolve({ code, out: out.text, err: err.text });
-    });
-  });
+export async function runTool(program: string, args: readonly string[], options: ToolOptions = {}): Promise<ToolResult> {
+  try {
+    const { code, out, err } = await runProgram(program, args, options);
+    return { code, out: out.toString('utf8'), err };
+  } catch (error) {
+    if (!(error instanceof NoResult)) throw error;
+    if (error.reason === 'missing') throw missing(program);
+    throw error.reason === 'aborted' ? aborted(program) : toolFailed(program, error.message);
+  }
 }
 
 /** The same for a program that must succeed. Errors: also UPDATE_TOOL_FAILED with what the program said last. */
@@ -61,31 +35,6 @@ export async function runToolWell(program: string, args: readonly string[], opti
 export function lastLine({ out, err }: Pick<ToolResult, 'out' | 'err'>): string {
   const lines = `${out}\n${err}`.split('\n').map((line) => line.trim());
   return lines.filter((line) => line !== '' && !line.startsWith('rauc-Message')).at(-1) ?? '';
-}
-
-/** Text up to a bound; more is dropped, because a program in a loop must not fill the memory. */
-class Collected {
-  text = '';
-  #rest = '';
-  readonly #onLine: ((line: string) => void) | undefined;
-
-  constructor(onLine: ((line: string) => void) | undefined) {
-    this.#onLine = onLine;
-  }
-
-  add(bytes: Buffer): void {
-    const text = bytes.toString('utf8');
-    if (this.text.length < OUTPUT_BYTES_MAX) this.text += text;
-    if (this.#onLine === undefined) return;
-    const lines = (this.#rest + text).split('\n');
-    this.#rest = lines.pop() ?? '';
-    for (const line of lines) this.#onLine(line);
-  }
-
-  end(): void {
-    if (this.#rest !== '') this.#onLine?.(this.#rest);
-    this.#rest = '';
-  }
 }
 
 function missing(program: string): PremotorError {
