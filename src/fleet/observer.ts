@@ -37,6 +37,8 @@ export class FleetObserver {
   readonly #nowMs: () => number;
   readonly #askedMs = new Map<string, number>();
   #link: Link | undefined;
+  /** What is published from now on is heard. */
+  #isListening = false;
   #retry: NodeJS.Timeout | undefined;
   #failures = 0;
   #isClosed = false;
@@ -69,15 +71,17 @@ export class FleetObserver {
     return this.#ended;
   }
 
+  /** A session is there, and what is published is heard. */
   get isConnected(): boolean {
-    return this.#link?.isOpen === true;
+    return this.#isListening && this.#link?.isOpen === true;
   }
 
   /** Asks a robot for its birth, at most once in ten seconds. */
   askBirth(group: string, node: string): void {
     const key = `${group}/${node}`;
     const nowMs = this.#nowMs();
-    if (!this.#link?.isOpen || nowMs - (this.#askedMs.get(key) ?? -Infinity) < ASK_AGAIN_MS) return;
+    // The answer to a question before that would be missed.
+    if (!this.#link || !this.isConnected || nowMs - (this.#askedMs.get(key) ?? -Infinity) < ASK_AGAIN_MS) return;
     this.#askedMs.set(key, nowMs);
     const payload = encodePayload({
       timestampMs: nowMs,
@@ -117,6 +121,7 @@ export class FleetObserver {
       link.destroy();
       throw error;
     }
+    this.#isListening = true;
     this.#failures = 0;
     this.#askedMs.clear();
     if (asksBirths && group !== '+') for (const node of expected) this.askBirth(group, node);
@@ -145,6 +150,7 @@ export class FleetObserver {
 
   #lost(why: string): void {
     this.#link = undefined;
+    this.#isListening = false;
     if (this.#isClosed) return;
     this.#options.robots.lost(`the observer lost the broker: ${why}`, this.#nowMs());
     this.#options.onChange();

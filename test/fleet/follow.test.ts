@@ -4,7 +4,7 @@
  * downloads that break off or are wrong, installers that fail, old lists; and the question to the service's socket.
  */
 import { createHash } from 'node:crypto';
-import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
 import { createServer, type IncomingMessage, type ServerResponse } from 'node:http';
 import { createServer as createHttps } from 'node:https';
 import { createServer as createSocket } from 'node:net';
@@ -193,10 +193,13 @@ t.test('downloads go on where they broke off, and are what was named', async (t)
   files.breakAfter = 100_000;
   await t.rejects(fetch(), { code: 'ROLLOUT_FETCH' });
   t.notOk(existsSync(file), 'nobody sees half of it');
+  // How much of what was sent arrives before a connection breaks is the system's affair.
+  const { size } = statSync(`${file}.part`);
+  t.ok(size > 0 && size <= files.breakAfter, 'what came is kept');
   files.breakAfter = Infinity;
   await fetch();
   t.ok(readFileSync(file).equals(BUNDLE));
-  t.same(files.requests, ['b', 'b bytes=100000-']);
+  t.same(files.requests, ['b', `b bytes=${size}-`]);
   files.content.set('c', Buffer.concat([BUNDLE.subarray(1), Buffer.from('x')]));
   await t.rejects(fetch({}, 'c'), { code: 'ROLLOUT_BUNDLE' });
   t.notOk(existsSync(`${file}.part`), 'what is wrong goes');
