@@ -51,9 +51,7 @@ async function imageOf(arch, given, debs, key) {
   if (given[arch] !== undefined) return resolve(given[arch]);
   ensurePackages();
   ensureDist();
-  // The robot of these images is hardware in the loop: its bridge is a process of the guest.
-  const extra = debs[arch] === undefined ? [] : ['--enable', 'premotor-sim-bridge.service'];
-  return buildTestImage({ arch, deb: debs[arch], key, folder, extra });
+  return buildTestImage({ arch, deb: debs[arch], key, folder });
 }
 
 async function play(scenario, number, context) {

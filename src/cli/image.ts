@@ -23,6 +23,7 @@ export interface ImageBuildOptions {
   readonly fleetCa?: string;
   readonly models: readonly string[];
   readonly enable: readonly string[];
+  readonly dropIn: readonly string[];
   readonly systemMib: number;
   readonly epoch?: number;
   readonly cacheDir: string;
@@ -61,6 +62,7 @@ export async function runImageBuild(options: ImageBuildOptions, context: CliCont
     const built = await buildImage({
       ...{ arch, robot, models, systemMib, cacheDir },
       units: options.enable,
+      dropIns: options.dropIn,
       out: options.output ?? `premotor-${arch}.img`,
       ...(deb === undefined ? {} : { deb }),
       ...(sshKey === undefined ? {} : { sshKey }),
@@ -117,6 +119,7 @@ export function registerImage(program: Command, context: CliContext): void {
     .option('--fleet-ca <file>', 'the certificate that update bundles must be signed under; without it none is taken')
     .option('--models <dir>', 'another model folder; may be repeated', collect, [])
     .option('--enable <unit>', 'a unit that this robot runs as well, such as can@can0.service; may be repeated', collect, [])
+    .option('--drop-in <unit=file>', 'settings of this robot for a unit, such as premotor.service=cpu.conf; may be repeated', collect, [])
     .option('--system-mib <n>', 'size of each of the two system slots', whole(256, SYSTEM_MIB_MAX), SYSTEM_MIB_DEFAULT)
     .option('--epoch <seconds>', 'the time of every file (default: SOURCE_DATE_EPOCH, else that of the last commit)', whole(1, EPOCH_MAX))
     .option('--cache-dir <dir>', 'where base trees are kept', defaultCache())

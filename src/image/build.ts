@@ -24,6 +24,7 @@ export interface ImageInputs {
   readonly fleetCa?: string;
   readonly models: readonly string[];
   readonly units: readonly string[];
+  readonly dropIns?: readonly string[];
   readonly epoch: number;
   readonly systemMib: number;
   readonly isDebugConsole: boolean;

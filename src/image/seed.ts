@@ -15,6 +15,8 @@ export const STATE_DIR = '/var/lib/premotor';
 /** A unit's name; an instance has something between @ and the ending. */
 const UNIT = /^[A-Za-z0-9][A-Za-z0-9._:-]*(@[A-Za-z0-9._:-]+)?\.(service|target|timer|path|socket|mount)$/;
 const KEY_BYTES_MAX = 64 << 10;
+/** What systemd takes at most of a line is more; a drop-in is some lines. */
+const DROP_IN_BYTES_MAX = 64 << 10;
 /** Lines of an authorized_keys file that open a door: type, key, remark; options in front are allowed. */
 const keyTypes = [
   ...['ssh-ed25519', 'ssh-rsa', 'ecdsa-sha2-nistp256', 'ecdsa-sha2-nistp384', 'ecdsa-sha2-nistp521'],
@@ -28,6 +30,8 @@ export interface SeedInputs {
   readonly sshKey?: string;
   /** Units that this robot runs beyond those of every robot. */
   readonly units: readonly string[];
+  /** `UNIT=FILE`: settings of this robot for a unit, as systemd's drop-ins. */
+  readonly dropIns?: readonly string[];
 }
 
 export interface PlacedModel {
@@ -145,7 +149,7 @@ function bytesOf(folder: string): number {
 
 /** Writes the tree into `folder`. Errors: IMAGE_INPUT_INVALID. */
 export function makeSeed(inputs: SeedInputs, folder: string): Seed {
-  const { robot, models: given, sshKey, units } = inputs;
+  const { robot, models: given, sshKey, units, dropIns = [] } = inputs;
   rmSync(folder, { recursive: true, force: true });
   const { text, models, changes } = rewriteConfiguration(readFileSync(robot, 'utf8'), resolve(robot), given);
   const product = join(folder, 'premotor');
@@ -161,8 +165,22 @@ export function makeSeed(inputs: SeedInputs, folder: string): Seed {
   const wrong = units.find((unit) => !UNIT.test(unit));
   if (wrong !== undefined) throw invalid('--enable', 'the name of a unit, such as can@can0.service', JSON.stringify(wrong));
   if (units.length > 0) writeFileSync(join(folder, 'system', 'enable'), `${units.join('\n')}\n`);
+  for (const dropIn of dropIns) placeDropIn(dropIn, join(folder, 'system', 'drop-in'));
   if (sshKey !== undefined) writeFileSync(join(folder, 'ssh', 'authorized_keys'), readPublicKeys(sshKey));
   return { hash: folderHash(folder), bytes: bytesOf(folder), models, changes, configurationRelease };
+}
+
+/** As `UNIT.d/NAME.conf`, in the folder that the first file system copies from. */
+function placeDropIn(text: string, folder: string): void {
+  const [, unit = '', file = ''] = /^([^=]*)=(.+)$/.exec(text) ?? [];
+  if (!UNIT.test(unit)) throw invalid('--drop-in', 'UNIT=FILE, such as premotor.service=cpu.conf', JSON.stringify(text));
+  if (!existsSync(file) || !statSync(file).isFile()) throw invalid('--drop-in', 'a file of settings', `no file ${file}`);
+  if (statSync(file).size > DROP_IN_BYTES_MAX) throw invalid('--drop-in', `at most ${DROP_IN_BYTES_MAX} bytes`, `${statSync(file).size}`);
+  const content = readFileSync(file, 'utf8');
+  if (!/^\s*\[[A-Z][A-Za-z]*\]\s*$/m.test(content)) throw invalid('--drop-in', 'sections of a unit, such as [Service]', `none in ${file}`);
+  const name = basename(file).replace(/[^A-Za-z0-9._-]/g, '-');
+  mkdirSync(join(folder, `${unit}.d`), { recursive: true });
+  writeFileSync(join(folder, `${unit}.d`, name.endsWith('.conf') ? name : `${name}.conf`), content);
 }
 
 function placeModels(models: readonly PlacedModel[], product: string): void {

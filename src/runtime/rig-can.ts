@@ -169,7 +169,10 @@ async function simulated(config: RobotConfig, stream: StreamRobot, samples: Stre
     chunksMax: config.control.chunks_max ?? task.chunksMax,
     verdict,
     completedNs: () => completedNs,
-    counts: () => ({ world_frames_skipped: table.counts().framesSkipped, world_holes: table.counts().holes }),
+    counts: () => {
+      const { framesSkipped, holes, leftOutMs } = table.counts();
+      return { world_frames_skipped: framesSkipped, world_holes: holes, world_left_out_ms: leftOutMs };
+    },
     close: () => table.close(),
   };
 }

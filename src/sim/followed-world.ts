@@ -6,6 +6,9 @@
  * The arm is pulled along by the position servos of the simulated robot, with the measured positions as their targets. So it is as stiff as the arm
  * that policies and experts know: it trails by the same 30 ms, and gives way where it presses on something. Put exactly where it is measured it would
  * push through buttons and blocks with any force.
+ *
+ * It shares its thread with whatever keeps the robot safe. So it may take half of the time and no more: on a machine that is too slow to simulate the
+ * table as fast as it moves, time of the table is left out, and told.
  */
 import { CAMERA_KEY_PREFIX } from '../cameras/simulated.js';
 import type { CameraInfo, FrameSource } from '../cameras/source.js';
@@ -26,12 +29,17 @@ export interface FollowedWorldOptions {
   readonly fps: number;
   /** Brings in the cycles that have not been followed yet, before anybody looks. */
   readonly catchUp: () => void;
+  /** Any monotonic clock, milliseconds: how long the table's own work takes. */
+  readonly workClockMs?: () => number;
 }
 
 /** Frames of each camera that are kept beside the newest. */
 const EARLIER_MAX = 3;
 /** A longer hole between two cycles is not made up for: nobody knows what happened in it. */
 const HOLE_MAX_NS = 500_000_000n;
+/** The part of the thread's time that may be spent here; what was not used is kept up to the second number, for slow starts. */
+const WORK_SHARE = 0.5;
+const WORK_SAVED_MAX_MS = 1000;
 
 export class FollowedWorld {
   readonly world: World;
@@ -52,11 +60,20 @@ export class FollowedWorld {
   #next = 0;
   #skipped = 0;
   #holes = 0;
+  readonly #workClockMs: () => number;
+  #workSeenMs: number;
+  /** Below 0: this work has had its share for now. */
+  #workCreditMs = WORK_SAVED_MAX_MS;
+  /** Since the last reset, and in all: what nobody could afford to simulate. */
+  #leftOutNs = 0n;
+  #leftOutTotalNs = 0n;
   /** What went wrong while nobody was there to hear it; whoever looks next does. */
   #failure: unknown;
 
-  private constructor(world: World, { cameras, size = PICTURE_SIZE, fps, catchUp }: FollowedWorldOptions) {
+  private constructor(world: World, { cameras, size = PICTURE_SIZE, fps, catchUp, workClockMs }: FollowedWorldOptions) {
     this.world = world;
+    this.#workClockMs = workClockMs ?? (() => performance.now());
+    this.#workSeenMs = this.#workClockMs();
     this.#renderers = cameras.map((name) => new Renderer(world, name, size, size));
     this.#infos = cameras.map((name) => ({ camera: `${CAMERA_KEY_PREFIX}${name}`, width: size, height: size }));
     this.#periodNs = 1e9 / fps;
@@ -88,6 +105,7 @@ export class FollowedWorld {
     this.#frames = [];
     this.#earlier = [];
     this.#next = 0;
+    this.#leftOutNs = 0n;
     this.#takePictures(0n);
   }
 
@@ -102,6 +120,9 @@ export class FollowedWorld {
   /** Every cycle of the stream since the last call, [cycle, joint]; a joint that was not reported stays. */
   follow(samples: NativeSamples): void {
     if (this.#failure !== undefined) return;
+    const nowMs = this.#workClockMs();
+    this.#workCreditMs = Math.min(WORK_SAVED_MAX_MS, this.#workCreditMs + WORK_SHARE * (nowMs - this.#workSeenMs));
+    this.#workSeenMs = nowMs;
     try {
       this.#follow(samples);
     } catch (error) {
@@ -109,15 +130,26 @@ export class FollowedWorld {
     }
   }
 
+  /** Books the work since the last call. Returns whether there may be more. */
+  #canAfford(): boolean {
+    const nowMs = this.#workClockMs();
+    // This time has its share too, as all other.
+    this.#workCreditMs -= (1 - WORK_SHARE) * (nowMs - this.#workSeenMs);
+    this.#workSeenMs = nowMs;
+    return this.#workCreditMs >= 0;
+  }
+
   #follow({ count, timesNs, positionRad }: NativeSamples): void {
     const lastNs = timesNs[count - 1] ?? this.#originNs;
+    let isLate = false;
     for (let cycle = 0; cycle < count; cycle++) {
       for (let joint = 0; joint < this.#targetRad.length; joint++) {
         const measuredRad = positionRad[cycle * this.#targetRad.length + joint] ?? Number.NaN;
         if (!Number.isNaN(measuredRad)) this.#targetRad[joint] = measuredRad;
       }
-      this.#advanceTo(timesNs[cycle] ?? 0n, lastNs);
+      if (!this.#advanceTo(timesNs[cycle] ?? 0n, lastNs)) isLate = true;
     }
+    if (isLate) this.#leaveOutUntil(lastNs);
   }
 
   /** Called after every step of the world. Returns what removes the watcher again. */
@@ -126,9 +158,12 @@ export class FollowedWorld {
     return () => this.#watchers.delete(watcher);
   }
 
-  /** Pictures that were not taken because newer ones were due already, and holes in the stream that the world's clock jumped over. */
-  counts(): { readonly framesSkipped: number; readonly holes: number } {
-    return { framesSkipped: this.#skipped, holes: this.#holes };
+  /**
+   * Pictures that were not taken because newer ones were due already, holes in the stream that the world's clock jumped over, and time that was left
+   * out because this machine is too slow.
+   */
+  counts(): { readonly framesSkipped: number; readonly holes: number; readonly leftOutMs: number } {
+    return { framesSkipped: this.#skipped, holes: this.#holes, leftOutMs: Math.round(Number(this.#leftOutTotalNs) / 1e6) };
   }
 
   /** Frees the world. Idempotent. */
@@ -137,7 +172,8 @@ export class FollowedWorld {
     this.world.close();
   }
 
-  #advanceTo(timeNs: bigint, lastNs: bigint): void {
+  /** Returns false when there is no time for that. */
+  #advanceTo(timeNs: bigint, lastNs: bigint): boolean {
     const { world } = this;
     const behindNs = timeNs - this.#originNs - world.timeNs;
     if (behindNs > HOLE_MAX_NS) {
@@ -145,18 +181,33 @@ export class FollowedWorld {
       this.#holes++;
     }
     while (this.#originNs + world.timeNs + STEP_NS <= timeNs) {
+      if (!this.#canAfford()) return false;
       if (this.#isHeld) world.pause();
       else world.step(this.#targetRad);
       for (const watcher of this.#watchers) watcher();
-      this.#takePictures(lastNs - this.#originNs);
+      this.#takePictures(lastNs - this.#originNs + this.#leftOutNs);
     }
+    return true;
+  }
+
+  /** The arm is where it is measured; everything else stands still meanwhile. */
+  #leaveOutUntil(timeNs: bigint): void {
+    const leftOutNs = timeNs - this.#originNs - this.world.timeNs;
+    if (leftOutNs <= 0n) return;
+    this.world.place(this.#targetRad);
+    this.#originNs += leftOutNs;
+    this.#leftOutNs += leftOutNs;
+    this.#leftOutTotalNs += leftOutNs;
   }
 
   /** Pictures cost more than everything else here: of several that are due before `untilNs` only the last is taken. */
   #takePictures(untilNs: bigint): void {
     const { world } = this;
-    if (Number(world.timeNs) < this.#next * this.#periodNs) return;
-    this.#next++;
+    const nowNs = Number(world.timeNs + this.#leftOutNs);
+    if (nowNs < this.#next * this.#periodNs) return;
+    const due = Math.max(this.#next, Math.floor(nowNs / this.#periodNs));
+    this.#skipped += due - this.#next;
+    this.#next = due + 1;
     if (this.#next * this.#periodNs <= Number(untilNs)) {
       this.#skipped++;
       return;

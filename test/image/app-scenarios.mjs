@@ -4,12 +4,11 @@
  * package (--deb). The robot's configuration is robots/hil-tabletop.yaml with what a test needs set.
  */
 import { spawn } from 'node:child_process';
-import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, writeFileSync } from 'node:fs';
 import { createServer } from 'node:net';
 import { join } from 'node:path';
-import { parseDocument } from 'yaml';
 import { Disk, Guest } from './guest.mjs';
-import { buildTestImage } from './images.mjs';
+import { buildTestImage, writeRobot } from './images.mjs';
 
 /** In emulation a policy's chunk takes minutes of this machine's time. */
 const state_timeout_ms = 900_000;
@@ -61,29 +60,15 @@ async function startBroker(folder) {
   return { port, topics, stop };
 }
 
-/** The guest's configuration: `changes` are [path, value]. */
-function writeRobot(context, changes) {
-  mkdirSync(context.folder, { recursive: true });
-  const document = parseDocument(readFileSync(join(context.root, 'robots', 'hil-tabletop.yaml'), 'utf8'));
-  const model = join(context.root, 'models', 'tabletop');
-  for (const [path, value] of [['policy.checkpoint_dir', model], ...changes]) document.setIn(path.split('.'), value);
-  const file = join(context.folder, 'robot.yaml');
-  writeFileSync(file, String(document));
-  return file;
-}
-
 /** An image whose robot arms itself, runs one episode after another and tells the broker; and a disk with it. */
 function runningDisk(context, port) {
-  const robot = writeRobot(context, [
+  const robot = writeRobot(context.folder, [
     ['autonomy', 'arm-on-boot'],
     ['service.run', 'loop'],
     ['telemetry.enabled', true],
     ['telemetry.broker_url', `mqtt://10.0.2.2:${port}`],
   ]);
-  const image = buildTestImage({
-    ...{ arch: context.arch, deb: context.deb, key: context.key, folder: context.folder, name: 'running', robot },
-    extra: ['--enable', 'premotor-sim-bridge.service'],
-  });
+  const image = buildTestImage({ arch: context.arch, deb: context.deb, key: context.key, folder: context.folder, name: 'running', robot });
   return new Disk(join(context.folder, 'disk'), context.arch, image);
 }
 

@@ -21,7 +21,7 @@ const firmware = {
 };
 
 const machines = {
-  amd64: ['qemu-system-x86_64', '-M', 'q35', '-cpu', 'max'],
+  amd64: ['qemu-system-x86_64', '-M', 'q35', '-cpu', 'max,pku=off'],
   arm64: ['qemu-system-aarch64', '-M', 'virt', '-cpu', 'max,pauth-impdef=on'],
 };
 

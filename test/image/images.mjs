@@ -1,30 +1,56 @@
 /**
  * The images that the scenarios boot: built by the product's own command, with the test's key, and kept in build/image/ while their inputs stay the
- * same (the command caches the slow parts). Owned by `npm run test:image`.
+ * same (the command caches the slow parts). The robot is hardware in the loop, with the patience that an emulated machine needs. Owned by `npm run
+ * test:image`.
  */
 import { spawnSync } from 'node:child_process';
-import { existsSync } from 'node:fs';
+import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { parseDocument } from 'yaml';
 
 const root = fileURLToPath(new URL('../..', import.meta.url));
+const emulated = join(root, 'test', 'image', 'emulated');
 
-/** The robot of the guests: hardware in the loop when it is there, else the simulation alone. */
-const robotFile = () => ['hil-tabletop.yaml', 'sim-tabletop.yaml'].map((name) => join(root, 'robots', name)).find((file) => existsSync(file));
+/** What takes milliseconds on a robot takes seconds in emulation; nobody judges times there (docs/SAFETY.md has those of real machines). */
+const patience = [
+  ['robot.stream.gap_ms', 10_000],
+  ['robot.stream.planner_grace_ms', 10_000],
+  ['robot.stream.feedback_age_ms', 10_000],
+  ['robot.stream.lost_ms', 10_000],
+  ['robot.stream.arming_ms', 60_000],
+  ['robot.stream.shutdown_ms', 30_000],
+  // Beside the supervisor's processor (emulated/supervisor.conf).
+  ['robot.real_time.core', 1],
+  ['cameras.frame_rate_hz', 2],
+  ['cameras.frame_age_max_ms', 30_000],
+  ['cameras.frame_skew_max_ms', 30_000],
+  ['policy.threads', 1],
+  ['service.progress_timeout_s', 900],
+];
 
-/** Builds an image and returns its path. `robot` and `extra` are for scenarios that need another one. */
-export function buildTestImage({ arch, deb, key, folder, name = 'test', robot = robotFile(), extra = [] }) {
+/** The configuration of hardware in the loop for an emulated machine; `changes` are [path, value]. Returns the file. */
+export function writeRobot(folder, changes = []) {
+  mkdirSync(folder, { recursive: true });
+  const document = parseDocument(readFileSync(join(root, 'robots', 'hil-tabletop.yaml'), 'utf8'));
+  const model = join(root, 'models', 'tabletop');
+  for (const [path, value] of [['policy.checkpoint_dir', model], ...patience, ...changes]) document.setIn(path.split('.'), value);
+  const file = join(folder, 'robot.yaml');
+  writeFileSync(file, String(document));
+  return file;
+}
+
+/** Builds an image and returns its path. Without a package it is the system alone. */
+export function buildTestImage({ arch, deb, key, folder, name = 'test', robot = writeRobot(folder), extra = [] }) {
   const out = join(folder, `${name}-${arch}.img`);
   const args = [join(root, 'bin', 'premotor.js'), 'image', 'build', '--arch', arch, '--robot', robot, '-o', out];
-  args.push(
-    '--ssh-key',
-    key.publicKey,
-    '--cache-dir',
-    join(folder, 'cache'),
-    ...(deb === undefined ? ['--without-premotor'] : ['--deb', deb]),
-    ...extra,
-  );
-  const { status } = spawnSync(process.execPath, args, { cwd: root, stdio: ['ignore', 2, 2] });
+  args.push('--ssh-key', key.publicKey, '--cache-dir', join(root, 'build', 'image', 'cache'));
+  args.push('--drop-in', `premotor.service=${join(emulated, 'supervisor.conf')}`);
+  args.push('--drop-in', `premotor-confirm.service=${join(emulated, 'one-cpu.conf')}`);
+  if (deb === undefined) args.push('--without-premotor');
+  // Its bridge is a process of the guest.
+  else args.push('--deb', deb, '--enable', 'premotor-sim-bridge.service');
+  const { status } = spawnSync(process.execPath, [...args, ...extra], { cwd: root, stdio: ['ignore', 2, 2] });
   if (status !== 0) throw new Error(`the image cannot be built: expected 0, found ${status}`);
   return out;
 }

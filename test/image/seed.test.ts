@@ -44,6 +44,24 @@ t.test('a configuration finds its model and its folders on the robot', async (t)
   t.throws(() => readFileSync(join(seed, 'ssh', 'authorized_keys')), { code: 'ENOENT' }, 'no key, no door');
 });
 
+t.test('settings of a robot for a unit', async (t) => {
+  const { root, robot, seed } = inputs(t, configuration);
+  const at = (name: string, text: string): string => {
+    writeFileSync(join(root, name), text);
+    return join(root, name);
+  };
+  const dropIns = [`premotor.service=${at('cpu', '[Service]\nCPUAffinity=2-3\n')}`, `can@can0.service=${at('x y.conf', '# Slow bus.\n[Unit]\n')}`];
+  makeSeed({ robot, models: [], units: [], dropIns }, seed);
+  t.equal(readFileSync(join(seed, 'system/drop-in/premotor.service.d/cpu.conf'), 'utf8'), '[Service]\nCPUAffinity=2-3\n');
+  t.equal(readFileSync(join(seed, 'system/drop-in/can@can0.service.d/x-y.conf'), 'utf8'), '# Slow bus.\n[Unit]\n');
+  for (const wrong of ['premotor.service', `../x.service=${at('a', '[Service]\n')}`, 'a.service=/nowhere', `a.service=${at('b', 'text')}`])
+    t.throws(
+      () => makeSeed({ robot, models: [], units: [], dropIns: [wrong] }, `${seed}2`),
+      { code: 'IMAGE_INPUT_INVALID', field: '--drop-in' },
+      wrong,
+    );
+});
+
 t.test('equal inputs give equal trees, others do not', async (t) => {
   const { robot, seed, root } = inputs(t, configuration);
   const { hash } = makeSeed({ robot, models: [], units: [] }, seed);

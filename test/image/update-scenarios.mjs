@@ -7,7 +7,7 @@ import { spawnSync } from 'node:child_process';
 import { chmodSync, copyFileSync, existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { Guest } from './guest.mjs';
-import { buildTestImage } from './images.mjs';
+import { buildTestImage, writeRobot } from './images.mjs';
 import { withGuest } from './scenarios.mjs';
 
 /** A verity bundle of a few hundred MiB is read, hashed and written by an emulated machine. */
@@ -27,18 +27,23 @@ function tool(program, args, options = {}) {
 
 const premotor = ({ root }, ...args) => tool(process.execPath, [join(root, 'bin', 'premotor.js'), ...args]);
 
+const fleets = new Map();
+
 /** A fleet with one robot's image, made once for all scenarios of a run. */
 function fleetOf(context) {
+  if (!fleets.has(context.arch)) fleets.set(context.arch, makeFleet(context));
+  return fleets.get(context.arch);
+}
+
+function makeFleet(context) {
   const folder = join(context.root, 'build', 'image', `fleet-${context.arch}`);
   const authority = join(folder, 'authority');
   mkdirSync(folder, { recursive: true });
   if (!existsSync(join(authority, 'fleet-ca.pem'))) premotor(context, 'update', 'ca', 'create', authority);
   if (!existsSync(join(authority, 'ci.pem'))) premotor(context, 'update', 'ca', 'signer', authority, 'ci');
-  const extra = ['--fleet-ca', join(authority, 'fleet-ca.pem'), '--enable', 'premotor-sim-bridge.service'];
-  const robot = join(folder, 'robot.yaml');
+  const extra = ['--fleet-ca', join(authority, 'fleet-ca.pem')];
   // Nobody is asked for telemetry here: whether a robot reports is no part of these scenarios.
-  const text = readFileSync(join(context.root, 'robots', 'hil-tabletop.yaml'), 'utf8').replace('../models', join(context.root, 'models'));
-  writeFileSync(robot, `${text}\ntelemetry:\n  enabled: false\n`);
+  const robot = writeRobot(folder, [['telemetry.enabled', false]]);
   const image = buildTestImage({ arch: context.arch, deb: context.deb, key: context.key, folder, name: 'robot', robot, extra });
   return { folder, authority, image, system: image.replace(/\.img$/, '.squashfs') };
 }

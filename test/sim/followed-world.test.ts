@@ -26,8 +26,9 @@ function cycles(fromMs: number, poses: readonly ArrayLike<number>[]): NativeSamp
   };
 }
 
-async function tableOf(t: Test, catchUp: () => void = () => undefined): Promise<FollowedWorld> {
-  const table = await FollowedWorld.open({ kind: 'buttons', cameras: ['cam_front'], size: 16, fps: 12.5, catchUp });
+/** By default no work takes any time. */
+async function tableOf(t: Test, catchUp: () => void = () => undefined, workClockMs: () => number = () => 0): Promise<FollowedWorld> {
+  const table = await FollowedWorld.open({ kind: 'buttons', cameras: ['cam_front'], size: 16, fps: 12.5, catchUp, workClockMs });
   t.teardown(() => table.close());
   table.reset(scene.layout, ORIGIN_NS, HOME);
   return table;
@@ -85,6 +86,39 @@ t.test('a hole in the stream is jumped over', async (t) => {
   t.ok(table.world.timeNs < 200n * MS);
   const [frame] = await table.cameras.capture();
   t.ok(frame && frame.capturedAtNs > ORIGIN_NS + 9_900n * MS && frame.capturedAtNs <= ORIGIN_NS + 10_080n * MS, 'pictures have the new time');
+});
+
+t.test('a machine that is too slow for the table gives it half of its time; the arm and the pictures stay with the stream', async (t) => {
+  let nowMs = 0;
+  const table = await tableOf(t, undefined, () => nowMs);
+  let steps = 0;
+  // Twice as long as the 2 ms that it stands for.
+  table.watch(() => {
+    steps++;
+    nowMs += 4;
+  });
+  let atMs = 1;
+  const until = (endMs: number, pose: (ms: number) => ArrayLike<number>): void => {
+    for (; atMs + 20 <= endMs; atMs += 20) {
+      // Whatever else this thread does; it is never further than the stream.
+      nowMs = Math.max(nowMs, atMs);
+      table.follow(
+        cycles(
+          atMs,
+          Array.from({ length: 20 }, (_, index) => pose(atMs + index)),
+        ),
+      );
+    }
+  };
+  until(10_000, (ms) => turned((0.5 * ms) / 10_000));
+  const { leftOutMs } = table.counts();
+  const share = (4 * steps) / nowMs;
+  t.ok(share > 0.5 && share < 0.65, `${(share * 100).toFixed(0)} % of the time, the saved second with it`);
+  t.ok(Math.abs(leftOutMs + 2 * steps - atMs) < 25, `${leftOutMs} ms left out, ${2 * steps} ms simulated`);
+  t.ok(Math.abs((table.world.state().positionsRad[0] ?? 0) - 0.5) < 0.03, 'the arm is where it is measured');
+  const [frame] = await table.cameras.capture();
+  t.ok(atMs - Number((frame?.capturedAtNs ?? 0n) - ORIGIN_NS) / 1e6 < 200, 'and the picture is new');
+  t.equal(table.counts().holes, 0);
 });
 
 t.test('held, the arm passes through what lies there and touches nothing; let go, it presses', async (t) => {
