@@ -8,6 +8,7 @@ import { PremotorError } from '../errors.js';
 import { checkJob, jobNeeds } from '../runtime/job-needs.js';
 import { journalDir } from '../runtime/resume.js';
 import { sharedMemoryOf, streamConfiguration } from '../runtime/stream-configuration.js';
+import { brokerAddress } from '../telemetry/broker-address.js';
 import { type Finding, type Level, probeLockedMemory, probeRealtime, type SystemFiles } from './probes.js';
 
 /** ARPHRD_CAN, IFF_UP, and what an interface carries at once with CAN FD. */
@@ -40,6 +41,7 @@ export async function examineRobot(config: RobotConfig, files: SystemFiles, stre
     ...Object.entries(config.cameras.sources).map(([camera, source]) => probeSource(camera, source, files)),
     ...probeFolders(config, files),
     ...probeSecrets(config, files),
+    ...probeBroker(config),
   ];
 }
 
@@ -172,6 +174,19 @@ function probeDisk({ recording, telemetry, policy }: RobotConfig, files: SystemF
   if (free < FREE_BYTES_MIN) return finding('disk', 'missing', text, `Make room in ${there}.`);
   if (free >= wanted_mib * 2 ** 20) return finding('disk', 'ok', text);
   return finding('disk', 'warn', text, `Make room in ${there}, or lower recording.recorder.disk_max_mib and telemetry.queue_max_mib.`);
+}
+
+/** Whether a broker of this kind would be spoken to; whether its files are there is told of each. */
+function probeBroker({ telemetry }: RobotConfig): Finding[] {
+  const { enabled, broker_url: url } = telemetry;
+  if (!enabled || url === undefined) return [];
+  try {
+    brokerAddress(url, telemetry);
+    return [finding('broker', 'ok', url)];
+  } catch (error) {
+    if (error instanceof PremotorError && error.code === 'TELEMETRY_FILE') return [];
+    return [finding('broker', 'missing', ...wordsOf(error))];
+  }
 }
 
 function probeSecrets({ telemetry, dashboard }: RobotConfig, files: SystemFiles): Finding[] {

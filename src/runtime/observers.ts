@@ -10,6 +10,7 @@ import { PremotorError } from '../errors.js';
 import type { Frame } from '../policy/contract.js';
 import { openRecorder } from '../recording/recorder.js';
 import type { MotionSample, Observer, ObserverParts, RunAbout, RunControl, RunEvent, ServiceReport, StandbyAbout } from '../tap/observer.js';
+import { openLate } from './late-observer.js';
 
 /** Opens one observer; undefined: the configuration does not want it. It throws only what the user must mend before anything moves. */
 export type ObserverFactory = (config: RobotConfig, parts: ObserverParts) => Promise<Observer | undefined>;
@@ -23,7 +24,7 @@ async function openTelemetry(config: RobotConfig, parts: ObserverParts): Promise
 const openPage: ObserverFactory = (config, parts) => openDashboard(config, parts);
 export const FACTORIES: readonly ObserverFactory[] = [openTelemetry, openRecorder, openPage];
 /** Of a service: those that live as long as it does, and those that are opened for each episode. */
-export const LASTING: readonly ObserverFactory[] = [openTelemetry, openPage];
+export const LASTING: readonly ObserverFactory[] = [openLate(openTelemetry, { name: 'telemetry', codes: ['TELEMETRY_FILE'] }), openPage];
 export const PASSING: readonly ObserverFactory[] = [openRecorder];
 
 /** What an episode needs of those who watch it. */
@@ -76,6 +77,11 @@ export class Observers {
   /** Whether telemetry reaches its broker; undefined: there is none. */
   get isConnected(): boolean | undefined {
     return this.#observers.find(({ isConnected }) => isConnected !== undefined)?.isConnected;
+  }
+
+  /** Why telemetry is not open yet. */
+  get notOpen(): PremotorError | undefined {
+    return this.#observers.find(({ notOpen }) => notOpen !== undefined)?.notOpen;
   }
 
   event(event: RunEvent, timeNs: bigint): void {

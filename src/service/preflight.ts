@@ -28,6 +28,8 @@ export interface Checked {
   readonly acknowledged: string;
   /** Whether the broker is there; undefined: telemetry is off. */
   readonly isBrokerThere: boolean | undefined;
+  /** Why telemetry is not even open. */
+  readonly telemetryError?: PremotorError | undefined;
   readonly crashes: { readonly isLooping: boolean; readonly count: number };
 }
 
@@ -74,7 +76,7 @@ export class Preflight {
       reasons.push({ code: 'CRASH_LOOP', message });
     }
     reasons.push(...(await this.#robot(checked)), ...(await this.#pictures(checked)), ...this.#policy(checked), ...(await this.#machine()));
-    const broker = this.#broker(checked.isBrokerThere);
+    const broker = this.#broker(checked);
     if (broker && require_telemetry) reasons.push(broker);
     return { reasons, remarks: broker && !require_telemetry ? [broker] : [] };
   }
@@ -127,8 +129,9 @@ export class Preflight {
     return [...found.flatMap((reason) => reason ?? []), ...(low ? [{ code: 'MEMORY_LOW', message: memory }] : [])];
   }
 
-  #broker(isThere: boolean | undefined): Reason | undefined {
-    if (isThere !== false) return undefined;
+  #broker({ isBrokerThere, telemetryError }: Checked): Reason | undefined {
+    if (isBrokerThere !== false) return undefined;
+    if (telemetryError) return reasonOf(telemetryError);
     const message = 'The telemetry broker cannot be reached; samples are kept on disk. Check broker, network and credentials.';
     return { code: 'TELEMETRY_OFFLINE', message };
   }

@@ -184,7 +184,7 @@ export class Service {
       policy: this.#equipment.policy,
       policyError: this.#equipment.policyError,
       acknowledged: this.#acknowledged,
-      isBrokerThere: this.#observers?.isConnected,
+      ...{ isBrokerThere: this.#observers?.isConnected, telemetryError: this.#observers?.notOpen },
       crashes: this.#starts,
     });
     // Somebody may have asked for something while the cameras were looked at, and the robot may have been lost.

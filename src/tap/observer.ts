@@ -124,6 +124,8 @@ export interface Observer {
   service?(report: ServiceReport): void;
   /** Whether what it reports reaches somebody. */
   readonly isConnected?: boolean;
+  /** Why it is not there yet: it is opened later. */
+  readonly notOpen?: PremotorError | undefined;
   /** `timeNs`: the robot's clock. */
   event(event: RunEvent, timeNs: bigint): void;
   /** Every cycle of the setpoint stream, 1000 a second of the robot's time; they come a few at once. */

@@ -33,8 +33,9 @@ function contentOf(named: string, file: string | undefined): Buffer | undefined 
   try {
     return readFileSync(file);
   } catch (cause) {
-    const message = `The file of ${named} cannot be read. Check the path and its rights.`;
-    throw new PremotorError('TELEMETRY_FILE', message, { field: named, file, found: (cause as Error).message, cause });
+    const found = (cause as Error).message;
+    const message = `The file of ${named} cannot be read: ${found}. Check the path and its rights; a new robot's certificate comes from its authority.`;
+    throw new PremotorError('TELEMETRY_FILE', message, { field: named, file, found, cause });
   }
 }
 

@@ -3,8 +3,8 @@
  * the bridge with simulated drives, simulated cameras), telemetry to a broker on this machine, and what the death of each process does. They need a
  * package (--deb). The robot's configuration is robots/hil-tabletop.yaml with what a test needs set.
  */
-import { spawn } from 'node:child_process';
-import { existsSync, mkdirSync, writeFileSync } from 'node:fs';
+import { execFileSync, spawn } from 'node:child_process';
+import { copyFileSync, existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { createServer } from 'node:net';
 import { join } from 'node:path';
 import { Disk, Guest } from './guest.mjs';
@@ -13,7 +13,6 @@ import { buildTestImage, writeRobot } from './images.mjs';
 /** In emulation a policy's chunk takes minutes of this machine's time. */
 const state_timeout_ms = 900_000;
 const broker_start_timeout_ms = 10_000;
-const settle_timeout_ms = 120_000;
 const look_interval_ms = 3000;
 
 const pause = (duration_ms) => new Promise((resolve) => setTimeout(resolve, duration_ms));
@@ -26,25 +25,64 @@ async function freePort() {
   return port;
 }
 
-/** A mosquitto on loopback, which guests reach at 10.0.2.2, and the topics that it has seen. */
-async function startBroker(folder) {
+const run = (program, ...args) => execFileSync(program, args, { encoding: 'utf8', stdio: ['ignore', 'pipe', 'pipe'] });
+
+/** A fleet's authority, as docs/FLEET.md has it; signs what it is given. Guests see this machine at 10.0.2.2. */
+class Authority {
+  constructor(folder) {
+    mkdirSync(folder, { recursive: true });
+    this.folder = folder;
+    this.ca = join(folder, 'ca.pem');
+    run('openssl', 'req', '-x509', ...this.#newKey('ca'), '-out', this.ca, '-days', '2', '-subj', '/CN=fleet');
+    this.issue('broker', 'subjectAltName=IP:10.0.2.2,IP:127.0.0.1\nextendedKeyUsage=serverAuth\n');
+    this.issue('fleet-view', 'extendedKeyUsage=clientAuth\n');
+  }
+  #newKey(name) {
+    return ['-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:P-256', '-nodes', '-keyout', join(this.folder, `${name}.key`)];
+  }
+  issue(name, extensions) {
+    const request = join(this.folder, `${name}.csr`);
+    run('openssl', 'req', ...this.#newKey(name), '-out', request, '-subj', `/CN=${name}`);
+    return this.sign(request, name, extensions);
+  }
+  sign(request, name, extensions) {
+    const [file, extension] = [join(this.folder, `${name}.pem`), join(this.folder, `${name}.ext`)];
+    writeFileSync(extension, `basicConstraints=critical,CA:false\nkeyUsage=critical,digitalSignature\n${extensions}`);
+    const signer = ['-CA', this.ca, '-CAkey', join(this.folder, 'ca.key'), '-CAcreateserial'];
+    run('openssl', 'x509', '-req', '-in', request, '-verify', ...signer, '-days', '2', '-extfile', extension, '-out', file);
+    return file;
+  }
+}
+
+/** A mosquitto with the fleet's shipped settings, and the topics that it has seen. */
+async function startBroker(folder, root) {
   if (!existsSync('/usr/sbin/mosquitto')) throw new Error('expected mosquitto, found none: apt-get install mosquitto mosquitto-clients');
-  mkdirSync(folder, { recursive: true });
+  const authority = new Authority(join(folder, 'fleet'));
   const port = await freePort();
   const file = join(folder, 'mosquitto.conf');
-  writeFileSync(file, `listener ${port} 127.0.0.1\nallow_anonymous true\npersistence false\n`);
+  const shipped = join(root, 'deploy', 'broker');
+  copyFileSync(join(shipped, 'acl'), join(folder, 'fleet', 'acl'));
+  const settings = readFileSync(join(shipped, 'mosquitto.conf'), 'utf8')
+    .replaceAll('/etc/mosquitto/fleet', join(folder, 'fleet'))
+    .replace('listener 8883', `listener ${port} 127.0.0.1`);
+  writeFileSync(file, `${settings}user root\n`);
   const broker = spawn('/usr/sbin/mosquitto', ['-c', file], { stdio: ['ignore', 'ignore', 'pipe'] });
   const started = new Promise((resolve, reject) => {
-    const timer = setTimeout(() => reject(new Error('mosquitto does not start')), broker_start_timeout_ms);
+    let said = '';
+    const timer = setTimeout(() => reject(new Error(`mosquitto does not start: ${said}`)), broker_start_timeout_ms);
     broker.stderr.on('data', (chunk) => {
-      if (!/running/.test(chunk.toString('utf8'))) return;
+      said += chunk.toString('utf8');
+      if (!/running/.test(said)) return;
       clearTimeout(timer);
       resolve();
     });
   });
   await started;
   const topics = [];
-  const listener = spawn('mosquitto_sub', ['-p', String(port), '-t', 'spBv1.0/#', '-F', '%t'], { stdio: ['ignore', 'pipe', 'ignore'] });
+  const identity = ['--cafile', authority.ca, '--cert', join(folder, 'fleet', 'fleet-view.pem'), '--key', join(folder, 'fleet', 'fleet-view.key')];
+  const listener = spawn('mosquitto_sub', ['-h', '127.0.0.1', '-p', String(port), ...identity, '-t', 'spBv1.0/#', '-F', '%t'], {
+    stdio: ['ignore', 'pipe', 'inherit'],
+  });
   listener.stdout.on('data', (chunk) =>
     topics.push(
       ...chunk
@@ -57,7 +95,17 @@ async function startBroker(folder) {
     listener.kill();
     broker.kill();
   };
-  return { port, topics, stop };
+  return { port, topics, stop, authority };
+}
+
+/** The operator's part: brings the robot's request to the authority and the certificate back. */
+async function certify(guest, { authority }) {
+  const request = join(authority.folder, 'robot.csr');
+  writeFileSync(request, await guest.output('cat /var/lib/premotor/identity/robot.csr'));
+  const file = authority.sign(request, 'robot', 'extendedKeyUsage=clientAuth\n');
+  await guest.send(readFileSync(file), '/tmp/robot.pem');
+  await guest.send(readFileSync(authority.ca), '/tmp/ca.pem');
+  return guest.output('premotor identity install-cert /tmp/robot.pem --ca /tmp/ca.pem');
 }
 
 /** An image whose robot arms itself, runs one episode after another and tells the broker; and a disk with it. */
@@ -66,7 +114,11 @@ function runningDisk(context, port) {
     ['autonomy', 'arm-on-boot'],
     ['service.run', 'loop'],
     ['telemetry.enabled', true],
-    ['telemetry.broker_url', `mqtt://10.0.2.2:${port}`],
+    ['telemetry.broker_url', `mqtts://10.0.2.2:${port}`],
+    ['telemetry.group_id', 'plant'],
+    ['telemetry.ca_file', '/var/lib/premotor/identity/ca.pem'],
+    ['telemetry.cert_file', '/var/lib/premotor/identity/robot.pem'],
+    ['telemetry.key_file', '/var/lib/premotor/identity/robot.key'],
   ]);
   const image = buildTestImage({ arch: context.arch, deb: context.deb, key: context.key, folder: context.folder, name: 'running', robot });
   return new Disk(join(context.folder, 'disk'), context.arch, image);
@@ -86,7 +138,7 @@ async function untilState(guest, states, timeout_ms = state_timeout_ms) {
 }
 
 async function withRunningGuest(context, work) {
-  const broker = await startBroker(join(context.folder, 'broker'));
+  const broker = await startBroker(join(context.folder, 'broker'), context.root);
   try {
     const guest = await Guest.start(runningDisk(context, broker.port), context.key);
     try {
@@ -101,21 +153,39 @@ async function withRunningGuest(context, work) {
   }
 }
 
+/** Until a question about the service's status is answered with yes; the status. */
+async function untilStatus(guest, ask, what, timeout_ms = state_timeout_ms) {
+  const until = Date.now() + timeout_ms;
+  let last;
+  for (let left = 1; left > 0; left = until - Date.now()) {
+    const answer = await guest.status().catch((error) => ({ ok: false, error: { message: error.message } }));
+    if (answer.ok && ask(answer.status)) return answer.status;
+    last = JSON.stringify(answer).slice(0, 600);
+    await pause(look_interval_ms);
+  }
+  throw new Error(`expected ${what} within ${timeout_ms / 1000} s, found ${last}`);
+}
+
 async function bootsToRunning({ check, ...context }) {
   await withRunningGuest(context, async (guest, broker) => {
-    const { armed, telemetry, policy } = (await guest.status()).status;
+    const { armed, policy, remarks } = (await guest.status()).status;
     check.ok(armed, 'armed without a person');
     check.ok(policy.loaded, 'the policy is loaded');
-    check.ok(telemetry.connected, 'telemetry is connected');
-    check.ok(
-      broker.topics.some((topic) => /\/NBIRTH\//.test(topic)),
-      'a broker outside saw the birth',
-    );
+    check.match(JSON.stringify(remarks), /TELEMETRY_FILE/, 'a new robot has no certificate, and says so');
     check.match(await guest.output('cat /sys/class/net/vcan0/statistics/tx_packets'), /^[1-9]/, 'frames are on the bus');
     const { cycles } = (await guest.status()).status;
-    await pause(settle_timeout_ms / 4);
+    await pause(look_interval_ms);
     check.ok((await guest.status()).status.cycles > cycles, 'cycles advance');
     check.match(await guest.line(/premotor: premotor-\S+ slot A data \w+: running/), /armed/, 'the console says so');
+    check.match(await certify(guest, broker), /ready|cert_file/, 'the authority signs its request');
+    const { episodes } = await untilStatus(guest, ({ telemetry }) => telemetry.connected, 'telemetry that is connected');
+    check.ok(true, `telemetry is connected, without a restart, after ${episodes.ended} episodes`);
+    const [, node] = /^spBv1\.0\/plant\/NBIRTH\/(.+)$/.exec(broker.topics.find((topic) => topic.includes('/NBIRTH/')) ?? '') ?? [];
+    check.equal(node, 'premotor-test0001', 'a broker outside the guest saw its birth');
+    await untilStatus(guest, () => broker.topics.some((topic) => topic.includes('/NDATA/')), 'data at the broker');
+    check.ok(true, 'and its data');
+    await untilStatus(guest, (status) => status.episodes.ended > episodes.ended, 'another episode');
+    check.ok(true, 'one episode after another');
   });
 }
 

@@ -259,6 +259,10 @@ t.test('memory and disks count; telemetry only where it is wanted', async (t) =>
   await lax.reaches('ready');
   await lax.looks(2);
   t.match(await lax.status(), { reasons: [], remarks: [{ code: 'TELEMETRY_OFFLINE' }] }, 'otherwise it is a remark');
+  const notOpen = new PremotorError('TELEMETRY_FILE', 'no certificate', { expected: 'a file', found: 'none' });
+  Object.defineProperty(lax.watcher, 'notOpen', { value: notOpen });
+  await lax.looks(2);
+  t.match(await lax.status(), { state: 'ready', reasons: [], remarks: [{ code: 'TELEMETRY_FILE', message: 'no certificate' }] }, 'and why');
 });
 
 t.test('a step of the wall clock is told and changes nothing', async (t) => {
