@@ -191,10 +191,14 @@ function probeBroker({ telemetry }: RobotConfig): Finding[] {
 
 function probeSecrets({ telemetry, dashboard }: RobotConfig, files: SystemFiles): Finding[] {
   const found: Finding[] = [];
-  const add = (key: string, path: string | undefined): void => {
-    if (path !== undefined) found.push(fileFinding(key, path, `Correct ${key}, or put the file there.`, files));
+  const add = (key: string, path: string | undefined, level: Level): void => {
+    if (path === undefined) return;
+    const one = fileFinding(key, path, `Correct ${key}, or put the file there.`, files);
+    found.push(one.level === 'ok' ? one : { ...one, level });
   };
-  if (telemetry.enabled) for (const key of ['password_file', 'ca_file', 'cert_file', 'key_file'] as const) add(`telemetry.${key}`, telemetry[key]);
-  if (dashboard.enabled) add('dashboard.token_file', dashboard.token_file);
+  // A new robot's certificate comes from its authority: the service starts without, and takes it when it is there.
+  for (const key of ['password_file', 'ca_file', 'cert_file', 'key_file'] as const)
+    if (telemetry.enabled) add(`telemetry.${key}`, telemetry[key], 'warn');
+  if (dashboard.enabled) add('dashboard.token_file', dashboard.token_file, 'missing');
   return found;
 }

@@ -4,7 +4,7 @@ import { dirname, join } from 'node:path';
 import t, { type Test } from 'tap';
 import { examine } from '../../src/cli/doctor.js';
 import { runCli } from '../../src/cli/main.js';
-import { type Finding, SystemFiles } from '../../src/cli/probes.js';
+import { type Finding, type Level, SystemFiles } from '../../src/cli/probes.js';
 import { examineRobot, probeBus } from '../../src/cli/robot-probes.js';
 import { readRobotConfig } from '../../src/config/reader.js';
 import { PremotorError } from '../../src/errors.js';
@@ -145,12 +145,13 @@ telemetry: {ca_file: /secrets/ca.pem}
 
 async function needsOf(
   t: Test,
+  telemetry = 'telemetry: {ca_file: /secrets/ca.pem}',
 ): Promise<{ put: (content: Record<string, string>) => void; root: string; look: () => Promise<Record<string, Finding>> }> {
   const dir = t.testdir({ root: {} });
   const root = join(dir, 'root');
   const put = robotMachine(root);
   writeFileSync(join(dir, 'job.json'), JSON.stringify(smallJob({ obs_cam_keys: ['front'], used_action_channel_ids: [0] })));
-  writeFileSync(join(dir, 'robot.yaml'), robotYaml(join(dir, 'job.json')));
+  writeFileSync(join(dir, 'robot.yaml'), robotYaml(join(dir, 'job.json')).replace(/^telemetry: .*$/m, telemetry));
   const { config } = await readRobotConfig(join(dir, 'robot.yaml'), VOCABULARY);
   const look = async (): Promise<Record<string, Finding>> =>
     Object.fromEntries((await examineRobot(config, new SystemFiles(root), () => '/opt/premotor-stream')).map((one) => [one.name, one]));
@@ -173,19 +174,30 @@ t.test('a configuration whose robot can start', async (t) => {
   t.match(found['real-time priority'], { level: 'warn' }, 'the stream process runs without it, and says so');
 });
 
+t.test('a broker that would not be spoken to', async (t) => {
+  const { look } = await needsOf(t, 'telemetry: {broker_url: "mqtt://10.0.2.2:1883"}');
+  t.match((await look())['broker'], { level: 'missing', found: /^TELEMETRY_INSECURE/, advice: /mqtts:/ });
+  const other = await needsOf(t, 'telemetry: {broker_url: "mqtt://127.0.0.1:1883"}');
+  t.match((await other.look())['broker'], { level: 'ok', found: 'mqtt://127.0.0.1:1883' });
+  const later = await needsOf(t, 'telemetry: {broker_url: "mqtts://10.0.2.2", cert_file: /none/robot.pem, key_file: /none/robot.key}');
+  const found = await later.look();
+  t.equal(found['broker'], undefined, 'its files are looked at alone');
+  t.match(found['telemetry.cert_file'], { level: 'warn' });
+});
+
 t.test('each thing that is taken away is found, with what to do', async (t) => {
   const { put, root, look } = await needsOf(t);
-  const without = async (path: string, name: string, found: RegExp): Promise<void> => {
+  const without = async (path: string, name: string, found: RegExp, level: Level = 'missing'): Promise<void> => {
     const [at, aside] = [join(root, path), join(root, 'aside')];
     renameSync(at, aside);
-    t.match((await look())[name], { level: 'missing', found, advice: /./ }, path);
+    t.match((await look())[name], { level, found, advice: /./ }, path);
     renameSync(aside, at);
   };
   await without('sys/class/net/can0', 'bus', /no interface can0/);
   await without('dev/video0', 'camera front', /no \/dev\/video0/);
   await without('models/arm/vae', 'checkpoint', /no vae in \/models\/arm/);
   await without('opt/premotor-stream', 'stream process', /no \/opt\/premotor-stream/);
-  await without('secrets/ca.pem', 'telemetry.ca_file', /no \/secrets\/ca\.pem/);
+  await without('secrets/ca.pem', 'telemetry.ca_file', /no \/secrets\/ca\.pem/, 'warn');
   put({ '/sys/class/net/can0/mtu': '16\n' });
   t.match((await look())['bus'], { level: 'missing', found: 'can0 is up without FD', advice: /socketcan:can0/ });
   put({ '/sys/class/net/can0/flags': '0x40040\n' });

@@ -46,6 +46,7 @@ export function buildTestImage({ arch, deb, key, folder, name = 'test', robot = 
   const args = [join(root, 'bin', 'premotor.js'), 'image', 'build', '--arch', arch, '--robot', robot, '-o', out];
   args.push('--ssh-key', key.publicKey, '--cache-dir', join(root, 'build', 'image', 'cache'));
   args.push('--drop-in', `premotor.service=${join(emulated, 'supervisor.conf')}`);
+  args.push('--drop-in', `premotor-sim-bridge.service=${join(emulated, 'bridge.conf')}`);
   args.push('--drop-in', `premotor-confirm.service=${join(emulated, 'one-cpu.conf')}`);
   if (deb === undefined) args.push('--without-premotor');
   // Its bridge is a process of the guest.
