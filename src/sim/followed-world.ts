@@ -37,9 +37,12 @@ export interface FollowedWorldOptions {
 const EARLIER_MAX = 3;
 /** A longer hole between two cycles is not made up for: nobody knows what happened in it. */
 const HOLE_MAX_NS = 500_000_000n;
-/** The part of the thread's time that may be spent here; what was not used is kept up to the second number, for slow starts. */
+/**
+ * The part of the thread's time that may be spent here. What was not used is kept up to the second number: enough for a slow first picture, and so
+ * little that the control cycle's sign of life, due every second, never waits for it.
+ */
 const WORK_SHARE = 0.5;
-const WORK_SAVED_MAX_MS = 1000;
+const WORK_SAVED_MAX_MS = 100;
 
 export class FollowedWorld {
   readonly world: World;
@@ -147,7 +150,7 @@ export class FollowedWorld {
         const measuredRad = positionRad[cycle * this.#targetRad.length + joint] ?? Number.NaN;
         if (!Number.isNaN(measuredRad)) this.#targetRad[joint] = measuredRad;
       }
-      if (!this.#advanceTo(timesNs[cycle] ?? 0n, lastNs)) isLate = true;
+      if (!isLate && !this.#advanceTo(timesNs[cycle] ?? 0n, lastNs)) isLate = true;
     }
     if (isLate) this.#leaveOutUntil(lastNs);
   }

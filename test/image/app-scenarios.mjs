@@ -124,18 +124,20 @@ function runningDisk(context, port) {
   return new Disk(join(context.folder, 'disk'), context.arch, image);
 }
 
-/** Waits until the service is in one of the states; throws with its reasons when it is not in time. */
-async function untilState(guest, states, timeout_ms = state_timeout_ms) {
+/** Until a question about the service's status is answered with yes; the status. */
+async function untilStatus(guest, ask, what, timeout_ms = state_timeout_ms) {
   const until = Date.now() + timeout_ms;
-  let last = 'no answer';
+  let last;
   for (let left = 1; left > 0; left = until - Date.now()) {
     const answer = await guest.status().catch((error) => ({ ok: false, error: { message: error.message } }));
-    if (answer.ok && states.includes(answer.status.state)) return answer.status;
-    last = JSON.stringify(answer.ok ? { state: answer.status.state, reasons: answer.status.reasons } : answer.error);
+    if (answer.ok && ask(answer.status)) return answer.status;
+    last = JSON.stringify(answer).slice(0, 600);
     await pause(look_interval_ms);
   }
-  throw new Error(`expected ${states.join(' or ')} within ${timeout_ms / 1000} s, found ${last}`);
+  throw new Error(`expected ${what} within ${timeout_ms / 1000} s, found ${last}`);
 }
+
+const untilState = (guest, states) => untilStatus(guest, ({ state }) => states.includes(state), `the state ${states.join(' or ')}`);
 
 async function withRunningGuest(context, work) {
   const broker = await startBroker(join(context.folder, 'broker'), context.root);
@@ -151,19 +153,6 @@ async function withRunningGuest(context, work) {
   } finally {
     broker.stop();
   }
-}
-
-/** Until a question about the service's status is answered with yes; the status. */
-async function untilStatus(guest, ask, what, timeout_ms = state_timeout_ms) {
-  const until = Date.now() + timeout_ms;
-  let last;
-  for (let left = 1; left > 0; left = until - Date.now()) {
-    const answer = await guest.status().catch((error) => ({ ok: false, error: { message: error.message } }));
-    if (answer.ok && ask(answer.status)) return answer.status;
-    last = JSON.stringify(answer).slice(0, 600);
-    await pause(look_interval_ms);
-  }
-  throw new Error(`expected ${what} within ${timeout_ms / 1000} s, found ${last}`);
 }
 
 async function bootsToRunning({ check, ...context }) {
@@ -190,23 +179,79 @@ async function bootsToRunning({ check, ...context }) {
   });
 }
 
-/** Every process of the product, and what must be true afterwards. docs/SAFETY.md has the times; an emulator cannot measure them. */
+const pidOf = async (guest, find) => {
+  const pid = await guest.output(`${find} | head -n 1`);
+  return /^[1-9]\d*$/.test(pid) ? pid : undefined;
+};
+
+/**
+ * Every process of the product, what is killed while an episode runs, and what must be seen then (docs/SAFETY.md, "Processes that die in a guest").
+ * `keeps`: processes that must be the same afterwards.
+ */
+const processes = {
+  engine: `pgrep -f engine-process.js`,
+  stream: 'pgrep -x premotor-stream',
+  bridge: 'pgrep -x premotor-bridge',
+  supervisor: 'systemctl show -P MainPID premotor.service',
+};
+
 const victims = [
-  { name: 'the engine', pattern: 'engine', states: ['running', 'holding', 'ready', 'waiting', 'fault'] },
-  { name: 'the stream process', pattern: 'premotor-stream', states: ['fault', 'waiting', 'ready', 'holding', 'running'] },
-  { name: 'the bridge', pattern: 'premotor-bridge', states: ['fault', 'waiting', 'ready', 'holding', 'running'] },
-  { name: 'the supervisor', pattern: 'premotor service|main.js service', states: ['waiting', 'ready', 'holding', 'running', 'fault'] },
+  {
+    name: 'engine',
+    keeps: ['stream', 'bridge', 'supervisor'],
+    what: 'the episode goes on with another engine, and power stays on',
+    isSeen: ({ state, armed, reasons }) => ['running', 'holding'].includes(state) && armed && reasons.length === 0,
+  },
+  {
+    name: 'stream',
+    keeps: ['bridge', 'supervisor'],
+    what: 'a fault that waits for somebody, and no power',
+    isSeen: ({ state, armed, reasons }) => state === 'fault' && !armed && /^(STREAM|BRIDGE|ROBOT)_/.test(reasons[0]?.code ?? ''),
+  },
+  {
+    name: 'bridge',
+    keeps: ['supervisor'],
+    what: 'a fault that waits for somebody, and no power',
+    isSeen: ({ state, armed, reasons }) => state === 'fault' && !armed && /^(STREAM|BRIDGE|ROBOT)_/.test(reasons[0]?.code ?? ''),
+  },
+  {
+    name: 'supervisor',
+    keeps: ['stream', 'bridge'],
+    what: 'another supervisor finds the robot at rest and does not go on by itself',
+    isSeen: ({ state, atRest, reasons }) => ['waiting', 'ready', 'holding', 'fault'].includes(state) && atRest && reasons.length > 0,
+  },
 ];
+
+/** What an operator does after a fault, until an episode runs again. */
+async function backToRunning(guest) {
+  const until = Date.now() + state_timeout_ms;
+  let last;
+  while (Date.now() < until) {
+    const { ok, status, error } = await guest.status().catch((thrown) => ({ ok: false, error: { message: thrown.message } }));
+    last = ok ? { state: status.state, reasons: status.reasons } : error;
+    if (ok && status.state === 'running') return;
+    const next = { fault: 'clear', waiting: 'clear', ready: 'arm', holding: 'arm' }[ok ? status.state : ''];
+    if (next !== undefined) await guest.ask({ do: next }).catch(() => undefined);
+    await pause(look_interval_ms);
+  }
+  throw new Error(`expected a running episode within ${state_timeout_ms / 1000} s, found ${JSON.stringify(last)}`);
+}
 
 async function everyProcessDies({ check, ...context }) {
   await withRunningGuest(context, async (guest) => {
-    for (const { name, pattern, states } of victims) {
-      const before = await guest.output(`pgrep -f ${JSON.stringify(pattern)} | head -n 1 || true`);
-      check.match(before, /^\d+$/, `${name} runs`);
-      await guest.output(`kill -9 ${before}`);
-      const { state } = await untilState(guest, states, state_timeout_ms);
-      check.ok(true, `${name} killed: ${state}`);
-      check.equal(await guest.output(`kill -0 ${before} 2>/dev/null && echo alive || echo gone`), 'gone', `${name} is gone`);
+    for (const { name, keeps, what, isSeen } of victims) {
+      const before = {};
+      for (const [one, find] of Object.entries(processes)) before[one] = await pidOf(guest, find);
+      check.ok(before[name] !== undefined, `${name} runs`);
+      await guest.output(`kill -9 ${before[name]}`);
+      const killed = Date.now();
+      const { state, reasons } = await untilStatus(guest, isSeen, what);
+      const seconds = ((Date.now() - killed) / 1000).toFixed(0);
+      check.ok(true, `${name} killed: ${what}; ${state} ${reasons.map(({ code }) => code).join(' ')} (within ${seconds} s of the emulator)`);
+      for (const one of keeps) check.equal(await pidOf(guest, processes[one]), before[one], `${one} is the same`);
+      await backToRunning(guest);
+      const after = await pidOf(guest, processes[name]);
+      check.ok(after !== undefined && after !== before[name], `another ${name} runs, and an episode with it`);
     }
     check.equal(await guest.output('systemctl is-active premotor.service'), 'active', 'the service is there in the end');
   });

@@ -22,11 +22,17 @@ const patience = [
   ['robot.stream.shutdown_ms', 30_000],
   // Beside the supervisor's processor (emulated/supervisor.conf).
   ['robot.real_time.core', 1],
-  ['cameras.frame_rate_hz', 2],
+  ['cameras.frame_rate_hz', 1],
   ['cameras.frame_age_max_ms', 30_000],
   ['cameras.frame_skew_max_ms', 30_000],
   ['policy.threads', 1],
+  ['policy.video_steps', 1],
+  ['policy.action_steps', 2],
   ['service.progress_timeout_s', 900],
+  // The control cycle's sign of life is due every second, here too: what else costs the supervisor's time is off.
+  ['recording.recorder.mode', 'off'],
+  ['recording.animation', false],
+  ['recording.replay', false],
 ];
 
 /** The configuration of hardware in the loop for an emulated machine; `changes` are [path, value]. Returns the file. */

@@ -113,12 +113,13 @@ t.test('a machine that is too slow for the table gives it half of its time; the 
   until(10_000, (ms) => turned((0.5 * ms) / 10_000));
   const { leftOutMs } = table.counts();
   const share = (4 * steps) / nowMs;
-  t.ok(share > 0.5 && share < 0.65, `${(share * 100).toFixed(0)} % of the time, the saved second with it`);
+  t.ok(share > 0.45 && share < 0.55, `${(share * 100).toFixed(0)} % of the time`);
   t.ok(Math.abs(leftOutMs + 2 * steps - atMs) < 25, `${leftOutMs} ms left out, ${2 * steps} ms simulated`);
   t.ok(Math.abs((table.world.state().positionsRad[0] ?? 0) - 0.5) < 0.03, 'the arm is where it is measured');
   const [frame] = await table.cameras.capture();
   t.ok(atMs - Number((frame?.capturedAtNs ?? 0n) - ORIGIN_NS) / 1e6 < 200, 'and the picture is new');
-  t.equal(table.counts().holes, 0);
+  table.follow(cycles(atMs, Array(900).fill(turned(0.5))));
+  t.equal(table.counts().holes, 0, 'no hole either when much comes at once');
 });
 
 t.test('held, the arm passes through what lies there and touches nothing; let go, it presses', async (t) => {
