@@ -4,6 +4,7 @@
  */
 import type { ChildProcess } from 'node:child_process';
 import { writeFileSync } from 'node:fs';
+import { getPriority, setPriority } from 'node:os';
 import { PremotorError } from '../errors.js';
 import { toPremotorError } from '../native.js';
 import type {
@@ -136,9 +137,15 @@ function offerMemory(): void {
   }
 }
 
+/** Whoever gives the supervisor precedence does not mean what computes all the time: the robot's sign of life must not wait for the engine. */
+function giveWay(): void {
+  if (getPriority() < 0) setPriority(0);
+}
+
 /** Serves the parent until it disconnects. */
 export function serveEngine(load: Load): void {
   offerMemory();
+  giveWay();
   const host = new EngineHost(load);
   process.on('message', (request) => void host.handle(request as Request));
   process.on('disconnect', () => void host.leave());

@@ -1,6 +1,7 @@
 /** The isolated policy over the fake engine in real child processes: parity with the local one, errors, aborts, crashes, and how processes end. */
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
+import { getPriority, setPriority } from 'node:os';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import t, { type Test } from 'tap';
@@ -33,6 +34,21 @@ async function untilGone(pid: number): Promise<void> {
 
 /** Starting a process takes longer than all calls together: tests that do not end theirs share one. */
 const shared = await openIsolated(t);
+
+t.test(
+  'it takes no part in the precedence that its supervisor is given',
+  { skip: process.getuid?.() !== 0 && 'only root gives precedence' },
+  async (t) => {
+    setPriority(-5);
+    try {
+      const policy = await openIsolated(t);
+      t.equal(getPriority(policy.pid), 0);
+      t.equal(getPriority(), -5);
+    } finally {
+      setPriority(0);
+    }
+  },
+);
 
 t.test('it behaves like the local policy', async (t) => {
   const isolated = shared;
