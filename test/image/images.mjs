@@ -33,6 +33,10 @@ const slowPictures = [
   ['policy.precision', 'int8'],
   ['policy.video_steps', 1],
   ['policy.action_steps', 2],
+  // What else takes the supervisor's time on so slow a processor.
+  ['recording.recorder.mode', 'off'],
+  ['recording.animation', false],
+  ['recording.replay', false],
 ];
 
 /** The configuration of hardware in the loop for an emulated machine; `changes` are [path, value]. Returns the file. */
