@@ -101,10 +101,10 @@ async function startBroker(folder, root) {
 /** The operator's part: brings the robot's request to the authority and the certificate back. */
 async function certify(guest, { authority }) {
   const request = join(authority.folder, 'robot.csr');
-  // A paced guest's clock is behind by now; on a robot the network's time sets it. The service must bear that.
-  await guest.output(`date -s @${Math.ceil(Date.now() / 1000) + 5}`);
   writeFileSync(request, await guest.output('cat /var/lib/premotor/identity/robot.csr'));
   const file = authority.sign(request, 'robot', 'extendedKeyUsage=clientAuth\n');
+  // A paced guest's clock is behind by now; on a robot the network's time sets it. The service must bear that.
+  await guest.output(`date -s @${Math.ceil(Date.now() / 1000) + 60}`);
   await guest.send(readFileSync(file), '/tmp/robot.pem');
   await guest.send(readFileSync(authority.ca), '/tmp/ca.pem');
   return guest.output('premotor identity install-cert /tmp/robot.pem --ca /tmp/ca.pem');

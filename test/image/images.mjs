@@ -56,7 +56,8 @@ export function buildTestImage({ arch, deb, key, folder, name = 'test', robot = 
   const out = join(folder, `${name}-${arch}.img`);
   const args = [join(root, 'bin', 'premotor.js'), 'image', 'build', '--arch', arch, '--robot', robot, '-o', out];
   args.push('--ssh-key', key.publicKey, '--cache-dir', join(root, 'build', 'image', 'cache'));
-  if (!isPaced) {
+  if (isPaced) args.push('--drop-in', `premotor.service=${join(emulated, 'paced.conf')}`);
+  else {
     args.push('--drop-in', `premotor.service=${join(emulated, 'supervisor.conf')}`);
     args.push('--drop-in', `premotor-confirm.service=${join(emulated, 'one-cpu.conf')}`);
   }
