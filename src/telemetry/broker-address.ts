@@ -34,7 +34,7 @@ function contentOf(named: string, file: string | undefined): Buffer | undefined 
     return readFileSync(file);
   } catch (cause) {
     const found = (cause as Error).message;
-    const message = `The file of ${named} cannot be read: ${found}. Check the path and its rights; a new robot's certificate comes from its authority.`;
+    const message = `The file of ${named} cannot be read: ${found}. Check path and rights; a new robot's certificate comes from its authority.`;
     throw new PremotorError('TELEMETRY_FILE', message, { field: named, file, found, cause });
   }
 }

@@ -109,7 +109,8 @@ export class Guest {
   #spawn({ memoryMib = 2048, isPaced = false, cpus = isPaced ? 1 : 2, serialNumber = 'TEST0001', watchdog = 'none' }) {
     const { arch, file, vars } = this.disk;
     const [program, ...machine] = machines[arch];
-    const args = [...machine, ...(isPaced ? PACED : FREE), '-m', String(memoryMib), '-smp', String(cpus), '-display', 'none', '-no-user-config'];
+    const args = [...machine, ...(isPaced ? PACED : FREE), '-m', String(memoryMib), '-smp', String(cpus)];
+    args.push('-display', 'none', '-no-user-config');
     args.push(
       '-drive',
       `if=pflash,format=raw,unit=0,readonly=on,file=${firmware[arch].code[0]}`,
