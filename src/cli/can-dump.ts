@@ -106,7 +106,7 @@ export async function runDump(address: string, options: DumpOptions, context: Cl
   }
   const bus = CanBus.open(address, context.loadNative());
   const dump = new Dump(options, context);
-  const stop = options.for === undefined ? context.signal : AbortSignal.any([context.signal, AbortSignal.timeout(options.for * 1000)]);
+  const stop = options.for === undefined ? context.signal : AbortSignal.any([context.signal, AbortSignal.timeout(Math.ceil(options.for * 1000))]);
   let log: LogFile | undefined;
   try {
     if (options.log !== undefined) {

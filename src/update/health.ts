@@ -27,7 +27,7 @@ export interface HealthWants {
   readonly timeout_ms: number;
   readonly telemetry: boolean;
   readonly signal?: AbortSignal;
-  /** Runs the self-test of a configuration; absent where it is not asked for. */
+  /** Runs the self-test of a configuration, `timeout_ms` a whole number; absent where it is not asked for. */
   readonly selftest?: (configuration: string, timeout_ms: number) => Promise<string>;
   readonly onWait?: (what: string, waited_ms: number, of_ms: number) => void;
 }
@@ -38,7 +38,7 @@ export async function examineHealth(places: Pick<Places, 'socket'>, wants: Healt
   const { status, findings } = await untilWell(places, wants);
   const file = status?.configuration.file;
   if (findings.every(({ ok }) => ok) && wants.selftest !== undefined && file !== undefined) {
-    const left_ms = Math.max(1, wants.timeout_ms - (performance.now() - started));
+    const left_ms = Math.max(1, Math.round(wants.timeout_ms - (performance.now() - started)));
     wants.onWait?.('running the self-test', performance.now() - started, wants.timeout_ms);
     findings.push(
       await wants.selftest(file, left_ms).then(

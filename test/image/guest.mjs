@@ -103,8 +103,8 @@ export class Guest {
 
   /**
    * On a machine that is busy with other things an emulated processor can starve for longer than any watchdog waits: only scenarios that are about
-   * the watchdog let it act. `isPaced`: the guest's clock counts the instructions of one processor of 1000 MIPS. Such a guest keeps every deadline that
-   * a robot of this speed would keep, however slow it is seen from outside (about a sixth of real time), and is for scenarios in which motors move.
+   * the watchdog let it act. `isPaced`: the guest's clock counts the instructions of one processor of 1000 MIPS. Such a guest keeps every deadline
+   * that a robot of this speed would keep, however slow it is seen from outside (about a sixth of real time): for scenarios in which motors move.
    */
   #spawn({ memoryMib = 2048, isPaced = false, cpus = isPaced ? 1 : 2, serialNumber = 'TEST0001', watchdog = 'none' }) {
     const { arch, file, vars } = this.disk;
