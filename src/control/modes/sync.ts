@@ -101,6 +101,8 @@ async function execute(run: EpisodeRun, limited: LimitedChunk): Promise<Executio
     await robot.waitUntil(baseNs + BigInt(knot) * knotNs);
     run.throwIfStopped();
     run.knots++;
+    // On a slow computer what comes next takes long, and the sign of life is due every second.
+    run.beat();
     if (commits === 'measured') measured.push((await robot.getState()).positionsRad.slice());
     if (knot % knotsPerMoment !== 0) continue;
     moments.push(await run.observe());
