@@ -1,4 +1,4 @@
-/** Whether a robot is well after an update: every check, in the order that an operator reads them, and the self-test within what is left of the time. */
+/** Whether a robot is well after an update: every check, as an operator reads them, and the self-test within what is left of the time. */
 import { join } from 'node:path';
 import t, { type Test } from 'tap';
 import { healthOf } from '../../src/cli/update-options.js';
