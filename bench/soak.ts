@@ -1,9 +1,7 @@
 /**
  * Hours of episodes with everything on: telemetry to a real broker, the flight recorder, the page, the journal. Whether memory and handles grow,
- * whether
- * control cycles are missed, whether the disk budgets are kept. Usage: npx tsx bench/soak.ts [--hours 1 | --minutes N] [--config FILE] [--out
- * FILE.md]
- * Exit codes: 0 everything kept, 1 something broken or failed, 3 undecided.
+ * whether control cycles are missed, whether the disk budgets are kept. --help has the options. Exit codes: 0 everything kept, 1 something broken or
+ * failed, 3 undecided.
  */
 import { type ChildProcess, execFileSync, fork, spawn } from 'node:child_process';
 import { once } from 'node:events';
@@ -35,11 +33,18 @@ const { values } = parseArgs({
     minutes: { type: 'string' },
     out: { type: 'string' },
     json: { type: 'boolean', default: false },
+    help: { type: 'boolean', default: false },
     'rss-mib-per-h': { type: 'string', default: '8' },
     'fds-per-h': { type: 'string', default: '2' },
     'missed-per-million': { type: 'string', default: '100' },
   },
 });
+if (values.help) {
+  process.stdout.write(
+    'npx tsx bench/soak.ts [--hours 1 | --minutes N] [--out FILE.md] [--json] [--rss-mib-per-h 8] [--fds-per-h 2] [--missed-per-million 100]\n',
+  );
+  process.exit(0);
+}
 const soakS = values.minutes === undefined ? 3600 * Number(values.hours) : 60 * Number(values.minutes);
 if (!(soakS > 0)) throw new Error('--hours and --minutes are numbers above 0');
 
