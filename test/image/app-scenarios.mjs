@@ -191,7 +191,8 @@ const pidOf = async (guest, find) => {
 };
 
 /**
- * Every process of the product, what is killed while an episode runs, and what must be seen then (docs/SAFETY.md, "Processes that die or stand still").
+ * Every process of the product, what is killed while an episode runs, and what must be seen then (docs/SAFETY.md, "Processes that die or stand
+ * still").
  * `keeps`: processes that must be the same afterwards.
  */
 const processes = {
