@@ -139,7 +139,11 @@ function offerMemory(): void {
 
 /** Whoever gives the supervisor precedence does not mean what computes all the time: the robot's sign of life must not wait for the engine. */
 function giveWay(): void {
-  if (getPriority() < 0) setPriority(0);
+  try {
+    if (getPriority() < 0) setPriority(0);
+  } catch {
+    // As before.
+  }
 }
 
 /** Serves the parent until it disconnects. */

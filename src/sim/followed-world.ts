@@ -59,7 +59,7 @@ export class FollowedWorld {
   #frames: readonly Frame[] = [];
   /** Those before: a picture may be taken between a moment and the question what was seen then. */
   #earlier: readonly Frame[] = [];
-  /** Frame n is due at n periods of the world's clock. */
+  /** Frame n is due at n periods of the table's time, with what was left out of it. */
   #next = 0;
   #skipped = 0;
   #holes = 0;
@@ -131,14 +131,19 @@ export class FollowedWorld {
     } catch (error) {
       this.#failure = error;
     }
+    // The last step, its picture, and what was left out are work too.
+    this.#book();
   }
 
-  /** Books the work since the last call. Returns whether there may be more. */
-  #canAfford(): boolean {
+  /** The work since the last time. Its own time has its share too, as all other. */
+  #book(): void {
     const nowMs = this.#workClockMs();
-    // This time has its share too, as all other.
     this.#workCreditMs -= (1 - WORK_SHARE) * (nowMs - this.#workSeenMs);
     this.#workSeenMs = nowMs;
+  }
+
+  #canAfford(): boolean {
+    this.#book();
     return this.#workCreditMs >= 0;
   }
 

@@ -82,6 +82,7 @@ t.test('dump as JSON is one document', async (t) => {
 });
 
 t.test('dump ends with the time, and with an interrupt in order', async (t) => {
+  t.equal((await dump(['--for', '0.0105', '--json'], [])).code, 0, 'of a millisecond, too');
   const timed = await dump(['--for', '0.05', '--json'], []);
   t.equal(timed.code, 0);
   t.match(JSON.parse(timed.out), { frames: [], counters: { received: 0 } });

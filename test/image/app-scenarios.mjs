@@ -190,18 +190,20 @@ const pidOf = async (guest, find) => {
   return /^[1-9]\d*$/.test(pid) ? pid : undefined;
 };
 
-/**
- * Every process of the product, what is killed while an episode runs, and what must be seen then (docs/SAFETY.md, "Processes that die or stand
- * still").
- * `keeps`: processes that must be the same afterwards.
- */
+/** Every process of the product, and how its number is found in the guest. */
 const processes = {
-  engine: `pgrep -f engine-process.js`,
+  engine: 'pgrep -f engine-process.js',
   stream: 'pgrep -x premotor-stream',
   bridge: 'pgrep -x premotor-bridge',
   supervisor: 'systemctl show -P MainPID premotor.service',
 };
 
+const isRobotFault = ({ state, armed, reasons }) => state === 'fault' && !armed && /^(STREAM|BRIDGE|ROBOT)_/.test(reasons[0]?.code ?? '');
+
+/**
+ * What is killed while an episode runs, and what must be seen then (docs/SAFETY.md, "Processes that die or stand still"). `keeps`: processes that
+ * must be the same afterwards.
+ */
 const victims = [
   {
     name: 'engine',
@@ -213,13 +215,13 @@ const victims = [
     name: 'stream',
     keeps: ['bridge', 'supervisor'],
     what: 'a fault that waits for somebody, and no power',
-    isSeen: ({ state, armed, reasons }) => state === 'fault' && !armed && /^(STREAM|BRIDGE|ROBOT)_/.test(reasons[0]?.code ?? ''),
+    isSeen: isRobotFault,
   },
   {
     name: 'bridge',
     keeps: ['supervisor'],
     what: 'a fault that waits for somebody, and no power',
-    isSeen: ({ state, armed, reasons }) => state === 'fault' && !armed && /^(STREAM|BRIDGE|ROBOT)_/.test(reasons[0]?.code ?? ''),
+    isSeen: isRobotFault,
   },
   {
     name: 'supervisor',

@@ -20,6 +20,7 @@ const firmware = {
   arm64: { code: ['/usr/share/AAVMF/AAVMF_CODE.fd'], vars: ['/usr/share/AAVMF/AAVMF_VARS.fd'] },
 };
 
+/** No memory protection keys: V8 uses them for the code that it writes, one thing less that an emulator can get wrong. */
 const machines = {
   amd64: ['qemu-system-x86_64', '-M', 'q35', '-cpu', 'max,pku=off'],
   arm64: ['qemu-system-aarch64', '-M', 'virt', '-cpu', 'max,pauth-impdef=on'],
