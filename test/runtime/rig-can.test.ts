@@ -61,7 +61,7 @@ t.test('the touch task is done through bus, stream process and bridge, from wher
   t.equal(code, 0, err);
   t.match(summary, { outcome: 'reached', verdict: 'succeeded', success: true, motion: { setsFollowed: null }, frameSkewMsMax: 0 });
   t.match(err, /bridge protocol on cannelloni:.*, 4 joints, simulated table/);
-  t.notOk(isThere(pidIn(err)), 'the stream process was stopped');
+  await until('the stream process was stopped', () => !isThere(pidIn(err)));
   t.notOk((await hil.bridge.report()).isPowered);
 });
 
@@ -135,7 +135,8 @@ t.test('the bridge falls silent during an episode', async (t) => {
   t.equal(code, 1);
   // On a starved machine the bridge may have missed its host before it was killed.
   t.match(summary, { outcome: 'failed', error: { code: /^(BRIDGE_LOST|BRIDGE_FAULT|STREAM_FEEDBACK)$/ } }, summary.error?.message ?? '');
-  t.notOk(isThere(pidIn(err)), 'the stream process ends all the same');
+  // Its lock is let go first; on a busy machine the kernel takes a moment for the rest.
+  await until('the stream process ends all the same', () => !isThere(pidIn(err)));
   await t.rejects(openRig(await configOf(hil)), { code: 'ROBOT_NO_FEEDBACK' }, 'and no world is made without a robot');
 });
 
