@@ -184,7 +184,7 @@ Status Session::commit(const CommitArgs& args, CommitResult* out) {
   const bool first = frame_index_ == 0;
   std::vector<float>& latents = buffers_.latents;
   latents.clear();
-  if (!args.moments->empty()) PREMOTOR_TRY(encode(*args.moments, args.trace, false, &latents, &encoded));
+  if (!args.moments->empty()) PREMOTOR_TRY(encode(*args.moments, args.trace, false, args.progress, &latents, &encoded));
   out->timing = {};
   out->timing.encode_ms = total.elapsed_ms();
   std::vector<float>& video = out->latents;

@@ -247,10 +247,11 @@ class Session {
   Status open_models();
   // What every call asks first: whether the plan's bytes are found to be damaged. Error: PLAN_DAMAGED.
   [[nodiscard]] Status check_plan() const { return plan_file_ == nullptr ? Status::good() : plan_file_->damage(); }
-  Status encode(const std::vector<Moment>& moments, Trace* trace, bool trace_vae, std::vector<float>* latents,
-                std::int64_t* frames);
+  Status encode(const std::vector<Moment>& moments, Trace* trace, bool trace_vae, const ProgressCallback& progress,
+                std::vector<float>* latents, std::int64_t* frames);
   Status encode_camera(const std::vector<Moment>& moments, const CameraGroup& group, std::int64_t camera,
-                       std::vector<float>* pixels, std::vector<float>* moments_out, std::int64_t* frames);
+                       const FramesDone& on_done, std::vector<float>* pixels, std::vector<float>* moments_out,
+                       std::int64_t* frames);
   void place_latent(const std::vector<float>& mu, std::int64_t frames, const CameraGroup& group, std::int64_t camera,
                     std::vector<float>* latents);
   void trace_vae(Trace* trace, const CameraGroup& group, std::int64_t count, std::int64_t frames) const;

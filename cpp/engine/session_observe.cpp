@@ -11,7 +11,8 @@ namespace premotor::engine {
 // Resizes and encodes one camera's pictures; its stream's state moves on. moments_out: [frames, h, w, 2 z], channels
 // last.
 Status Session::encode_camera(const std::vector<Moment>& moments, const CameraGroup& group, std::int64_t camera,
-                              std::vector<float>* pixels, std::vector<float>* moments_out, std::int64_t* frames) {
+                              const FramesDone& on_done, std::vector<float>* pixels, std::vector<float>* moments_out,
+                              std::int64_t* frames) {
   const std::int64_t picture = group.height * group.width * 3, count = std::ssize(moments);
   pixels->resize(static_cast<std::size_t>(count * picture));
   ops_->pool().parallel_for(count, 1, [&](std::int64_t begin, std::int64_t end) {
@@ -23,7 +24,7 @@ Status Session::encode_camera(const std::vector<Moment>& moments, const CameraGr
     }
   });
   VaeStreamState* state = &streams_[static_cast<std::size_t>(camera)];
-  PREMOTOR_TRY(vae_->encode(pixels->data(), count, group.height, group.width, state, moments_out));
+  PREMOTOR_TRY(vae_->encode(pixels->data(), count, group.height, group.width, state, moments_out, {}, on_done));
   const std::int64_t factor = geometry_.spatial_factor;
   *frames = std::ssize(*moments_out) / ((group.height / factor) * (group.width / factor) * 2 * vae_->config().z_dim);
   return Status::good();
@@ -50,8 +51,11 @@ void Session::place_latent(const std::vector<float>& moments, std::int64_t frame
       }
 }
 
-Status Session::encode(const std::vector<Moment>& moments, Trace* trace, bool with_vae, std::vector<float>* latents,
-                       std::int64_t* frames) {
+// Progress is told in pictures, after every few of them: on a slow computer a chunk's take longer than a sign of life
+// may wait (docs/CONTROL.md).
+Status Session::encode(const std::vector<Moment>& moments, Trace* trace, bool with_vae,
+                       const ProgressCallback& progress, std::vector<float>* latents, std::int64_t* frames) {
+  const std::int64_t pictures = std::ssize(moments);
   for (const CameraGroup& group : groups_) {
     std::vector<std::vector<float>>&pixels = buffers_.pixels, &encoded = buffers_.moments;
     if (std::ssize(pixels) < group.count) pixels.resize(static_cast<std::size_t>(group.count));
@@ -59,7 +63,10 @@ Status Session::encode(const std::vector<Moment>& moments, Trace* trace, bool wi
     for (std::int64_t i = 0; i < group.count; ++i) {
       const std::int64_t camera = group.first + i;
       const auto at = static_cast<std::size_t>(i);
-      PREMOTOR_TRY(encode_camera(moments, group, camera, &pixels[at], &encoded[at], frames));
+      const FramesDone on_done = [&](std::int64_t done) {
+        if (progress) progress("encode", camera * pictures + done, std::ssize(streams_) * pictures);
+      };
+      PREMOTOR_TRY(encode_camera(moments, group, camera, on_done, &pixels[at], &encoded[at], frames));
       latents->resize(static_cast<std::size_t>(vae_->config().z_dim * *frames * latent_plane()));
       place_latent(encoded[at], *frames, group, camera, latents);
     }

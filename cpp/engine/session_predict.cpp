@@ -389,9 +389,8 @@ Status Session::predict_checked(const PredictArgs& args, ChunkResult* out) {
   if (first && args.observation != nullptr) {
     for (VaeStreamState& stream : streams_) stream.clear();
     std::int64_t frames = 0;
-    PREMOTOR_TRY(encode({*args.observation}, args.trace, true, &init_latent_, &frames));
+    PREMOTOR_TRY(encode({*args.observation}, args.trace, true, args.progress, &init_latent_, &frames));
     out->timing.encode_ms = total.elapsed_ms();
-    if (args.progress) args.progress("encode", 1, 1);
   }
   std::vector<float>&video = buffers_.video, &action = buffers_.action;
   make_noise(args, frame_index_, &video, &action);

@@ -60,7 +60,7 @@ struct Vae::Impl {
   Status read(const std::string& folder, WeightPrecision precision, PlanWriter* plan);
   Status check_chunk(std::int64_t frames, std::int64_t height, std::int64_t width, const VaeStreamState& state) const;
   void encode(const float* pixels, std::int64_t frames, VaeStreamState* state, std::vector<float>* moments,
-              const VaeTap& tap);
+              const VaeTap& tap, const FramesDone& on_done);
   void decode(const float* latents, std::int64_t frames, std::int64_t height, std::int64_t width,
               std::vector<float>* pixels, const VaeTap& tap) const;
 };
@@ -141,7 +141,7 @@ Status Vae::Impl::check_chunk(std::int64_t frames, std::int64_t height, std::int
 }
 
 void Vae::Impl::encode(const float* pixels, std::int64_t frames, VaeStreamState* state, std::vector<float>* moments,
-                       const VaeTap& tap) {
+                       const VaeTap& tap, const FramesDone& on_done) {
   const std::int64_t patch = config.patch_size, picture_floats = state->height * state->width * 3;
   const std::int64_t at_once =
       std::max(kFramesAtOnce / config.scale_factor_temporal, std::int64_t{1}) * config.scale_factor_temporal;
@@ -157,16 +157,18 @@ void Vae::Impl::encode(const float* pixels, std::int64_t frames, VaeStreamState*
     const vae::Map chunk = run.pointwise(weights.quant, hidden.data(), hidden.shape);
     moments->insert(moments->end(), chunk.data(), chunk.data() + chunk.shape.floats());
     done += now;
+    if (on_done) on_done(done);
   }
 }
 
 Status Vae::encode(const float* pixels, std::int64_t frames, std::int64_t height, std::int64_t width,
-                   VaeStreamState* state, std::vector<float>* moments, const VaeTap& tap) const {
+                   VaeStreamState* state, std::vector<float>* moments, const VaeTap& tap,
+                   const FramesDone& on_done) const {
   PREMOTOR_TRY(impl_->check_chunk(frames, height, width, *state));
   state->height = height;
   state->width = width;
   try {
-    impl_->encode(pixels, frames, state, moments, tap);
+    impl_->encode(pixels, frames, state, moments, tap, on_done);
   } catch (const std::bad_alloc&) {
     state->clear();
     return memory_error("encoding camera pictures");

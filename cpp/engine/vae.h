@@ -33,6 +33,9 @@ struct VaeStreamState {
 using VaeTap = std::function<void(const std::string& name, const float* data, std::int64_t frames, std::int64_t height,
                                   std::int64_t width, std::int64_t channels)>;
 
+// Called after every few pictures with how many of this call's are encoded. May be empty.
+using FramesDone = std::function<void(std::int64_t frames)>;
+
 // Between what the autoencoder reads and writes and what the transformer does.
 // latents[r, c] = (moments[r, c] - mean[c]) * (1 / std[c]) in float32, the result rounded when asked. moments: [rows,
 // 2*z_dim], of which the first half is the mean; latents: [rows, z_dim].
@@ -60,7 +63,8 @@ class Vae {
   // frames are in work at once, whatever the chunk's length. Errors: FRAME_INVALID (the stream is as before),
   // OUT_OF_MEMORY (the stream is cleared: its episode must start again).
   Status encode(const float* pixels, std::int64_t frames, std::int64_t height, std::int64_t width,
-                VaeStreamState* state, std::vector<float>* moments, const VaeTap& tap = {}) const;
+                VaeStreamState* state, std::vector<float>* moments, const VaeTap& tap = {},
+                const FramesDone& on_done = {}) const;
 
   // Decodes de-normalised latents [frames, h, w, z_dim] from the start of a video: pixels [1 + (frames-1)*4, h*16,
   // w*16, 3], clamped to [-1, 1]. Errors: FRAME_INVALID, OUT_OF_MEMORY.

@@ -183,7 +183,7 @@ export interface PredictOptions {
 export interface Progress {
   /** 'remote': a policy server computes, and nothing is known of its passes. */
   readonly stage: 'encode' | 'commit' | 'imagine' | 'video' | 'action' | 'decode' | 'recover' | 'remote';
-  /** Passes done and passes in this stage. */
+  /** Passes done and passes in this stage; pictures in 'encode'. */
   readonly done: number;
   readonly total: number;
 }

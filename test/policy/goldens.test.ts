@@ -226,6 +226,35 @@ t.test('an aborted predictNext keeps its commit', { skip }, async (t) => {
   t.same(grounded.actions, plain.actions, 'a whole predictNext leaves only its commit too');
 });
 
+t.test('a commit tells of its pictures as they are encoded', { skip }, async (t) => {
+  const golden = readGolden('nocfg_partial');
+  const policy = await open(golden);
+  t.teardown(() => policy.close());
+  const [first, commit] = golden.calls.slice(1) as [GoldenCall, GoldenCall];
+  await policy.reset({ prompt: 'push' });
+  const heard: Progress[] = [];
+  const onProgress = (progress: Progress): void => void heard.push(progress);
+  await policy.predict({ obs: momentsOf(golden, first)[0] as Frame[], onProgress });
+  const moments = momentsOf(golden, commit);
+  const cameras = policy.job.obs_cam_keys.length;
+  const encoded = () => heard.filter(({ stage }) => stage === 'encode').map(({ done, total }) => `${done}/${total}`);
+  t.same(
+    encoded(),
+    Array.from({ length: cameras }, (_, camera) => `${camera + 1}/${cameras}`),
+    'one picture of each camera',
+  );
+  heard.length = 0;
+  await policy.commit({ obs: moments, actions: golden.tensors.get(`${commit.prefix}.state`)?.data as Float32Array, onProgress });
+  // Four pictures are one latent frame.
+  const steps = (cameras * moments.length) / 4;
+  t.same(
+    encoded(),
+    Array.from({ length: steps }, (_, step) => `${4 * (step + 1)}/${4 * steps}`),
+    'and four at a time after that',
+  );
+  t.equal(heard.at(-1)?.stage, 'commit');
+});
+
 t.test("i2va's input pictures are those of the trace", async (t) => {
   const golden = readGolden('i2va_tiny');
   const call = golden.calls.find(({ kind }) => kind === 'infer');
