@@ -266,15 +266,19 @@ async function everyProcessDies({ check, ...context }) {
   });
 }
 
-async function arm64ComputesAChunk({ check, disk, ...context }) {
-  const guest = await Guest.start(disk('arm64'), context.key);
+async function arm64ComputesAChunk({ check, ...context }) {
+  const robot = writeRobot(context.folder, [['autonomy', 'arm-on-boot']], { isPaced: true });
+  const { arch, deb, key, folder } = context;
+  const image = buildTestImage({ arch, deb, key, folder, name: 'holding', robot, isPaced: true });
+  const guest = await Guest.start(new Disk(join(folder, 'disk'), arch, image), key, { isPaced: true });
   try {
     await guest.reachable();
     check.equal(await guest.output('uname -m'), 'aarch64', 'an arm64 system');
-    await untilState(guest, ['ready', 'holding']);
-    check.ok(true, 'ready');
+    const status = await untilState(guest, ['holding']);
+    check.ok(status.armed && status.policy.loaded, 'armed without a person, and holding');
     const answer = await guest.output('premotor selftest /var/lib/premotor/config/current/robot.yaml --json', { timeout_ms: state_timeout_ms });
-    check.equal(JSON.parse(answer).ok, true, 'the self-test chunk matches its hash');
+    check.equal(JSON.parse(answer).matches, true, 'the self-test chunk matches its hash');
+    check.equal((await guest.status()).status.state, 'holding', 'and the robot holds all the same');
   } finally {
     await guest.powerCut();
   }
@@ -289,5 +293,11 @@ export const scenarios = [
     run: bootsToRunning,
   },
   { name: 'kill -9 of every process of the product in turn', arch: 'amd64', needs: ['premotor'], hasOwnImage: true, run: everyProcessDies },
-  { name: 'arm64 boots to ready and computes one self-test chunk', arch: 'arm64', needs: ['premotor'], run: arm64ComputesAChunk },
+  {
+    name: 'arm64 boots to holding and computes one self-test chunk',
+    arch: 'arm64',
+    needs: ['premotor'],
+    hasOwnImage: true,
+    run: arm64ComputesAChunk,
+  },
 ];

@@ -167,6 +167,16 @@ const defects = [
     },
   },
   {
+    name: 'hangs',
+    spoil: (tree) => {
+      // The first process never does anything, so it never looks after the watchdog either.
+      rmSync(join(tree, 'sbin/init'), { force: true });
+      writeFileSync(join(tree, 'sbin/init'), '#!/bin/sh\nwhile :; do sleep 1000; done\n');
+      chmodSync(join(tree, 'sbin/init'), 0o755);
+    },
+    guest: { watchdog: 'reset' },
+  },
+  {
     name: 'has no premotor that runs',
     spoil: (tree) => {
       for (const program of ['usr/bin/premotor', 'usr/lib/premotor/bin/premotor.js']) {
@@ -183,7 +193,7 @@ async function fallsBackFrom(defect, { check, disk, ...context }) {
     system: broken(fleet, defect.name.replaceAll(' ', '-'), defect.spoil),
     name: defect.name.replaceAll(' ', '-'),
   });
-  await withGuest(disk('broken', { image: fleet.image }), context, async (guest) => {
+  const work = async (guest) => {
     await settled(guest);
     const path = await bring(guest, file);
     await guest.output(`premotor update install ${path} --json`, { timeout_ms: install_timeout_ms });
@@ -199,7 +209,8 @@ async function fallsBackFrom(defect, { check, disk, ...context }) {
     await settled(guest);
     check.equal(await slotOf(guest), 'A', 'the old system runs again, by itself');
     check.equal((await recordOf(guest)).outcomes?.at(-1)?.outcome, 'fell-back', 'and says so');
-  });
+  };
+  await withGuest(disk('broken', { image: fleet.image }), context, work, defect.guest);
 }
 
 async function powerCuts({ check, disk, ...context }) {
