@@ -1,7 +1,8 @@
 /**
  * `npm run test:image`: builds disk images, boots them in emulated machines and plays the scenarios of test/image/. It takes minutes to an hour and
  * is run by hand; `npm test` does not. Names on the command line choose scenarios (a part of a name is enough), --list shows them all, --image FILE
- * takes an image that was built with the test's key instead of building one. What this machine lacks is skipped, loudly. Prints TAP; guests leave
+ * takes an image that was built with the test's key instead of building one,
+ * --folder DIR keeps its guests there: runs side by side need one each. What this machine lacks is skipped, loudly. Prints TAP; guests leave
  * their consoles in build/image/.
  */
 import { existsSync, mkdirSync, readdirSync } from 'node:fs';
@@ -14,7 +15,7 @@ import { ensureDist, ensurePackages, root, runMain, say } from './steps.mjs';
 
 const folder = join(root, 'build', 'image');
 
-const usage = 'npm run test:image -- [--list] [--deb FILE] [--deb-arm64 FILE] [--image FILE] [--image-arm64 FILE] [NAME...]';
+const usage = 'npm run test:image -- [--list] [--deb FILE] [--deb-arm64 FILE] [--image FILE] [--image-arm64 FILE] [--folder DIR] [NAME...]';
 
 /** The scenarios of test/image/: this part's table, then those that other parts keep in files of their own. */
 async function allScenarios() {
@@ -47,11 +48,11 @@ class Checks {
   }
 }
 
-async function imageOf(arch, given, debs, key) {
+async function imageOf(arch, given, debs, key, home) {
   if (given[arch] !== undefined) return resolve(given[arch]);
   ensurePackages();
   ensureDist();
-  return buildTestImage({ arch, deb: debs[arch], key, folder });
+  return buildTestImage({ arch, deb: debs[arch], key, folder: home });
 }
 
 async function play(scenario, number, context) {
@@ -59,17 +60,18 @@ async function play(scenario, number, context) {
   const check = new Checks();
   process.stdout.write(`# Subtest: ${scenario.name}\n`);
   const disk = (name, { image = context.image, ...options } = {}) =>
-    new Disk(join(folder, 'guests', `${number}-${name}`), scenario.arch, image, options);
+    new Disk(join(context.home, 'guests', `${number}-${name}`), scenario.arch, image, options);
   let failure;
   try {
-    await scenario.run({ ...context, arch: scenario.arch, disk, check, folder: join(folder, 'guests', String(number)) });
+    await scenario.run({ ...context, arch: scenario.arch, disk, check, folder: join(context.home, 'guests', String(number)) });
   } catch (error) {
     failure = error;
   }
   process.stdout.write(`    1..${check.count}\n`);
   const seconds = ((Date.now() - started) / 1000).toFixed(0);
   process.stdout.write(`${failure === undefined ? '' : 'not '}ok ${number} - ${scenario.name} # ${seconds} s\n`);
-  if (failure !== undefined) process.stdout.write(`  ---\n  message: ${JSON.stringify(failure.message)}\n  consoles: build/image/guests\n  ...\n`);
+  if (failure !== undefined)
+    process.stdout.write(`  ---\n  message: ${JSON.stringify(failure.message)}\n  consoles: ${join(context.home, 'guests')}\n  ...\n`);
   return failure === undefined;
 }
 
@@ -82,6 +84,7 @@ async function main() {
       'deb-arm64': { type: 'string' },
       image: { type: 'string' },
       'image-arm64': { type: 'string' },
+      folder: { type: 'string' },
       help: { type: 'boolean' },
     },
   });
@@ -94,7 +97,8 @@ async function main() {
   }
   const chosen = scenarios.filter(({ name }) => positionals.length === 0 || positionals.some((part) => name.includes(part)));
   if (chosen.length === 0) throw new Error(`no scenario is called so: expected a part of a name that --list shows, found ${positionals.join(', ')}`);
-  mkdirSync(folder, { recursive: true });
+  const home = values.folder === undefined ? folder : resolve(values.folder);
+  mkdirSync(home, { recursive: true });
   const debs = { amd64: values.deb, arm64: values['deb-arm64'] };
   const given = { amd64: values.image, arm64: values['image-arm64'] };
   const images = new Map();
@@ -110,10 +114,10 @@ async function main() {
     }
     const key = makeKey(join(folder, 'key'));
     // Some scenarios build images of their own.
-    if (!scenario.hasOwnImage && !images.has(arch)) images.set(arch, await imageOf(arch, given, debs, key));
+    if (!scenario.hasOwnImage && !images.has(arch)) images.set(arch, await imageOf(arch, given, debs, key, home));
     if (!scenario.hasOwnImage && !existsSync(images.get(arch))) throw new Error(`no image: expected ${images.get(arch)}, found no file`);
-    if (!(await play(scenario, index + 1, { image: images.get(arch), key, root, deb: debs[arch] === undefined ? undefined : resolve(debs[arch]) })))
-      failed++;
+    const deb = debs[arch] === undefined ? undefined : resolve(debs[arch]);
+    if (!(await play(scenario, index + 1, { image: images.get(arch), key, root, home, deb }))) failed++;
   }
   process.stdout.write(`# ${chosen.length - failed} passed, ${failed} failed\n`);
   return failed === 0 ? 0 : 1;

@@ -13,6 +13,7 @@ export const boot_timeout_ms = 900_000;
 export const command_timeout_ms = 300_000;
 const ssh_retry_ms = 1000;
 const exit_timeout_ms = 10_000;
+const freeze_check_ms = 200;
 const KEPT_LINES = 20_000;
 
 const firmware = {
@@ -99,6 +100,7 @@ export class Guest {
     rmSync(guest.qmpPath, { force: true });
     appendFileSync(guest.log, `---- power on\n`);
     guest.#spawn(options);
+    if (options.frozen !== undefined) await guest.#thaw();
     return guest;
   }
 
@@ -107,7 +109,7 @@ export class Guest {
    * the watchdog let it act. `isPaced`: the guest's clock counts the instructions of one processor of 1000 MIPS. Such a guest keeps every deadline
    * that a robot of this speed would keep, however slow it is seen from outside (about a sixth of real time): for scenarios in which motors move.
    */
-  #spawn({ memoryMib = 2048, isPaced = false, cpus = isPaced ? 1 : 2, serialNumber = 'TEST0001', watchdog = 'none' }) {
+  #spawn({ memoryMib = 2048, isPaced = false, cpus = isPaced ? 1 : 2, serialNumber = 'TEST0001', watchdog = 'none', frozen }) {
     const { arch, file, vars } = this.disk;
     const [program, ...machine] = machines[arch];
     const args = [...machine, ...(isPaced ? PACED : FREE), '-m', String(memoryMib), '-smp', String(cpus)];
@@ -122,6 +124,7 @@ export class Guest {
     args.push('-netdev', `user,id=net,hostfwd=tcp:127.0.0.1:${this.port}-:22`, '-device', 'virtio-net-pci,netdev=net,romfile=');
     args.push('-device', 'virtio-rng-pci', '-device', 'i6300esb', '-action', `watchdog=${watchdog}`, '-smbios', `type=1,serial=${serialNumber}`);
     args.push('-serial', 'stdio', '-monitor', 'none', '-qmp', `unix:${this.qmpPath},server=on,wait=off`);
+    if (frozen !== undefined) args.push('-incoming', `exec:cat ${frozen}`);
     this.#child = spawn(program, args, { stdio: ['ignore', 'pipe', 'pipe'] });
     this.#child.stdout.on('data', (chunk) => this.#take(chunk.toString('utf8')));
     this.#child.stderr.on('data', (chunk) => appendFileSync(this.log, `qemu: ${chunk}`));
@@ -230,6 +233,37 @@ export class Guest {
     appendFileSync(this.log, '\n---- power cut\n');
     this.#child.kill('SIGKILL');
     await this.#exited;
+  }
+
+  /**
+   * Ends the machine with its memory in a file; its disk stays as it is at that moment. A guest on a fork of that disk, started with { frozen: file },
+   * goes on from there in seconds, as often as one likes. Connections to it are gone.
+   */
+  async freeze(file) {
+    await this.qmp('stop');
+    await this.qmp('migrate', { uri: `exec:cat >${file}` });
+    await this.#until('its memory in a file', async () => {
+      const { status } = (await this.qmp('query-migrate')).return;
+      if (status === 'failed' || status === 'cancelled') throw new Error(`the machine cannot be frozen: found ${status}`);
+      return status === 'completed';
+    });
+    await this.powerCut();
+  }
+
+  async #thaw() {
+    await this.#until('its memory back', async () => {
+      const answer = await this.qmp('query-status').catch(() => undefined);
+      return answer !== undefined && answer.return.status !== 'inmigrate';
+    });
+    await this.qmp('cont');
+  }
+
+  async #until(what, isTrue, timeout_ms = command_timeout_ms) {
+    const until = Date.now() + timeout_ms;
+    while (!(await isTrue())) {
+      if (Date.now() > until || this.#child.exitCode !== null) throw new Error(`expected ${what} within ${timeout_ms / 1000} s, found none`);
+      await new Promise((resolve) => setTimeout(resolve, freeze_check_ms));
+    }
   }
 
   /** The reset button: firmware, boot loader and kernel start again in the same process. */

@@ -36,7 +36,7 @@ function fleetOf(context) {
 }
 
 function makeFleet(context) {
-  const folder = join(context.root, 'build', 'image', `fleet-${context.arch}`);
+  const folder = join(context.home, `fleet-${context.arch}`);
   const authority = join(folder, 'authority');
   mkdirSync(folder, { recursive: true });
   if (!existsSync(join(authority, 'fleet-ca.pem'))) premotor(context, 'update', 'ca', 'create', authority);
@@ -217,12 +217,13 @@ async function powerCuts({ check, disk, ...context }) {
   const fleet = fleetOf(context);
   const file = bundle(context, fleet, '1.1.0');
   const first = disk('cuts', { image: fleet.image });
+  const frozen = join(first.folder, 'memory');
   await withGuest(first, context, async (guest) => {
     await settled(guest);
     await guest.output('echo kept >/data/premotor/queue/witness');
     await bring(guest, file);
     await guest.output('sync');
-    await guest.shutDown();
+    await guest.freeze(frozen);
   });
   const seed = Number(process.env.PREMOTOR_TEST_SEED ?? Date.now() % 1_000_000);
   process.stdout.write(`    # seed ${seed}\n`);
@@ -231,7 +232,7 @@ async function powerCuts({ check, disk, ...context }) {
     random = (random * 1_103_515_245 + 12_345) % 2 ** 31;
     const after_ms = Math.floor((random / 2 ** 31) * cut_within_ms);
     const one = first.fork(join(context.folder, `cut-${cut}`));
-    const guest = await Guest.start(one, context.key);
+    const guest = await Guest.start(one, context.key, { frozen });
     try {
       await guest.reachable();
       void guest.run('premotor update install /data/bundles/new.raucb --reboot', { timeout_ms: install_timeout_ms });
