@@ -2,7 +2,7 @@
  * `premotor status`, `arm`, `disarm`, `go`, `halt`, `clear` and `maintenance`: ask the service of this machine over its control socket. Whoever
  * may open the socket may ask; these commands know nothing that the service does not say.
  */
-import { type Command, Option } from 'commander';
+import type { Command } from 'commander';
 import { ask, findSocket } from '../service/control-client.js';
 import type { ControlRequest, ServiceStatus } from '../service/control-protocol.js';
 import { TASK_NAMES } from '../sim/tasks/task.js';
@@ -105,7 +105,7 @@ export function registerControl(program: Command, context: CliContext): void {
   simple('halt', { do: 'stop' }, "end the service's episode with a controlled stop; the service goes on");
   simple('clear', { do: 'clear' }, 'acknowledge a fault or a crash loop; takes the power away');
   withSocket(program.command('go').description('begin an episode on a robot that holds'))
-    .addOption(new Option('--task <name>', 'another task than the configured one').choices([...TASK_NAMES]))
+    .option('--task <name>', `another task than the configured one; simulated: ${TASK_NAMES.join(', ')}`)
     .option('--seed <n>', 'seed of the scene and of the noise', whole(0, SEED_MAX))
     .option('--instruction <text>', 'what the policy is told')
     .action(({ task, seed, instruction, ...options }: GoOptions) => {

@@ -10,13 +10,14 @@ import { openCameras, ownCameras } from '../cameras/open.js';
 import { CAMERA_KEY_PREFIX } from '../cameras/simulated.js';
 import type { FrameSource } from '../cameras/source.js';
 import type { RobotConfig } from '../config/schema.js';
+import { PremotorError } from '../errors.js';
 import { loadNative, type NativeStreamClient } from '../native.js';
 import type { Robot, RobotState } from '../robot/robot.js';
 import { openStreamRobot, type StreamRobot, streamDied } from '../robot/stream-robot.js';
 import { FollowedWorld } from '../sim/followed-world.js';
-import { CAMERAS } from '../sim/scene.js';
+import { CAMERAS, type SceneKind } from '../sim/scene.js';
 import { taskNamed } from '../sim/tasks/index.js';
-import type { Verdict } from '../sim/tasks/task.js';
+import type { Task, TaskScene, Verdict } from '../sim/tasks/task.js';
 import { checkJob, jobNeeds } from './job-needs.js';
 import { eachCycle } from './motion-samples.js';
 import type { MotionSummary, Rig } from './rig.js';
@@ -24,7 +25,9 @@ import { busJoints, streamConfiguration } from './stream-configuration.js';
 import { StreamSamples } from './stream-samples.js';
 
 /** What differs between a real world and a simulated one. */
-interface Surroundings extends Pick<Rig, 'task' | 'instruction' | 'chunksMax' | 'verdict' | 'completedNs' | 'isUnjudged'> {
+interface Surroundings extends Pick<Rig, 'verdict' | 'completedNs' | 'isUnjudged'> {
+  about(): Pick<Rig, 'task' | 'instruction' | 'chunksMax'>;
+  setTask(task: RobotConfig['task']): void;
   readonly robot: Robot;
   readonly own: FrameSource;
   /** Of its own, for reports. */
@@ -32,6 +35,7 @@ interface Surroundings extends Pick<Rig, 'task' | 'instruction' | 'chunksMax' | 
   close(): void;
 }
 
+const TABLES: Readonly<Record<SceneKind, string>> = { buttons: 'buttons', block: 'a block' };
 const NO_CAMERAS: FrameSource = { cameras: [], capture: async () => [], close: async () => undefined };
 const keyOf = (name: string): string => `${CAMERA_KEY_PREFIX}${name}`;
 
@@ -87,13 +91,20 @@ async function furnish(config: RobotConfig, stream: StreamRobot, samples: Stream
     await cameras.close().finally(() => endStream(config, stream, notices));
   };
   let ended: Promise<void> | undefined;
-  const { task, instruction, chunksMax, verdict, completedNs, isUnjudged = false } = around;
+  const { verdict, completedNs, isUnjudged = false } = around;
   return {
     robot,
     cameras,
-    task,
-    instruction,
-    chunksMax,
+    get task() {
+      return around.about().task;
+    },
+    get instruction() {
+      return around.about().instruction;
+    },
+    get chunksMax() {
+      return around.about().chunksMax;
+    },
+    setTask: (task) => around.setTask(task),
     path:
       `setpoint stream 1 kHz (process ${pid}), bridge protocol on ${config.robot.bus}, ` +
       `${robot.joints.length} joints${isSimulated ? ', simulated table' : ''}`,
@@ -112,14 +123,17 @@ async function furnish(config: RobotConfig, stream: StreamRobot, samples: Stream
   };
 }
 
-function real({ task, control }: RobotConfig, { robot }: StreamRobot): Surroundings {
+function real({ task: first, control }: RobotConfig, { robot }: StreamRobot): Surroundings {
+  let task = first;
   return {
     robot,
     own: NO_CAMERAS,
-    task: task.name,
     // The reader has seen to it that both are there.
-    instruction: task.instruction ?? '',
-    chunksMax: control.chunks_max ?? 1,
+    about: () => ({ task: task.name, instruction: task.instruction ?? '', chunksMax: control.chunks_max ?? 1 }),
+    setTask: (next) => {
+      if (next.instruction === undefined) throw noInstruction(next.name);
+      task = next;
+    },
     isUnjudged: true,
     verdict: () => 'open',
     completedNs: () => undefined,
@@ -128,23 +142,39 @@ function real({ task, control }: RobotConfig, { robot }: StreamRobot): Surroundi
   };
 }
 
+function noInstruction(task: string): PremotorError {
+  const [expected, found] = ['an instruction', `task ${task} without one`];
+  const message = `A robot in the real world is told what to do: expected ${expected}, found ${found}. Give --instruction too.`;
+  return new PremotorError('TASK_INSTRUCTION', message, { field: 'task.instruction', expected, found });
+}
+
+/** Errors: SIM_TASK. */
+function sceneOf({ name, seed, instruction }: RobotConfig['task'], kind?: SceneKind): { task: Task; scene: TaskScene; told: string } {
+  const task = taskNamed(name);
+  const scene = task.scene(seed);
+  if (kind === undefined || kind === task.kind) return { task, scene, told: instruction ?? scene.instruction };
+  const [expected, found] = [`a task for a table with ${TABLES[kind]}`, `${name}, for one with ${TABLES[task.kind]}`];
+  const message = `The table that follows the robot is not replaced: expected ${expected}, found ${found}. Start again with task.name ${name}.`;
+  throw new PremotorError('SIM_TASK', message, { field: 'task', expected, found });
+}
+
 /** Errors: SIM_TASK, SIM_MODEL, ROBOT_NO_FEEDBACK. */
 async function simulated(config: RobotConfig, stream: StreamRobot, samples: StreamSamples, wanted: readonly string[]): Promise<Surroundings> {
-  const task = taskNamed(config.task.name);
-  const scene = task.scene(config.task.seed);
+  let now = sceneOf(config.task);
+  const { kind } = now.task;
   const { client } = stream.process;
   // The arm has to begin where the bridge says that it is.
   await stream.robot.getState();
   const table = await FollowedWorld.open({
-    kind: task.kind,
+    kind,
     cameras: CAMERAS.filter((name) => wanted.includes(keyOf(name))),
     fps: config.cameras.frame_rate_hz,
     catchUp: () => samples.take(),
   });
-  const verdict = (): Verdict => task.verdict(table.world, scene);
+  const verdict = (): Verdict => now.task.verdict(table.world, now.scene);
   let completedNs: bigint | undefined;
   const begin = (): void => {
-    table.reset(scene.layout, client.nowNs(), client.status().measuredRad);
+    table.reset(now.scene.layout, client.nowNs(), client.status().measuredRad);
     completedNs = undefined;
   };
   begin();
@@ -164,9 +194,11 @@ async function simulated(config: RobotConfig, stream: StreamRobot, samples: Stre
   return {
     robot: withMove(stream.robot, moveTo),
     own: table.cameras,
-    task: task.name,
-    instruction: config.task.instruction ?? scene.instruction,
-    chunksMax: config.control.chunks_max ?? task.chunksMax,
+    about: () => ({ task: now.task.name, instruction: now.told, chunksMax: config.control.chunks_max ?? now.task.chunksMax }),
+    setTask: (next) => {
+      now = sceneOf(next, kind);
+      begin();
+    },
     verdict,
     completedNs: () => completedNs,
     counts: () => {

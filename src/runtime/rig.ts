@@ -63,6 +63,12 @@ export interface Rig {
   verdict(): Verdict;
   /** Time on the robot's clock at which the task was done for the first time; undefined when it was not. */
   completedNs(): bigint | undefined;
+  /**
+   * What the next episode is about, at rest between two: a robot in the real world is told another instruction, a simulated table that follows a real
+   * bus is laid anew. Absent where the rig is opened anew instead. Errors: TASK_INSTRUCTION (none for a real robot), SIM_TASK (no such task, or
+   * one for another table).
+   */
+  setTask?(task: RobotConfig['task']): void;
   /** The world now; absent for a real robot, whose world needs no keeping. */
   snapshot?(): SimulationSnapshot;
   /** Puts the world of an interrupted episode back, and when its task was done. */

@@ -116,12 +116,16 @@ export class Equipment {
     return new LentPolicy(await this.#engine.take());
   }
 
-  /** The robot for an episode. A simulated world that was used, or another task's, is set up anew, without power. */
+  /**
+   * The robot for an episode. A simulated world that was used, or another task's, is set up anew, without power; what moves for real only learns what
+   * the episode is about. Errors: those of the robot, of openRig and of setTask.
+   */
   async rigFor(config: RobotConfig): Promise<Rig> {
     const rig = await this.#robot.take();
     const isReal = rig.snapshot === undefined;
     const isFresh = this.#scene === JSON.stringify(config.task);
     this.#scene = undefined;
+    if (!isFresh) rig.setTask?.(config.task);
     if (isReal || isFresh) return rig;
     await rig.robot.disarm();
     const renewed = await this.#robot.renew(() => this.#parts.openRig(config));

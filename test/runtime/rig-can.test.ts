@@ -12,6 +12,7 @@ import type { RobotConfig } from '../../src/config/schema.js';
 import { openRig, type Rig, VOCABULARY } from '../../src/runtime/rig.js';
 import type { EpisodeSummary } from '../../src/runtime/summary.js';
 import { SIM_JOB } from '../../src/sim/job.js';
+import { TASKS as SCENES } from '../../src/sim/tasks/index.js';
 import { fakeContext } from '../cli/fakes.js';
 import { atHome, FakePolicy } from '../control/fakes.js';
 import { expertPolicy } from '../support/expert-policy.js';
@@ -103,6 +104,23 @@ t.test('the table follows the measured joints; cycles, status and pictures are o
   t.ok(isThere(pid), 'a foreign process is left alone');
   process.kill(pid, 'SIGTERM');
   await until('it ends', () => !isThere(pid));
+});
+
+t.test('the next episode is about something else: another scene, another instruction', async (t) => {
+  const hil = await makeHil(t, { more: touch });
+  const config = await configOf(hil);
+  const { rig } = await opened(t, config);
+  const seen = async () => Buffer.from((await rig.cameras.capture())[0]?.data ?? []);
+  const [first, before] = [rig.instruction, await seen()];
+  const other = [4, 5, 6, 7].find((seed) => SCENES.touch.scene(seed).instruction !== first) ?? 0;
+  rig.setTask?.({ ...config.task, seed: other });
+  t.equal(rig.instruction, SCENES.touch.scene(other).instruction);
+  t.not(Buffer.compare(await seen(), before), 0, 'the table is laid anew');
+  rig.setTask?.({ ...config.task, name: 'press-n', instruction: 'press it' });
+  t.match(rig, { task: 'press-n', instruction: 'press it', chunksMax: SCENES['press-n'].chunksMax });
+  t.throws(() => rig.setTask?.({ ...config.task, name: 'push' }), { code: 'SIM_TASK', message: /with buttons, found push, for one with a block/ });
+  t.throws(() => rig.setTask?.({ ...config.task, name: 'dance' }), { code: 'SIM_TASK' });
+  t.equal(rig.task, 'press-n', 'what is refused changes nothing');
 });
 
 t.test('the stream process is killed during an episode: the bridge holds, and the episode says why it failed', async (t) => {
@@ -208,4 +226,15 @@ t.test('a stop that keeps power: the stream process stays and holds the robot', 
   t.ok((await hil.bridge.report()).isPowered);
   process.kill(pid, 'SIGTERM');
   await until('it ends', () => !isThere(pid));
+});
+
+t.test('a robot in the real world is told the next instruction, and needs one', async (t) => {
+  const hil = await realWorld(t, '');
+  const config = await configOf(hil);
+  const { rig } = await opened(t, config);
+  rig.setTask?.({ ...config.task, instruction: 'pull it', seed: 5 });
+  t.equal(rig.instruction, 'pull it');
+  const { instruction: _, ...mute } = config.task;
+  t.throws(() => rig.setTask?.({ ...mute, name: 'lift' }), { code: 'TASK_INSTRUCTION', field: 'task.instruction', message: /--instruction/ });
+  t.equal(rig.instruction, 'pull it');
 });

@@ -6,6 +6,7 @@ import { existsSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import t from 'tap';
 import type { FrameSource } from '../../src/cameras/source.js';
+import type { RobotConfig } from '../../src/config/schema.js';
 import { PremotorError } from '../../src/errors.js';
 import type { Indication } from '../../src/robot/robot.js';
 import { openRig, type Rig } from '../../src/runtime/rig.js';
@@ -93,6 +94,32 @@ t.test('arm-on-boot waits for a camera that comes late, says so, and arms itself
   await one.reaches('ready');
   await one.looks(3);
   t.equal(one.service.state, 'ready', 'after a disarm a person is needed');
+});
+
+t.test('a robot that is not set up anew learns what each episode is about, or says why not', async (t) => {
+  const told: RobotConfig['task'][] = [];
+  const one = new Harness(t, {
+    openRig: async (config) => {
+      const { snapshot: _, ...rig } = await openRig(config);
+      const setTask = (task: RobotConfig['task']): void => {
+        if (task.name === 'push') throw new PremotorError('SIM_TASK', 'Another table.');
+        told.push(task);
+      };
+      // Without a snapshot it counts as real, and so has a link.
+      return { ...rig, setTask, status: () => ({ ...rig.status(), link: 'armed' }) };
+    },
+  });
+  await one.reaches('ready');
+  await one.ask({ do: 'arm' });
+  await one.ask({ do: 'run' });
+  await one.reaches('holding');
+  t.same(told, [], 'the first is what it was opened for');
+  await one.ask({ do: 'run', seed: 7, instruction: 'touch it' });
+  await one.reaches('holding');
+  t.match(told, [{ name: 'touch', seed: 7, instruction: 'touch it' }]);
+  await one.ask({ do: 'run', task: 'push' });
+  await one.reaches('fault');
+  t.match((await one.status()).reasons, [{ code: 'SIM_TASK' }]);
 });
 
 t.test('told to end while an episode runs: a controlled stop, then STOPPING=1', async (t) => {
