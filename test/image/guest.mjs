@@ -236,8 +236,8 @@ export class Guest {
   }
 
   /**
-   * Ends the machine with its memory in a file; its disk stays as it is at that moment. A guest on a fork of that disk, started with { frozen: file },
-   * goes on from there in seconds, as often as one likes. Connections to it are gone.
+   * Ends the machine with its memory in a file; its disk stays as it is at that moment. A guest on a fork of that disk, started with
+   * { frozen: file }, goes on from there in seconds, as often as one likes. Connections to it are gone.
    */
   async freeze(file) {
     await this.qmp('stop');

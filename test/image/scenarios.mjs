@@ -103,8 +103,8 @@ function fileSystemOf(disk, name) {
 }
 
 /**
- * A data partition whose beginning is gone: repaired out of what ext4 keeps twice, with its files. With much more of it gone it is repaired or left as
- * it is, and never made anew: the robot starts and says so.
+ * A data partition whose beginning is gone: repaired out of what ext4 keeps twice, with its files. With much more of it gone it is repaired or left
+ * as it is, and never made anew: the robot starts and says so.
  */
 async function dataIsNeverFormatted({ disk, check, ...context }) {
   const one = disk('damaged');
