@@ -6,6 +6,7 @@ import { createHash } from 'node:crypto';
 import { existsSync, mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { emulated } from './emulation.js';
+import { HookFiles } from './hook-files.js';
 import type { Arch } from './layout.js';
 import { checkRecord, linesOf, readPackages, readRecord, recordPath } from './packages.js';
 import { runTool } from './tools.js';
@@ -67,15 +68,17 @@ export async function makeBase(inputs: BaseInputs): Promise<Base> {
   }
   const part = join(cacheDir, `base-${arch}-${process.pid}.part.tar`);
   const list = `${part}.packages`;
+  const hooks = new HookFiles();
   try {
     const args = ['--variant=minbase', `--architectures=${arch}`, `--include=${wanted.join(',')}`, '--format=tar', '--skip=check/qemu'];
     args.push(...aptOptions.map((option) => `--aptopt=${option}`), ...dpkgOptions.map((option) => `--dpkgopt=${option}`));
-    args.push(`--customize-hook=${listPackages(list)}`, SUITE, part);
+    args.push(`--customize-hook=${listPackages(hooks.write(list))}`, SUITE, part);
     await runTool(...emulated(arch, 'mmdebstrap', args), {
       env: { ...holdInitramfs, SOURCE_DATE_EPOCH: String(epoch) },
       ...(signal === undefined ? {} : { signal }),
       ...(onLine === undefined ? {} : { onLine }),
     });
+    hooks.collect();
     const packages = linesOf(readFileSync(list, 'utf8'));
     if (record === undefined) writeRecord(files, arch, packages);
     else checkRecord(record, packages, recordPath(files, arch));
@@ -84,6 +87,7 @@ export async function makeBase(inputs: BaseInputs): Promise<Base> {
     renameSync(part, tar);
     return { tar, hash, packages, isCached: false };
   } finally {
+    hooks.close();
     rmSync(part, { force: true });
     rmSync(list, { force: true });
   }

@@ -8,6 +8,7 @@ import { join } from 'node:path';
 import type { Base } from './base.js';
 import { BASE_STEPS } from './base.js';
 import { emulated } from './emulation.js';
+import { HookFiles } from './hook-files.js';
 import type { Arch } from './layout.js';
 import { runTool } from './tools.js';
 
@@ -85,22 +86,38 @@ export async function makeRoot(inputs: RootInputs): Promise<Root> {
   const part = join(cacheDir, `root-${arch}-${process.pid}.part`);
   const total = BASE_STEPS + 1;
   let done = 0;
+  const hooks = new HookFiles();
   try {
-    await runTool(...emulated(arch, 'mmdebstrap', customiseArgs(inputs, `${part}.tar`)), {
-      env: environment(inputs, `${part}.grub.tar`),
+    const seen = seenByHooks(inputs, hooks);
+    await runTool(...emulated(arch, 'mmdebstrap', customiseArgs(seen, `${part}.tar`)), {
+      env: environment(seen, hooks.write(`${part}.grub.tar`)),
       ...(inputs.signal === undefined ? {} : { signal: inputs.signal }),
       onLine: (line) => {
         if (line.startsWith('I: ') && done < total - 1) onStep(++done, total);
       },
     });
+    hooks.collect();
     await pack(inputs, `${part}.tar`, `${part}.squashfs`);
     renameSync(`${part}.grub.tar`, grubTar);
     renameSync(`${part}.squashfs`, squashfs);
     onStep(total, total);
     return { squashfs, grubTar, hash, isCached: false };
   } finally {
+    hooks.close();
     for (const end of ['.tar', '.grub.tar', '.squashfs']) rmSync(`${part}${end}`, { force: true });
   }
+}
+
+/** The inputs with the paths that hooks can read. */
+function seenByHooks(inputs: RootInputs, hooks: HookFiles): RootInputs {
+  const { files, base, deb, fleetCa } = inputs;
+  return {
+    ...inputs,
+    files: hooks.read(files),
+    base: { ...base, tar: hooks.read(base.tar) },
+    ...(deb === undefined ? {} : { deb: hooks.read(deb) }),
+    ...(fleetCa === undefined ? {} : { fleetCa: hooks.read(fleetCa) }),
+  };
 }
 
 function environment({ files, arch, deb, fleetCa, isDebugConsole, epoch }: RootInputs, grubTar: string): Readonly<Record<string, string>> {

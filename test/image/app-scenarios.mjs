@@ -249,6 +249,7 @@ async function backToRunning(guest) {
 async function everyProcessDies({ check, ...context }) {
   await withRunningGuest(context, async (guest) => {
     for (const { name, keeps, what, isSeen } of victims) {
+      await backToRunning(guest);
       const before = {};
       for (const [one, find] of Object.entries(processes)) before[one] = await pidOf(guest, find);
       check.ok(before[name] !== undefined, `${name} runs`);

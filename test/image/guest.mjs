@@ -171,7 +171,13 @@ export class Guest {
 
   /** Runs a command in the guest. Resolves to { code, out, err }; never rejects for what the command does. */
   run(command, { timeout_ms = command_timeout_ms, input } = {}) {
-    const options = ['StrictHostKeyChecking=no', 'UserKnownHostsFile=/dev/null', 'LogLevel=ERROR', 'ConnectTimeout=60', 'ServerAliveInterval=60'];
+    const options = [
+      'StrictHostKeyChecking=no',
+      'UserKnownHostsFile=/dev/null',
+      'LogLevel=ERROR',
+      `ConnectTimeout=${Math.ceil(timeout_ms / 1000)}`,
+      'ServerAliveInterval=60',
+    ];
     const args = ['-p', String(this.port), '-i', this.key.privateKey, ...options.flatMap((option) => ['-o', option]), 'root@127.0.0.1', command];
     return new Promise((resolve) => {
       const child = spawn('ssh', args, { stdio: [input === undefined ? 'ignore' : 'pipe', 'pipe', 'pipe'] });
