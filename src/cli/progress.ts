@@ -20,6 +20,7 @@ const stageTexts: Readonly<Record<Progress['stage'], string>> = {
   action: 'denoising actions',
   decode: 'decoding video',
   recover: 'rebuilding the memory',
+  journal: 'waiting for the disk',
   remote: 'waiting for the policy server',
 };
 

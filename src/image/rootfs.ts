@@ -66,6 +66,7 @@ async function rootHash(inputs: RootInputs): Promise<string> {
   const { files, base, deb, fleetCa } = inputs;
   const parts = [
     base.hash,
+    PACKING,
     inputs.arch,
     inputs.epoch,
     inputs.isDebugConsole,
@@ -146,24 +147,17 @@ function customiseArgs({ arch, files, base }: RootInputs, out: string): readonly
   ];
 }
 
-/** gzip: the boot loader reads it without needing seconds for the kernel. The packer refuses its options beside SOURCE_DATE_EPOCH. */
+/**
+ * gzip: the boot loader reads it without needing seconds for the kernel. A tar says nothing about the topmost folder, which would belong to whoever
+ * packs, writable by all.
+ */
+const PACKING = [
+  ...['-tar', '-comp', 'gzip', '-Xcompression-level', '6', '-b', '256K', '-reproducible', '-no-progress'],
+  ...['-root-mode', '0755', '-root-uid', '0', '-root-gid', '0'],
+];
+
+/** The packer refuses its options of times beside SOURCE_DATE_EPOCH. */
 async function pack({ epoch, signal }: RootInputs, tar: string, out: string): Promise<void> {
-  const args = [
-    '-',
-    out,
-    '-tar',
-    '-comp',
-    'gzip',
-    '-Xcompression-level',
-    '6',
-    '-b',
-    '256K',
-    '-reproducible',
-    '-mkfs-time',
-    String(epoch),
-    '-all-time',
-    String(epoch),
-    '-no-progress',
-  ];
+  const args = ['-', out, ...PACKING, '-mkfs-time', String(epoch), '-all-time', String(epoch)];
   await runTool('mksquashfs', args, { input: tar, env: { SOURCE_DATE_EPOCH: undefined }, ...(signal === undefined ? {} : { signal }) });
 }

@@ -181,8 +181,8 @@ export interface PredictOptions {
 }
 
 export interface Progress {
-  /** 'remote': a policy server computes, and nothing is known of its passes. */
-  readonly stage: 'encode' | 'commit' | 'imagine' | 'video' | 'action' | 'decode' | 'recover' | 'remote';
+  /** 'remote': a policy server computes, and nothing is known of its passes. 'journal': what was committed before is not on the disk yet. */
+  readonly stage: 'encode' | 'commit' | 'imagine' | 'video' | 'action' | 'decode' | 'recover' | 'journal' | 'remote';
   /** Passes done and passes in this stage; pictures in 'encode'. */
   readonly done: number;
   readonly total: number;

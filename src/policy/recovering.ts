@@ -34,6 +34,8 @@ import { checkOptions, checkPrompt } from './validate.js';
 const RESTARTS_MAX = 3;
 /** A robot that waits takes silence of 900 ms for a dead planner. */
 const progress_period_ms = 150;
+/** Cheap flash memory may take seconds for a few hundred kilobytes; what takes longer is broken. */
+const disk_patience_ms = 10_000;
 
 /** A prediction for what it does to the cache, not for its answer. */
 const CHEAPEST = { videoSteps: 1, videoExecStep: -1, actionSteps: 1 } as const;
@@ -270,7 +272,7 @@ export class RecoveringPolicy implements Policy {
   /** Commits, then begins to write it down: the next prediction does not wait for the disk, the next commit does. */
   async #commit(options: CommitOptions, signal: AbortSignal): Promise<CommitResult> {
     const journal = this.#episode?.journal;
-    await journal?.settled();
+    await settled(journal, options?.onProgress);
     const records = journal?.state === 'recording';
     const { result, encoder, cache } = await this.#guarded(options?.onProgress, signal, async (engine) => {
       const done = await engine.commit(options);
@@ -433,4 +435,20 @@ function tooOften(restarts: number, cause: PremotorError): PremotorError {
   const remedy = 'Look for its cause (memory, the system log) before the next episode.';
   const message = `The engine process keeps dying: expected ${expected}, found ${found}. ${remedy}`;
   return new PremotorError('ENGINE_RESTARTS', message, { expected, found, cause });
+}
+
+/**
+ * Until the commit before is on the disk. A slow disk is no policy that hangs, and the arm is not waiting for anything else: signs of life are given
+ * meanwhile, for so long as a disk may take.
+ */
+async function settled(journal: Journal | undefined, report: Report): Promise<void> {
+  const beganMs = performance.now();
+  const timer = setInterval(() => {
+    if (performance.now() - beganMs < disk_patience_ms) report?.({ stage: 'journal', done: 0, total: 1 });
+  }, progress_period_ms);
+  try {
+    await journal?.settled();
+  } finally {
+    clearInterval(timer);
+  }
 }

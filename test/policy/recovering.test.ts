@@ -159,6 +159,37 @@ t.test('progress goes on while it recovers', async (t) => {
   t.equal(heard.length, count, 'the timer is gone');
 });
 
+t.test('a slow disk gives signs of life, and no others after that', async (t) => {
+  const { policy } = await openRig(t, async () => undefined);
+  await policy.reset({ prompt: 'a' });
+  await policy.predict({ obs: fakeMoment(0) });
+  const heard: Progress[] = [];
+  const onProgress = (progress: Progress): void => void heard.push(progress);
+  const commit = () => policy.commit({ obs: [1, 2, 3, 4].map((n) => fakeMoment(n)), actions: new Float32Array(64), onProgress });
+  await commit();
+  const { journal } = policy;
+  const settle = journal?.settled.bind(journal);
+  let isWritten = (): void => undefined;
+  const written = new Promise<void>((resolve) => {
+    isWritten = resolve;
+  });
+  Object.assign(journal ?? {}, { settled: () => written.then(settle) });
+  await policy.predict();
+  heard.length = 0;
+  const committed = commit();
+  while (heard.length < 2) await new Promise((resolve) => setTimeout(resolve, 20));
+  t.same(heard.slice(0, 2), [
+    { stage: 'journal', done: 0, total: 1 },
+    { stage: 'journal', done: 0, total: 1 },
+  ]);
+  isWritten();
+  await committed;
+  t.equal(heard.at(-1)?.stage, PROGRESS.stage, 'then the commit itself');
+  const count = heard.length;
+  await new Promise((resolve) => setTimeout(resolve, 400));
+  t.equal(heard.length, count, 'the timer is gone');
+});
+
 t.test('predictNext is a commit, its record, and a prediction', async (t) => {
   const executing = new Float32Array(64).fill(0.25);
   const step = { obs: [1, 2, 3, 4].map((n) => fakeMoment(n)), executed: new Float32Array(64).fill(0.5), executing, seed: 3 };
