@@ -148,16 +148,18 @@ function customiseArgs({ arch, files, base }: RootInputs, out: string): readonly
 }
 
 /**
- * gzip: the boot loader reads it without needing seconds for the kernel. A tar says nothing about the topmost folder, which would belong to whoever
- * packs, writable by all.
+ * gzip: the boot loader reads it without needing seconds for the kernel. A tar says nothing about the topmost folder, which would be writable by all; it
+ * belongs to whoever packs (the option for that has no effect with a tar), so that has to be root, or look like it.
  */
-const PACKING = [
-  ...['-tar', '-comp', 'gzip', '-Xcompression-level', '6', '-b', '256K', '-reproducible', '-no-progress'],
-  ...['-root-mode', '0755', '-root-uid', '0', '-root-gid', '0'],
-];
+const PACKING = ['-tar', '-comp', 'gzip', '-Xcompression-level', '6', '-b', '256K', '-reproducible', '-no-progress', '-root-mode', '0755'];
 
 /** The packer refuses its options of times beside SOURCE_DATE_EPOCH. */
 async function pack({ epoch, signal }: RootInputs, tar: string, out: string): Promise<void> {
   const args = ['-', out, ...PACKING, '-mkfs-time', String(epoch), '-all-time', String(epoch)];
-  await runTool('mksquashfs', args, { input: tar, env: { SOURCE_DATE_EPOCH: undefined }, ...(signal === undefined ? {} : { signal }) });
+  const isRoot = process.getuid?.() === 0;
+  await runTool(isRoot ? 'mksquashfs' : 'fakeroot', isRoot ? args : ['mksquashfs', ...args], {
+    input: tar,
+    env: { SOURCE_DATE_EPOCH: undefined },
+    ...(signal === undefined ? {} : { signal }),
+  });
 }
