@@ -35,6 +35,8 @@ ln -sf /proc/mounts "$root/etc/mtab"
 chroot "$root" usermod --lock --shell /bin/bash root
 chroot "$root" passwd --quiet --lock root
 rm -f "$root"/etc/ssh/ssh_host_*
+# The day of the last change would be that on which the plain tree was made, which may be older than this build.
+sed -i "s/^\([^:]*:[^:]*\):[0-9]*:/\1:$((SOURCE_DATE_EPOCH / 86400)):/" "$root/etc/shadow"
 for unit in getty.target getty@.service serial-getty@.service console-getty.service autovt@.service; do
   ln -sf /dev/null "$root/etc/systemd/system/$unit"
 done
