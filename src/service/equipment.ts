@@ -40,6 +40,8 @@ export class Equipment {
   #unwatch: (() => void) | undefined;
   #cycles = 0;
   #hasTried = false;
+  /** The end of a robot whose stream process died. */
+  #buried: Promise<void> = Promise.resolve();
 
   constructor(parts: EquipmentParts) {
     const { config, log, monotonicMs } = parts;
@@ -47,7 +49,10 @@ export class Equipment {
     this.#parts = parts;
     this.#robot = new Keeper({
       ...retry,
-      open: () => parts.openRig(config),
+      open: async () => {
+        await this.#buried;
+        return parts.openRig(config);
+      },
       close: (rig) => rig.close(),
       onOpen: (rig) => this.#robotOpened(rig),
       onFailure: (error) => this.#robotFailed(error),
@@ -88,8 +93,12 @@ export class Equipment {
     return status !== undefined && POWERED.includes(status.stream);
   }
 
-  /** Opens what is not there, the robot first; an engine that dies again and again is left alone. */
-  want(): void {
+  /**
+   * Opens what is not there, the robot first; an engine that dies again and again is left alone. A robot whose stream process has died is opened anew,
+   * without power, once nothing uses it: without its cycles nobody would believe that this service lives.
+   */
+  want(isRobotInUse: boolean): void {
+    if (!isRobotInUse && this.rig?.status().faultCode === 'STREAM_PROCESS_DIED') this.#robotDied(this.rig);
     this.#robot.want();
     if (this.rig && !this.#parts.starts.isLooping) this.#engine.want();
   }
@@ -162,6 +171,15 @@ export class Equipment {
     });
     this.#robot.proven();
     onRig(rig);
+  }
+
+  #robotDied(rig: Rig): void {
+    const message = 'The stream process has ended; another one is started, without power.';
+    this.#parts.log('warn', 'robot', { code: 'STREAM_PROCESS_DIED', message });
+    this.#robot.lost(new PremotorError('STREAM_PROCESS_DIED', message));
+    this.#unwatch?.();
+    this.#unwatch = undefined;
+    this.#buried = rig.close().catch((thrown: unknown) => this.#parts.log('warn', 'robot', { message: String(thrown) }));
   }
 
   #robotFailed({ code, message }: PremotorError): void {

@@ -160,8 +160,9 @@ export class Service {
     try {
       const step = this.#clock.look();
       if (step !== undefined) this.#warn(clockStepped(step));
-      this.#equipment.want();
-      if (!this.#lifecycle.is('running', 'arming', 'stopping')) await this.#equipment.letTimePass(this.#periodMs);
+      const isMoving = this.#lifecycle.is('running', 'arming', 'stopping');
+      this.#equipment.want(isMoving || this.#lifecycle.is('holding'));
+      if (!isMoving) await this.#equipment.letTimePass(this.#periodMs);
       await this.#consider();
       this.#report();
     } catch (thrown) {
@@ -447,8 +448,7 @@ export class Service {
 
   #warn(error: PremotorError): void {
     this.#log('warn', 'warning', { code: error.code, message: error.message });
-    const rig = this.#equipment.rig;
-    this.#observers?.event({ type: 'warning', error }, rig?.nowNs() ?? 0n);
+    this.#observers?.event({ type: 'warning', error }, this.#equipment.rig?.nowNs() ?? 0n);
   }
 
   #reasons(): readonly Reason[] {

@@ -51,8 +51,24 @@ export function writeRobot(folder, changes = [], { isPaced = false } = {}) {
   return file;
 }
 
+/** A simulated robot in virtual time: for what has nothing to do with motors, at a fraction of the work. Returns the file. */
+export function writeLightRobot(folder, changes = []) {
+  mkdirSync(folder, { recursive: true });
+  const document = parseDocument(readFileSync(join(root, 'robots', 'sim-tabletop.yaml'), 'utf8'));
+  const light = [
+    ['robot.pace', 'virtual'],
+    ['policy.checkpoint_dir', join(root, 'models', 'tabletop')],
+    ['policy.threads', 1],
+    ['dashboard.enabled', false],
+  ];
+  for (const [path, value] of [...light, ...changes]) document.setIn(path.split('.'), value);
+  const file = join(folder, 'light.yaml');
+  writeFileSync(file, String(document));
+  return file;
+}
+
 /** Builds an image and returns its path. Without a package it is the system alone. */
-export function buildTestImage({ arch, deb, key, folder, name = 'test', robot = writeRobot(folder), isPaced = false, extra = [] }) {
+export function buildTestImage({ arch, deb, key, folder, name = 'test', robot = writeRobot(folder), isPaced = false, hasBus = true, extra = [] }) {
   const out = join(folder, `${name}-${arch}.img`);
   const args = [join(root, 'bin', 'premotor.js'), 'image', 'build', '--arch', arch, '--robot', robot, '-o', out];
   args.push('--ssh-key', key.publicKey, '--cache-dir', join(root, 'build', 'image', 'cache'));
@@ -62,8 +78,9 @@ export function buildTestImage({ arch, deb, key, folder, name = 'test', robot = 
     args.push('--drop-in', `premotor-confirm.service=${join(emulated, 'one-cpu.conf')}`);
   }
   if (deb === undefined) args.push('--without-premotor');
+  else args.push('--deb', deb);
   // Its bridge is a process of the guest.
-  else args.push('--deb', deb, '--enable', 'premotor-sim-bridge.service');
+  if (deb !== undefined && hasBus) args.push('--enable', 'premotor-sim-bridge.service');
   const { status } = spawnSync(process.execPath, [...args, ...extra], { cwd: root, stdio: ['ignore', 2, 2] });
   if (status !== 0) throw new Error(`the image cannot be built: expected 0, found ${status}`);
   return out;
