@@ -58,7 +58,7 @@ const tools = ['mmdebstrap', 'mmtarfilter', 'mksquashfs', 'sgdisk', 'mkfs.vfat',
 /** Errors: IMAGE_TOOL_MISSING, IMAGE_TOOL_FAILED, IMAGE_INPUT_INVALID, IMAGE_PACKAGES_CHANGED, IMAGE_SYSTEM_TOO_LARGE, ABORTED. */
 export async function buildImage(inputs: ImageInputs): Promise<BuiltImage> {
   const { arch, onProgress = () => undefined } = inputs;
-  requireTools(process.getuid?.() === 0 ? tools : [...tools, 'fakeroot']);
+  requireTools(process.getuid?.() === 0 ? tools : [...tools, 'fakeroot', 'newuidmap']);
   for (const file of [inputs.robot, inputs.deb, inputs.fleetCa]) if (file !== undefined) requireFile(file);
   mkdirSync(inputs.cacheDir, { recursive: true });
   const workDir = mkdtempSync(join(resolve(inputs.cacheDir), 'build-'));

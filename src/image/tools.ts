@@ -23,6 +23,7 @@ export const debianPackages: Readonly<Record<string, string>> = {
   'grub-editenv': 'grub-common',
   'qemu-aarch64-static': 'qemu-user-static',
   fakeroot: 'fakeroot',
+  newuidmap: 'uidmap',
 };
 
 /** Root's programs are not on everybody's path. */
