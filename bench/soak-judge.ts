@@ -9,6 +9,8 @@ export interface ProcessSample {
   readonly role: string;
   readonly pid: number;
   readonly rssMiB: number;
+  /** The most that it ever had. */
+  readonly peakMiB: number;
   readonly fds: number;
   readonly threads: number;
 }
@@ -95,14 +97,17 @@ export function slopeOf(points: readonly Point[]): Slope | undefined {
   return { perH: slope * S_PER_H, low: slope * S_PER_H - half, high: slope * S_PER_H + half, points: n };
 }
 
-/** A process that lives on: its own values without its beginning. Many short lives: the peak of each. */
-export function pointsOf(samples: readonly Sample[], role: string, pick: (one: ProcessSample) => number): readonly Point[] {
-  const lives = new Map<number, Point[]>();
+/**
+ * A process that lives on: its own values without its beginning. Many short lives: the peak of each, which `peak` knows better where the kernel keeps
+ * it, because samples meet a short life anywhere.
+ */
+export function pointsOf(samples: readonly Sample[], role: string, pick: (one: ProcessSample) => number, peak = pick): readonly Point[] {
+  const lives = new Map<number, (Point & { readonly peak: number })[]>();
   for (const { atS, processes } of samples) {
     for (const one of processes) {
       if (one.role !== role) continue;
       const life = lives.get(one.pid) ?? [];
-      life.push({ atS, value: pick(one) });
+      life.push({ atS, value: pick(one), peak: peak(one) });
       lives.set(one.pid, life);
     }
   }
@@ -111,9 +116,9 @@ export function pointsOf(samples: readonly Sample[], role: string, pick: (one: P
     // The last life may not have reached its peak.
     return all
       .slice(0, -1)
-      .map((life) => ({ atS: ((life[0]?.atS ?? 0) + (life.at(-1)?.atS ?? 0)) / 2, value: Math.max(...life.map(({ value }) => value)) }));
+      .map((life) => ({ atS: ((life[0]?.atS ?? 0) + (life.at(-1)?.atS ?? 0)) / 2, value: Math.max(...life.map((point) => point.peak)) }));
   }
-  const longest = all.reduce((found, life) => (life.length > found.length ? life : found), [] as Point[]);
+  const longest = all.reduce((found, life) => (life.length > found.length ? life : found), [] as readonly Point[]);
   return longest.slice(Math.floor(longest.length * WARM_UP_SHARE));
 }
 
@@ -148,9 +153,17 @@ function judgeDisk(samples: readonly Sample[], name: string, boundMiB: number): 
   return { what: `disk: ${name}`, verdict: most <= boundMiB ? 'kept' : 'broken', found: `${most.toFixed(1)} MiB at most`, bound: `${boundMiB} MiB` };
 }
 
+const memoryOf = (samples: readonly Sample[], role: string): readonly Point[] =>
+  pointsOf(
+    samples,
+    role,
+    ({ rssMiB }) => rssMiB,
+    ({ peakMiB }) => peakMiB,
+  );
+
 export function judgeSoak(samples: readonly Sample[], deadlines: Deadlines, bounds: Bounds): readonly Judged[] {
   const growth = rolesOf(samples).flatMap((role) => [
-    judgeGrowth(`memory of ${role}`, slopeOf(pointsOf(samples, role, ({ rssMiB }) => rssMiB)), bounds.rssMiBPerH, 'MiB'),
+    judgeGrowth(`memory of ${role}`, slopeOf(memoryOf(samples, role)), bounds.rssMiBPerH, 'MiB'),
     judgeGrowth(`handles of ${role}`, slopeOf(pointsOf(samples, role, ({ fds }) => fds)), bounds.fdsPerH, 'handles'),
   ]);
   const disks = Object.entries(bounds.diskMiB).map(([name, most]) => judgeDisk(samples, name, most));

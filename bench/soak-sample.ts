@@ -58,11 +58,14 @@ export function sampleProcesses(root: number, proc = '/proc'): readonly ProcessS
   return [...parents.keys()].filter(isBelow).flatMap((pid) => {
     const status = textOf(join(proc, String(pid), 'status'));
     const [, rss] = /^VmRSS:\s+(\d+) kB$/m.exec(status ?? '') ?? [];
+    const [, peak = rss] = /^VmHWM:\s+(\d+) kB$/m.exec(status ?? '') ?? [];
     const [, threads] = /^Threads:\s+(\d+)$/m.exec(status ?? '') ?? [];
     if (rss === undefined) return [];
     const commandLine = (textOf(join(proc, String(pid), 'cmdline')) ?? '').replaceAll('\0', ' ');
     const fds = namesIn(join(proc, String(pid), 'fd')).length;
-    return [{ role: roleOf(commandLine, pid === root), pid, rssMiB: Number(rss) / 1024, fds, threads: Number(threads ?? 0) }];
+    return [
+      { role: roleOf(commandLine, pid === root), pid, rssMiB: Number(rss) / 1024, peakMiB: Number(peak) / 1024, fds, threads: Number(threads ?? 0) },
+    ];
   });
 }
 

@@ -20,7 +20,8 @@ import type { Told } from './soak-worker.js';
 
 const root = fileURLToPath(new URL('..', import.meta.url));
 const MOSQUITTO = ['/usr/sbin/mosquitto', '/usr/bin/mosquitto'].find((path) => existsSync(path));
-const SAMPLE_S_MAX = 10;
+/** An engine of an episode lives for some seconds. */
+const SAMPLE_S_MAX = 2;
 const END_MS_MAX = 60_000;
 /** Small, so that they are reached. */
 const RECORDER_MIB = 64;

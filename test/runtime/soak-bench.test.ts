@@ -36,8 +36,8 @@ function samplesOf({ hours, rss = () => 200, fds = () => 40, disk = () => 20, li
     return {
       atS: 3600 * h,
       processes: [
-        { role: 'supervisor', pid: 1, rssMiB: rss(h) + noise, fds: Math.round(fds(h)), threads: 11 },
-        { role: 'engine', pid: 2 + life, rssMiB: 300 * grown + noise, fds: 20, threads: 3 },
+        { role: 'supervisor', pid: 1, rssMiB: rss(h) + noise, peakMiB: rss(h), fds: Math.round(fds(h)), threads: 11 },
+        { role: 'engine', pid: 2 + life, rssMiB: 300 * grown + noise, peakMiB: 300 * grown, fds: 20, threads: 3 },
       ],
       disk: { recordings: disk(h) },
       loopP99Ms: 2,
@@ -63,6 +63,14 @@ t.test('what grows and what does not', async (t) => {
   t.equal(of({ hours: 1 }, 'handles of supervisor'), 'kept');
   t.equal(of({ hours: 2, lifeH: 0.05 }, 'memory of engine'), 'kept', 'processes that come and go have their peaks compared');
   t.equal(pointsOf(samplesOf({ hours: 2, lifeH: 0.05 }), 'engine', ({ rssMiB }) => rssMiB).length, 39);
+  const uneven = samplesOf({ hours: 1, lifeH: 0.01 });
+  const peaks = pointsOf(
+    uneven,
+    'engine',
+    () => 0,
+    ({ peakMiB }) => peakMiB,
+  );
+  t.ok(peaks.length > 50 && peaks.every(({ value }) => value > 100), 'by what the kernel keeps of each');
   const exact = slopeOf(Array.from({ length: 20 }, (_, index) => ({ atS: 60 * index, value: 5 + index })));
   t.match(exact && [exact.perH, exact.low, exact.high].map((value) => value.toFixed(6)), ['60.000000', '60.000000', '60.000000']);
   t.equal(slopeOf(Array.from({ length: 20 }, () => ({ atS: 1, value: 2 }))), undefined, 'all at one time');
@@ -103,7 +111,7 @@ t.test('processes of a made-up /proc', async (t) => {
     const folder = join(proc, String(pid));
     mkdirSync(join(folder, 'fd'), { recursive: true });
     writeFileSync(join(folder, 'stat'), `${pid} (${name}) S ${parent} 1 1 0`);
-    writeFileSync(join(folder, 'status'), `Name:\t${name}\nVmRSS:\t  2048 kB\nThreads:\t7\n`);
+    writeFileSync(join(folder, 'status'), `Name:\t${name}\nVmRSS:\t  2048 kB\nVmHWM:\t  4096 kB\nThreads:\t7\n`);
     writeFileSync(join(folder, 'cmdline'), commandLine.replaceAll(' ', '\0'));
     for (let fd = 0; fd < fds; fd++) symlinkSync('/dev/null', join(folder, 'fd', String(fd)));
   };
@@ -114,11 +122,11 @@ t.test('processes of a made-up /proc', async (t) => {
   add(14, 15, 'a', 'a', 1);
   add(15, 14, 'b', 'b', 1);
   t.same(
-    sampleProcesses(10, proc).map(({ role, pid, rssMiB, fds, threads }) => [role, pid, rssMiB, fds, threads]),
+    sampleProcesses(10, proc).map(({ role, pid, rssMiB, peakMiB, fds, threads }) => [role, pid, rssMiB, peakMiB, fds, threads]),
     [
-      ['supervisor', 10, 2, 3, 7],
-      ['engine', 11, 2, 2, 7],
-      ['stream', 12, 2, 0, 7],
+      ['supervisor', 10, 2, 4, 3, 7],
+      ['engine', 11, 2, 4, 2, 7],
+      ['stream', 12, 2, 4, 0, 7],
     ],
   );
   t.same(sampleProcesses(99, proc), [], 'gone');
