@@ -1,6 +1,7 @@
 // Pictures in and out of a session: resize, video encoder, joined latents; and the decoder for imagined video
 // (docs/MODEL.md section 6).
 #include <algorithm>
+#include <functional>
 
 #include "base/thread_pool.h"
 #include "engine/preprocess.h"
@@ -63,10 +64,11 @@ Status Session::encode(const std::vector<Moment>& moments, Trace* trace, bool wi
     for (std::int64_t i = 0; i < group.count; ++i) {
       const std::int64_t camera = group.first + i;
       const auto at = static_cast<std::size_t>(i);
-      const FramesDone on_done = [&](std::int64_t done) {
+      const auto tell = [&](std::int64_t done) {
         if (progress) progress("encode", camera * pictures + done, std::ssize(streams_) * pictures);
       };
-      PREMOTOR_TRY(encode_camera(moments, group, camera, on_done, &pixels[at], &encoded[at], frames));
+      // By reference: what it captures would be copied into the heap at every commit.
+      PREMOTOR_TRY(encode_camera(moments, group, camera, std::ref(tell), &pixels[at], &encoded[at], frames));
       latents->resize(static_cast<std::size_t>(vae_->config().z_dim * *frames * latent_plane()));
       place_latent(encoded[at], *frames, group, camera, latents);
     }

@@ -214,13 +214,13 @@ const victims = [
   {
     name: 'stream',
     keeps: ['bridge', 'supervisor'],
-    what: 'a fault that waits for somebody, and no power',
+    what: 'a fault that waits for somebody, and nothing is armed',
     isSeen: isRobotFault,
   },
   {
     name: 'bridge',
     keeps: ['supervisor'],
-    what: 'a fault that waits for somebody, and no power',
+    what: 'a fault that waits for somebody, and nothing is armed',
     isSeen: isRobotFault,
   },
   {
