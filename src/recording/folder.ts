@@ -15,6 +15,10 @@ const OWNER_FILE = 'owner.json';
 
 const ownerSchema = z.object({ pid: z.int().positive(), started: z.string(), boot: z.string() });
 
+/** A chunk with its index, and a share of budgets that are smaller than that. */
+const RESERVE_BYTES = 1024 * 1024;
+const RESERVE_SHARE = 1 / 32;
+
 export interface RecordingFile {
   readonly path: string;
   readonly bytes: number;
@@ -80,6 +84,11 @@ export class RecordingFolder {
     let bytes = 0;
     for (const name of await readdir(window).catch(() => [])) bytes += (await stat(join(window, name)).catch(() => undefined))?.size ?? 0;
     return bytes;
+  }
+
+  /** What is kept free for the next chunk, which is written before anybody looks again. */
+  get reserveBytes(): number {
+    return Math.min(RESERVE_BYTES, this.bytesMax * RESERVE_SHARE);
   }
 
   /** Removes the oldest recordings until so many more bytes fit. False: they do not, even so. */

@@ -142,7 +142,7 @@ export class FullStorage implements Storage {
       if (this.#writer.error) throw this.#writer.error;
       // A part that is complete is the oldest recording one day.
       if (this.#writer.bytes >= folder.bytesMax * PART_SHARE) await this.#nextPart();
-      await folder.makeRoom(0);
+      await folder.makeRoom(folder.reserveBytes);
     } catch (cause) {
       this.#error = unwritable(this.#writer.path, cause);
     }
@@ -290,7 +290,7 @@ export class WindowStorage implements Storage {
       this.#pieces.shift();
       await rm(first.path, { force: true });
     }
-    await folder.makeRoom(0);
+    await folder.makeRoom(folder.reserveBytes);
   }
 
   async #nextPiece(): Promise<void> {
