@@ -55,7 +55,8 @@ export function soakSvg(samples: readonly Sample[]): string {
     shapes.push(`<rect x="${LEFT + index * 130}" y="12" width="12" height="12" fill="${colour}"/>`, text(LEFT + 18 + index * 130, 22, role, 'start'));
   });
   const size = `width="${WIDTH}" height="${HEIGHT}"`;
-  return `<svg xmlns="http://www.w3.org/2000/svg" ${size} font-family="sans-serif"><title>Memory of each process over time</title><rect ${size} fill="#ffffff"/>${shapes.join('')}</svg>\n`;
+  const inside = `<title>Memory of each process over time</title><rect ${size} fill="#ffffff"/>${shapes.join('')}`;
+  return `<svg xmlns="http://www.w3.org/2000/svg" ${size} font-family="sans-serif">${inside}</svg>\n`;
 }
 
 const counted = (counts: Readonly<Record<string, number>>): string =>

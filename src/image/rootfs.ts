@@ -148,8 +148,8 @@ function customiseArgs({ arch, files, base }: RootInputs, out: string): readonly
 }
 
 /**
- * gzip: the boot loader reads it without needing seconds for the kernel. A tar says nothing about the topmost folder, which would be writable by all; it
- * belongs to whoever packs (the option for that has no effect with a tar), so that has to be root, or look like it.
+ * gzip: the boot loader reads it without needing seconds for the kernel. A tar says nothing about the topmost folder, which would be writable by all;
+ * it belongs to whoever packs (the option for that has no effect with a tar), so that has to be root, or look like it.
  */
 const PACKING = ['-tar', '-comp', 'gzip', '-Xcompression-level', '6', '-b', '256K', '-reproducible', '-no-progress', '-root-mode', '0755'];
 

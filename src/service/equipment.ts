@@ -94,8 +94,8 @@ export class Equipment {
   }
 
   /**
-   * Opens what is not there, the robot first; an engine that dies again and again is left alone. A robot whose stream process has died is opened anew,
-   * without power, once nothing uses it: without its cycles nobody would believe that this service lives.
+   * Opens what is not there, the robot first; an engine that dies again and again is left alone. A robot whose stream process has died is opened
+   * anew, without power, once nothing uses it: without its cycles nobody would believe that this service lives.
    */
   want(isRobotInUse: boolean): void {
     if (!isRobotInUse && this.rig?.status().faultCode === 'STREAM_PROCESS_DIED') this.#robotDied(this.rig);

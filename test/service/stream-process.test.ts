@@ -1,4 +1,4 @@
-/** The service over a real bus, a real stream process and the host build of the bridge: what it does when the stream process dies. States, no times. */
+/** The service over a real bus, a real stream process and the host build of the bridge: what happens when the stream process dies. */
 import t from 'tap';
 import { readRobotConfig } from '../../src/config/reader.js';
 import { openRig, type Rig, VOCABULARY } from '../../src/runtime/rig.js';
