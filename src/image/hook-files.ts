@@ -1,7 +1,7 @@
 /**
  * Files that mmdebstrap's hooks read and write. Root's hooks use them where they are. In a user namespace hooks are somebody whom the folders of a
- * user need not let in: what they read is copied into a folder that is open to all while the step runs, and what they wrote is copied out of it. Owned by
- * the image builder.
+ * user need not let in: what they read is copied into a folder that is open to all while the step runs, and what they wrote is copied out of it.
+ * Owned by the image builder.
  */
 import { chmodSync, copyFileSync, cpSync, mkdtempSync, readdirSync, rmSync, statSync } from 'node:fs';
 import { tmpdir } from 'node:os';
