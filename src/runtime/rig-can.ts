@@ -27,6 +27,7 @@ import { StreamSamples } from './stream-samples.js';
 /** What differs between a real world and a simulated one. */
 interface Surroundings extends Pick<Rig, 'verdict' | 'completedNs' | 'isUnjudged'> {
   about(): Pick<Rig, 'task' | 'instruction' | 'chunksMax'>;
+  checkTask(task: RobotConfig['task']): void;
   setTask(task: RobotConfig['task']): void;
   readonly robot: Robot;
   readonly own: FrameSource;
@@ -104,7 +105,11 @@ async function furnish(config: RobotConfig, stream: StreamRobot, samples: Stream
     get chunksMax() {
       return around.about().chunksMax;
     },
-    setTask: (task) => around.setTask(task),
+    checkTask: (task) => around.checkTask(task),
+    setTask: (task) => {
+      around.checkTask(task);
+      around.setTask(task);
+    },
     path:
       `setpoint stream 1 kHz (process ${pid}), bridge protocol on ${config.robot.bus}, ` +
       `${robot.joints.length} joints${isSimulated ? ', simulated table' : ''}`,
@@ -130,8 +135,10 @@ function real({ task: first, control }: RobotConfig, { robot }: StreamRobot): Su
     own: NO_CAMERAS,
     // The reader has seen to it that both are there.
     about: () => ({ task: task.name, instruction: task.instruction ?? '', chunksMax: control.chunks_max ?? 1 }),
+    checkTask: ({ name, instruction }) => {
+      if (instruction === undefined) throw noInstruction(name);
+    },
     setTask: (next) => {
-      if (next.instruction === undefined) throw noInstruction(next.name);
       task = next;
     },
     isUnjudged: true,
@@ -195,6 +202,7 @@ async function simulated(config: RobotConfig, stream: StreamRobot, samples: Stre
     robot: withMove(stream.robot, moveTo),
     own: table.cameras,
     about: () => ({ task: now.task.name, instruction: now.told, chunksMax: config.control.chunks_max ?? now.task.chunksMax }),
+    checkTask: (next) => void sceneOf(next, kind),
     setTask: (next) => {
       now = sceneOf(next, kind);
       begin();

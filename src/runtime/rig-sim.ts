@@ -101,6 +101,7 @@ export async function openSimRig(config: RobotConfig): Promise<Rig> {
     task: task.name,
     instruction: config.task.instruction ?? scene.instruction,
     chunksMax: config.control.chunks_max ?? task.chunksMax,
+    checkTask: ({ name }) => void taskNamed(name),
     path: `setpoint stream 1 kHz, bridge protocol on virtual CAN FD, firmware 4 kHz, ${JOINTS.length} Damiao motors (simulated)`,
     notices,
     motion: () => summaryOf(simulation.motors),

@@ -64,9 +64,13 @@ export interface Rig {
   /** Time on the robot's clock at which the task was done for the first time; undefined when it was not. */
   completedNs(): bigint | undefined;
   /**
+   * Whether an episode about this can begin here; changes nothing. Errors: TASK_INSTRUCTION (none for a real robot), SIM_TASK (no such task, or one
+   * for another table than the one that follows a real bus).
+   */
+  checkTask(task: RobotConfig['task']): void;
+  /**
    * What the next episode is about, at rest between two: a robot in the real world is told another instruction, a simulated table that follows a real
-   * bus is laid anew. Absent where the rig is opened anew instead. Errors: TASK_INSTRUCTION (none for a real robot), SIM_TASK (no such task, or
-   * one for another table).
+   * bus is laid anew. Absent where the rig is opened anew instead. Errors: those of checkTask.
    */
   setTask?(task: RobotConfig['task']): void;
   /** The world now; absent for a real robot, whose world needs no keeping. */

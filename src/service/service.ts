@@ -18,7 +18,7 @@ import { version } from '../version.js';
 import { ClockWatch, SYSTEM_CLOCKS, type WatchedClocks } from './clock-watch.js';
 import { type ControlAnswer, type ControlRequest, type ServiceStatus, socketOf } from './control-protocol.js';
 import { ControlSocket } from './control-socket.js';
-import { Episodes, type EpisodeWish } from './episodes.js';
+import { Episodes, type EpisodeWish, wished } from './episodes.js';
 import { Equipment } from './equipment.js';
 import type { ServiceLog } from './log.js';
 import type { Notifier } from './notifier.js';
@@ -317,10 +317,11 @@ export class Service {
     this.#nextMs = this.#clocks.monotonicMs();
   }
 
-  /** Errors: SERVICE_STATE. */
+  /** Errors: SERVICE_STATE, those of Rig.checkTask. */
   #goOn({ task, seed, instruction }: EpisodeWish): void {
     if (!this.#lifecycle.is('holding')) throw refused('run', 'the state holding (premotor arm)', this.#status());
     if (!this.#equipment.policy) throw refused('run', 'a policy that is loaded', this.#status());
+    this.#equipment.rig?.checkTask(wished(this.#config, { task, seed, instruction }).task);
     this.#held = undefined;
     this.#begin({ task, seed, instruction });
   }
@@ -403,10 +404,9 @@ export class Service {
   /** Acknowledges a fault and a crash loop; takes the power away. Errors: those of the robot. */
   async #clear(): Promise<void> {
     this.#starts.clear();
-    const rig = this.#equipment.rig;
     if (!this.#lifecycle.is('fault', 'waiting')) return;
-    if (this.#lifecycle.is('fault')) await rig?.robot.disarm();
-    this.#acknowledged = rig?.status().faultCode ?? '';
+    if (this.#lifecycle.is('fault')) await this.#equipment.rig?.robot.disarm();
+    this.#acknowledged = this.#equipment.rig?.status().faultCode ?? '';
     this.#fault = undefined;
     this.#lifecycle.go('waiting', 'the fault was cleared');
   }

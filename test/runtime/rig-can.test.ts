@@ -120,6 +120,8 @@ t.test('the next episode is about something else: another scene, another instruc
   t.match(rig, { task: 'press-n', instruction: 'press it', chunksMax: SCENES['press-n'].chunksMax });
   t.throws(() => rig.setTask?.({ ...config.task, name: 'push' }), { code: 'SIM_TASK', message: /with buttons, found push, for one with a block/ });
   t.throws(() => rig.setTask?.({ ...config.task, name: 'dance' }), { code: 'SIM_TASK' });
+  t.throws(() => rig.checkTask({ ...config.task, name: 'push' }), { code: 'SIM_TASK' });
+  t.doesNotThrow(() => rig.checkTask({ ...config.task, name: 'sequence' }));
   t.equal(rig.task, 'press-n', 'what is refused changes nothing');
 });
 
@@ -236,5 +238,6 @@ t.test('a robot in the real world is told the next instruction, and needs one', 
   t.equal(rig.instruction, 'pull it');
   const { instruction: _, ...mute } = config.task;
   t.throws(() => rig.setTask?.({ ...mute, name: 'lift' }), { code: 'TASK_INSTRUCTION', field: 'task.instruction', message: /--instruction/ });
+  t.throws(() => rig.checkTask({ ...mute, name: 'lift' }), { code: 'TASK_INSTRUCTION' });
   t.equal(rig.instruction, 'pull it');
 });

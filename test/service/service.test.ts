@@ -59,6 +59,8 @@ t.test('a person arms it; episodes come and go; it ends in order', async (t) => 
   await t.rejects(one.ask({ do: 'disarm' }), { code: 'SERVICE_STATE' });
   await one.reaches('holding');
   t.match(await one.status(), { armed: true, episodes: { ended: 1, succeeded: 1, last: 'reached' } });
+  await t.rejects(one.ask({ do: 'run', task: 'dance' }), { code: 'SIM_TASK' }, 'a task that is none is refused');
+  t.match(await one.status(), { state: 'holding', armed: true, reasons: [] });
   // The simulated world has been used: it is set up anew.
   await one.ask({ do: 'run', seed: 4 });
   await one.reaches('holding');
@@ -101,12 +103,15 @@ t.test('a robot that is not set up anew learns what each episode is about, or sa
   const one = new Harness(t, {
     openRig: async (config) => {
       const { snapshot: _, ...rig } = await openRig(config);
+      const checkTask = ({ name }: RobotConfig['task']): void => {
+        if (name === 'push') throw new PremotorError('SIM_TASK', 'Another table.');
+      };
       const setTask = (task: RobotConfig['task']): void => {
-        if (task.name === 'push') throw new PremotorError('SIM_TASK', 'Another table.');
+        if (task.name === 'press-n') throw new PremotorError('SIM_LAYOUT', 'No room.');
         told.push(task);
       };
       // Without a snapshot it counts as real, and so has a link.
-      return { ...rig, setTask, status: () => ({ ...rig.status(), link: 'armed' }) };
+      return { ...rig, checkTask, setTask, status: () => ({ ...rig.status(), link: 'armed' }) };
     },
   });
   await one.reaches('ready');
@@ -117,9 +122,11 @@ t.test('a robot that is not set up anew learns what each episode is about, or sa
   await one.ask({ do: 'run', seed: 7, instruction: 'touch it' });
   await one.reaches('holding');
   t.match(told, [{ name: 'touch', seed: 7, instruction: 'touch it' }]);
-  await one.ask({ do: 'run', task: 'push' });
+  await t.rejects(one.ask({ do: 'run', task: 'push' }), { code: 'SIM_TASK' }, 'what cannot begin is refused');
+  t.match(await one.status(), { state: 'holding', armed: true, reasons: [] }, 'and nothing has changed');
+  await one.ask({ do: 'run', task: 'press-n' });
   await one.reaches('fault');
-  t.match((await one.status()).reasons, [{ code: 'SIM_TASK' }]);
+  t.match((await one.status()).reasons, [{ code: 'SIM_LAYOUT' }], 'what fails later is a fault');
 });
 
 t.test('told to end while an episode runs: a controlled stop, then STOPPING=1', async (t) => {
