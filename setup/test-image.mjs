@@ -20,7 +20,7 @@ const usage = 'npm run test:image -- [--list] [--deb FILE] [--deb-arm64 FILE] [-
 /** The scenarios of test/image/: this part's table, then those that other parts keep in files of their own. */
 async function allScenarios() {
   const tests = join(root, 'test', 'image');
-  const files = ['scenarios.mjs', ...readdirSync(tests).filter((name) => /^(app|update|fleet)-.*\.mjs$/.test(name))];
+  const files = ['scenarios.mjs', ...readdirSync(tests).filter((name) => /^(app|update|guide)-.*\.mjs$/.test(name))];
   const modules = await Promise.all(files.map((name) => import(pathToFileURL(join(tests, name)).href)));
   return modules.flatMap(({ scenarios = [] }) => scenarios);
 }

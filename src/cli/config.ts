@@ -11,6 +11,7 @@ import { PremotorError } from '../errors.js';
 import { checkJob, jobNeeds } from '../runtime/job-needs.js';
 import { VOCABULARY } from '../runtime/rig.js';
 import { type CliContext, FoundProblems, printResult } from './context.js';
+import { descriptionProblems } from './robot-descriptions.js';
 
 /** The commented example of each robot type, in the package. */
 const EXAMPLES: Readonly<Record<(typeof ROBOT_TYPES)[number], URL>> = {
@@ -33,7 +34,7 @@ function jobProblem(loaded: LoadedConfig, { code, field = '', expected = '', fou
   return isRobots ? loaded.problemAt(field, expected, found) : loaded.problemAt('policy.job', 'a usable job', message);
 }
 
-/** Checks one file, the job that it names or holds, and whether a robot on a bus has what that needs. */
+/** Checks one file, the job that it names or holds, whether a robot on a bus has what that needs, and its robot descriptions. */
 async function checkFile(file: string): Promise<FileCheck> {
   let loaded: LoadedConfig;
   try {
@@ -51,7 +52,8 @@ async function checkFile(file: string): Promise<FileCheck> {
     if (!(error instanceof PremotorError)) throw error;
     return { file, ok: false, problems: [jobProblem(loaded, error)] };
   }
-  return { file, ok: true, problems: [], config, defaults };
+  const problems = descriptionProblems(loaded);
+  return { file, ok: problems.length === 0, problems, config, defaults };
 }
 
 /** The resolved configuration as lines of `key: value`, defaults marked. */

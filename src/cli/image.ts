@@ -117,7 +117,7 @@ export function registerImage(program: Command, context: CliContext): void {
     .option('--without-premotor', 'the system alone, without a package', false)
     .option('--ssh-key <file>', 'public keys that may log in; without it nobody can')
     .option('--fleet-ca <file>', 'the certificate that update bundles must be signed under; without it none is taken')
-    .option('--models <dir>', 'another model folder; may be repeated', collect, [])
+    .option('--models <dir>', 'a model besides the own one of the robot; may be repeated', collect, [])
     .option('--enable <unit>', 'a unit that this robot runs as well, such as can@can0.service; may be repeated', collect, [])
     .option('--drop-in <unit=file>', 'settings of this robot for a unit, such as premotor.service=cpu.conf; may be repeated', collect, [])
     .option('--system-mib <n>', 'size of each of the two system slots', whole(256, SYSTEM_MIB_MAX), SYSTEM_MIB_DEFAULT)

@@ -4,14 +4,19 @@
  */
 import { basename, dirname, join, resolve } from 'node:path';
 import { type Command, InvalidArgumentError } from 'commander';
+import { readRobotConfig } from '../config/reader.js';
 import { PremotorError } from '../errors.js';
 import { contentsOf, type RecordingContents } from '../recording/contents.js';
 import { EXPORTS, type Exported, type ExportName, exportRecording } from '../recording/export.js';
 import { McapReader } from '../recording/mcap-reader.js';
 import { type Merged, mergeRecordings } from '../recording/merge.js';
+import { recordingsDir } from '../recording/recorder.js';
+import { saveRecording } from '../recording/save.js';
 import { type Line, storyOf } from '../recording/timeline.js';
+import { VOCABULARY } from '../runtime/rig.js';
 import { type CliContext, formatBytes, formatMs, formatTable, printResult } from './context.js';
 import { ProgressBar } from './progress.js';
+import { findConfig } from './service.js';
 
 const SPEED_MAX = 1000;
 /** Chunks and damages that are printed as text; --json has all. */
@@ -181,6 +186,18 @@ const recovered = (out: string, { messages, bytes, damages }: Merged): { out: st
   damages,
 });
 
+/** A window of some hundred MiB on a slow disk. */
+const SAVE_WAIT_MS = 120_000;
+
+/** Errors: CONFIG_*, and those of saveRecording. */
+export async function runSave(named: string | undefined, { json }: { readonly json: boolean }, context: CliContext): Promise<void> {
+  const { config } = await readRobotConfig(findConfig(named), VOCABULARY);
+  const { disk_max_mib } = config.recording.recorder;
+  const saved = await saveRecording(recordingsDir(config), disk_max_mib * 2 ** 20, { wait_ms: SAVE_WAIT_MS, signal: context.signal });
+  const whose = saved.of === 'running' ? 'the episode that runs, until now' : 'the episode that ended last';
+  printResult(context, json, saved, () => `${saved.path}: the last seconds of ${whose}`);
+}
+
 const stemOf = (file: string): string => join(dirname(file), basename(file).replace(/\.mcap$/, '') + (file.endsWith('.mcap') ? '' : '-export'));
 
 /** "motion,pictures" */
@@ -199,6 +216,7 @@ export function parseSpeed(text: string): number {
 
 const examples = `
 Examples:
+  premotor record save                                          what it thought a minute ago, on a robot
   premotor record info premotor-out/flight/fault-20261130T101112Z-ENGINE_DIED.mcap
   premotor record play fault-20261130T101112Z-ENGINE_DIED.mcap --speed 4
   premotor record export full-2026-11-30T10-11-12-345Z-001.mcap --out episode --only motion,pictures --png
@@ -216,6 +234,12 @@ export function registerRecord(program: Command, context: CliContext): void {
     .argument('<file>', 'an MCAP file, whole or cut off')
     .option('--json', 'print them as JSON', false)
     .action((file: string, options: { json: boolean }) => runInfo(file, options, context));
+  record
+    .command('save')
+    .description('keep the last seconds of the episode that runs, else of the one that ended last')
+    .argument('[config]', "robot configuration; default: the service's own")
+    .option('--json', 'print where it is as JSON', false)
+    .action((config: string | undefined, options: { json: boolean }) => runSave(config, options, context));
   record
     .command('export')
     .description('motion and log as tables, pictures as files, chunks as JSON')

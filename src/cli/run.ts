@@ -7,6 +7,7 @@ import { type Command, InvalidArgumentError, Option } from 'commander';
 import { readRobotConfig } from '../config/reader.js';
 import { type RobotConfig, SERVER_URL } from '../config/schema.js';
 import type { CpuPrecision, KvCache } from '../policy/precision.js';
+import { outliveSaveSignal } from '../recording/save.js';
 import { type EpisodeParts, runEpisode } from '../runtime/episode.js';
 import { VOCABULARY } from '../runtime/rig.js';
 import type { EpisodeSummary } from '../runtime/summary.js';
@@ -123,6 +124,7 @@ function checkOptions({ robot }: RobotConfig, { pace, task }: RunOptions): void 
 
 /** Runs the command. Errors: CONFIG_MISSING, CONFIG_INVALID, those of runEpisode; CommandExit when the task was not done or the user stopped it. */
 export async function runRun(file: string, options: RunOptions, context: CliContext): Promise<void> {
+  outliveSaveSignal();
   const { config } = await readRobotConfig(file, VOCABULARY);
   checkOptions(config, options);
   const { resume, json, stay = false } = options;

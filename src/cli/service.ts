@@ -7,6 +7,7 @@ import { readFile } from 'node:fs/promises';
 import type { Command } from 'commander';
 import { readRobotConfig } from '../config/reader.js';
 import { PremotorError } from '../errors.js';
+import { outliveSaveSignal } from '../recording/save.js';
 import { openRig, VOCABULARY } from '../runtime/rig.js';
 import { serviceLog } from '../service/log.js';
 import { Notifier, systemdSend, watchdogMs } from '../service/notifier.js';
@@ -26,6 +27,7 @@ export function findConfig(named: string | undefined, places: readonly string[] 
 
 /** Runs the command until the signal. Errors: CONFIG_MISSING, CONFIG_INVALID, those of Service.run. */
 export async function runService(named: string | undefined, context: CliContext): Promise<void> {
+  outliveSaveSignal();
   const file = findConfig(named);
   const { config } = await readRobotConfig(file, VOCABULARY);
   const log = serviceLog({ write: (line) => void context.out.write(line) });

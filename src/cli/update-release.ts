@@ -7,7 +7,7 @@ import { existsSync } from 'node:fs';
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { Command } from 'commander';
-import { parseRobotConfig, readRobotConfig } from '../config/reader.js';
+import { ConfigError, parseRobotConfig, readRobotConfig } from '../config/reader.js';
 import type { RobotConfig } from '../config/schema.js';
 import { PremotorError } from '../errors.js';
 import { callNative } from '../native.js';
@@ -24,6 +24,7 @@ import { checkVersion } from '../update/versions.js';
 import { type CliContext, formatBytes, printResult, UsageError } from './context.js';
 import { whole } from './numbers.js';
 import { ProgressBar } from './progress.js';
+import { descriptionProblems } from './robot-descriptions.js';
 import { type SignerOptions, signerOf, withSigner } from './update-make.js';
 import { fetched, healthOf, placesFor, remarksText, restartService, type UpdateOptions, withPlaces, withTls } from './update-options.js';
 
@@ -73,7 +74,11 @@ async function checkConfig({ stateDir }: Places, folder: string): Promise<void> 
     throw contentError(folder, CONFIG_FILE, 'no such file');
   });
   // Read as from its place to be: relative paths start there.
-  const { config } = parseRobotConfig(text, join(stateDir, 'config', 'current', CONFIG_FILE), VOCABULARY);
+  const file = join(stateDir, 'config', 'current', CONFIG_FILE);
+  const loaded = parseRobotConfig(text, file, VOCABULARY);
+  const problems = descriptionProblems(loaded, folder);
+  if (problems.length > 0) throw new ConfigError(file, problems);
+  const { config } = loaded;
   await (config.policy.backend === 'onnx' ? readOnnxJob : readJob)(jobOf(config.policy));
 }
 

@@ -106,6 +106,11 @@ function copySorted(from: string, to: string): void {
   }
 }
 
+/** Those of a large file system: the image is small, and the first start makes it as large as the disk. Room for 2 TiB without moving a descriptor. */
+const BLOCK_BYTES = 4096;
+const BYTES_PER_INODE = 16_384;
+const GROWS_TO_BLOCKS = 2 ** 41 / BLOCK_BYTES;
+
 /** Makes the data partition's file system from a folder. Errors: IMAGE_TOOL_FAILED. */
 export async function makeData(inputs: DiskInputs, seed: string, sizeBytes: number): Promise<string> {
   const tree = join(inputs.workDir, 'data');
@@ -115,10 +120,10 @@ export async function makeData(inputs: DiskInputs, seed: string, sizeBytes: numb
   const image = join(inputs.workDir, 'data.img');
   rmSync(image, { force: true });
   emptyFile(image, sizeBytes);
-  const extended = `hash_seed=${derivedUuid(inputs.identity, 'data-hash')},root_owner=0:0,lazy_itable_init=1,nodiscard`;
+  const extended = `hash_seed=${derivedUuid(inputs.identity, 'data-hash')},root_owner=0:0,lazy_itable_init=1,nodiscard,resize=${GROWS_TO_BLOCKS}`;
   // Metadata has check sums; ids and seeds come from the inputs.
   const args = ['-q', '-t', 'ext4', '-L', 'data', '-U', derivedUuid(inputs.identity, 'data-fs'), '-O', '^metadata_csum_seed', '-E', extended];
-  args.push('-m', '1', '-d', tree, image);
+  args.push('-b', String(BLOCK_BYTES), '-i', String(BYTES_PER_INODE), '-m', '1', '-d', tree, image);
   // Files belong to root on the robot, whoever builds.
   if (process.getuid?.() === 0) {
     execFileSync('chown', ['-R', '0:0', tree]);

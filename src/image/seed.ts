@@ -3,15 +3,18 @@
  * the image builder. Paths in the configuration that point into the builder's machine are rewritten to where the image keeps them, and each is told.
  */
 import { createHash } from 'node:crypto';
-import { cpSync, existsSync, mkdirSync, readdirSync, readFileSync, rmSync, statSync, symlinkSync, writeFileSync } from 'node:fs';
+import { copyFileSync, cpSync, existsSync, mkdirSync, readdirSync, readFileSync, rmSync, statSync, symlinkSync, writeFileSync } from 'node:fs';
 import { basename, dirname, join, relative, resolve } from 'node:path';
 import { parseDocument } from 'yaml';
 import { PremotorError } from '../errors.js';
 import { MIB } from './layout.js';
+import { type NamedFile, namedFiles } from './named-files.js';
 import { folderHash } from './rootfs.js';
 
 /** Where the data partition's product folder is mounted on a robot. */
 export const STATE_DIR = '/var/lib/premotor';
+/** The robot's own checkpoint: the content of a model's release, which updates replace. */
+export const CURRENT_MODEL = `${STATE_DIR}/models/current`;
 /** A unit's name; an instance has something between @ and the ending. */
 const UNIT = /^[A-Za-z0-9][A-Za-z0-9._:-]*(@[A-Za-z0-9._:-]+)?\.(service|target|timer|path|socket|mount)$/;
 const KEY_BYTES_MAX = 64 << 10;
@@ -72,7 +75,7 @@ interface Rewritten {
 export function rewriteConfiguration(text: string, file: string, given: readonly string[]): Rewritten {
   const document = parseDocument(text);
   const changes: Change[] = [];
-  const models = new Map(given.map((folder): [string, PlacedModel] => [resolve(folder), placed(resolve(folder))]));
+  const models = new Map(given.map((folder): [string, PlacedModel] => [resolve(folder), besides(resolve(folder))]));
   const at = (key: string): unknown => document.getIn(key.split('.'));
   const set = (key: string, to: string): void => {
     const from = at(key);
@@ -83,9 +86,8 @@ export function rewriteConfiguration(text: string, file: string, given: readonly
   const checkpoint = at('policy.checkpoint_dir');
   if (typeof checkpoint === 'string' && !checkpoint.startsWith(`${STATE_DIR}/`)) {
     const folder = resolve(dirname(file), checkpoint);
-    const model = models.get(folder) ?? placed(folder);
-    models.set(folder, model);
-    set('policy.checkpoint_dir', model.path);
+    models.set(folder, { name: basename(folder), from: folder, path: CURRENT_MODEL });
+    set('policy.checkpoint_dir', CURRENT_MODEL);
   }
   for (const key of ['policy.job', 'policy.plan']) {
     const path = at(key);
@@ -102,7 +104,8 @@ export function rewriteConfiguration(text: string, file: string, given: readonly
   return { text: String(document), models: [...models.values()], changes };
 }
 
-const placed = (from: string): PlacedModel => ({ name: basename(from), from, path: `${STATE_DIR}/models/current/${basename(from)}` });
+/** Another model than the robot's own: no update touches it. */
+const besides = (from: string): PlacedModel => ({ name: basename(from), from, path: `${STATE_DIR}/models/besides/${basename(from)}` });
 
 function invalid(field: string, expected: string, found: string): PremotorError {
   return new PremotorError(
@@ -157,10 +160,7 @@ export function makeSeed(inputs: SeedInputs, folder: string): Seed {
     mkdirSync(join(product, name), { recursive: true });
   }
   for (const name of ['system', 'journal', 'systemd', 'ssh']) mkdirSync(join(folder, name), { recursive: true });
-  const configurationRelease = releaseName(text);
-  mkdirSync(join(product, 'config/releases', configurationRelease));
-  writeFileSync(join(product, 'config/releases', configurationRelease, 'robot.yaml'), text);
-  symlinkSync(`releases/${configurationRelease}`, join(product, 'config/current'));
+  const configurationRelease = placeConfiguration(text, namedFiles(text, resolve(robot)), product);
   if (models.length > 0) placeModels(models, product);
   const wrong = units.find((unit) => !UNIT.test(unit));
   if (wrong !== undefined) throw invalid('--enable', 'the name of a unit, such as can@can0.service', JSON.stringify(wrong));
@@ -183,23 +183,40 @@ function placeDropIn(text: string, folder: string): void {
   writeFileSync(join(folder, `${unit}.d`, name.endsWith('.conf') ? name : `${name}.conf`), content);
 }
 
+/** The configuration's release, with the files that it names; its name. */
+function placeConfiguration(text: string, files: readonly NamedFile[], product: string): string {
+  const hashOf = (file: string): string => createHash('sha256').update(readFileSync(file)).digest('hex');
+  const release = releaseName([text, ...files.map(({ path, from }) => `${path} ${hashOf(from)}`)].join('\n'));
+  const folder = join(product, 'config/releases', release);
+  for (const { from, path } of files) {
+    mkdirSync(join(folder, dirname(path)), { recursive: true });
+    copyFileSync(from, join(folder, path));
+  }
+  mkdirSync(folder, { recursive: true });
+  writeFileSync(join(folder, 'robot.yaml'), text);
+  symlinkSync(`releases/${release}`, join(product, 'config/current'));
+  checkNames(folder, '--robot');
+  return release;
+}
+
 function placeModels(models: readonly PlacedModel[], product: string): void {
   for (const { from } of models) {
     if (!existsSync(from) || !statSync(from).isDirectory()) throw invalid('models', 'a folder', `no folder ${from}`);
   }
-  const release = releaseName(models.map(({ name, from }) => `${name} ${folderHash(from)}`).join('\n'));
-  for (const { name, from } of models) {
-    checkNames(from);
-    cpSync(from, join(product, 'models/releases', release, name), { recursive: true, dereference: true });
+  for (const { name, from, path } of models) {
+    checkNames(from, 'models');
+    const isOwn = path === CURRENT_MODEL;
+    const release = releaseName(`${name} ${folderHash(from)}`);
+    cpSync(from, join(product, 'models', isOwn ? `releases/${release}` : `besides/${name}`), { recursive: true, dereference: true });
+    if (isOwn) symlinkSync(`releases/${release}`, join(product, 'models/current'));
   }
-  symlinkSync(`releases/${release}`, join(product, 'models/current'));
 }
 
 /** Names are written into a script of the file system's tool: quotes and control characters would end them. */
-function checkNames(folder: string): void {
+function checkNames(folder: string, what: string): void {
   for (const entry of readdirSync(folder, { withFileTypes: true })) {
-    if (/["\p{Cc}]/u.test(entry.name)) throw invalid('models', 'names without quotes and control characters', JSON.stringify(entry.name));
-    if (entry.isDirectory()) checkNames(join(folder, entry.name));
+    if (/["\p{Cc}]/u.test(entry.name)) throw invalid(what, 'names without quotes and control characters', JSON.stringify(entry.name));
+    if (entry.isDirectory()) checkNames(join(folder, entry.name), what);
   }
 }
 

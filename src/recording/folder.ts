@@ -4,13 +4,15 @@
  */
 import { readFileSync } from 'node:fs';
 import { mkdir, readdir, readFile, rename, rm, stat, writeFile } from 'node:fs/promises';
-import { join } from 'node:path';
+import { basename, join } from 'node:path';
 import { z } from 'zod';
 import { PART } from './merge.js';
 
 /** Names of whole recordings, and of files of which the rest was never written. */
 const RECORDING = /^(full|fault|saved|rescued)-[A-Za-z0-9_.-]+\.mcap$/;
 const WINDOW = /^window-[A-Za-z0-9_.-]+$/;
+/** The window of the episode that ended last, until another ends or its room is needed. */
+const ENDED = /^ended-[A-Za-z0-9_.-]+$/;
 const OWNER_FILE = 'owner.json';
 
 const ownerSchema = z.object({ pid: z.int().positive(), started: z.string(), boot: z.string() });
@@ -74,7 +76,7 @@ export class RecordingFolder {
     for (const name of await readdir(this.dir)) {
       const path = join(this.dir, name);
       if (RECORDING.test(name) || RECORDING.test(name.replace(/\.part$/, ''))) bytes += (await stat(path).catch(() => undefined))?.size ?? 0;
-      if (WINDOW.test(name)) bytes += await this.bytesIn(path);
+      if (WINDOW.test(name) || ENDED.test(name)) bytes += await this.bytesIn(path);
     }
     return bytes;
   }
@@ -91,10 +93,15 @@ export class RecordingFolder {
     return Math.min(RESERVE_BYTES, this.bytesMax * RESERVE_SHARE);
   }
 
-  /** Removes the oldest recordings until so many more bytes fit. False: they do not, even so. */
+  /** Removes what nobody asked to keep, then the oldest recordings, until so many more bytes fit. False: they do not, even so. */
   async makeRoom(bytes: number): Promise<boolean> {
     let used = await this.bytesUsed();
     if (used + bytes <= this.bytesMax) return true;
+    for (const ended of await this.endedWindows()) {
+      used -= await this.bytesIn(ended);
+      await rm(ended, { recursive: true, force: true });
+      if (used + bytes <= this.bytesMax) return true;
+    }
     for (const { path, bytes: size } of await this.recordings()) {
       if (this.#writing.has(path)) continue;
       await rm(path, { force: true });
@@ -113,9 +120,37 @@ export class RecordingFolder {
     return dir;
   }
 
-  /** Makes a window of a dead process this one's; undefined when another process was faster. */
+  /** Windows of episodes that have ended. */
+  async endedWindows(): Promise<string[]> {
+    return (await readdir(this.dir)).filter((name) => ENDED.test(name)).map((name) => join(this.dir, name));
+  }
+
+  /** Keeps the window of an episode that has ended, in the place of the one before. */
+  async keepEnded(window: string): Promise<void> {
+    const before = await this.endedWindows();
+    await rename(window, join(this.dir, basename(window).replace('window-', 'ended-')));
+    await this.dropEnded(before);
+  }
+
+  /** Another episode has ended since. */
+  async dropEnded(ended?: readonly string[]): Promise<void> {
+    for (const window of ended ?? (await this.endedWindows())) await rm(window, { recursive: true, force: true });
+  }
+
+  /** The processes that write a window now. */
+  async writers(): Promise<number[]> {
+    const pids: number[] = [];
+    for (const name of await readdir(this.dir)) {
+      if (!WINDOW.test(name)) continue;
+      const pid = await ownerOf(join(this.dir, name));
+      if (pid !== undefined && pid !== process.pid) pids.push(pid);
+    }
+    return pids;
+  }
+
+  /** Makes a window of a dead process, or of an episode that has ended, this one's; undefined when another process was faster. */
   async claim(window: string): Promise<string | undefined> {
-    const dir = `${window}-${process.pid}`;
+    const dir = join(this.dir, `${basename(window).replace('ended-', 'window-')}-${process.pid}`);
     try {
       await rename(window, dir);
       await own(dir);
@@ -131,7 +166,7 @@ export class RecordingFolder {
     const left: string[] = [];
     for (const name of (await readdir(this.dir)).sort()) {
       const path = join(this.dir, name);
-      if (WINDOW.test(name) && !(await isOwned(path))) left.push(path);
+      if (WINDOW.test(name) && (await ownerOf(path)) === undefined) left.push(path);
     }
     return left;
   }
@@ -148,16 +183,17 @@ export async function windowFiles(dir: string): Promise<string[]> {
 const own = (dir: string): Promise<void> =>
   writeFile(join(dir, OWNER_FILE), JSON.stringify({ pid: process.pid, started: startOf(process.pid), boot: bootId() }));
 
-async function isOwned(dir: string): Promise<boolean> {
+/** The process that writes a window; undefined when it is gone. */
+async function ownerOf(dir: string): Promise<number | undefined> {
   const text = await readFile(join(dir, OWNER_FILE), 'utf8').catch(() => '{}');
   let value: unknown;
   try {
     value = JSON.parse(text);
   } catch {
-    return false;
+    return undefined;
   }
   const owner = ownerSchema.safeParse(value);
-  return owner.success && owner.data.boot === bootId() && startOf(owner.data.pid) === owner.data.started;
+  return owner.success && owner.data.boot === bootId() && startOf(owner.data.pid) === owner.data.started ? owner.data.pid : undefined;
 }
 
 /** When the kernel started a process, so that a number that was given again is not taken for it; empty when there is none. */

@@ -3,7 +3,7 @@
  * is there already; encoding, compressing and writing happen later, behind queues with bounds, and what does not fit is dropped and counted. It reads
  * copies, asks the robot for nothing, and a disk that refuses ends the recording with a warning, never the episode.
  */
-import { join } from 'node:path';
+import { basename, join } from 'node:path';
 import sharp from 'sharp';
 import type { RobotConfig } from '../config/schema.js';
 import type { CycleReport } from '../control/events.js';
@@ -17,6 +17,7 @@ import type { ChannelAbout, OpenFile } from './mcap-writer.js';
 import { unwritable } from './merge.js';
 import { MotionBuffer } from './motion-buffer.js';
 import * as messages from './recorder-messages.js';
+import { outliveSaveSignal, SAVE_SIGNAL, stampOf } from './save.js';
 import { CAMERA_TOPIC, descriptorOf, encode, TOPICS, type TopicName } from './schemas.js';
 import { FullStorage, rescueWindow, type Storage, WindowStorage } from './storage.js';
 
@@ -47,6 +48,7 @@ export const recordingsDir = ({ recording }: Pick<RobotConfig, 'recording'>): st
 /** The recorder that a configuration asks for. A folder that cannot be written is a warning: the robot goes on without a recording. */
 export async function openRecorder(config: RobotConfig, parts: RecorderParts): Promise<Observer | undefined> {
   const { recorder } = config.recording;
+  outliveSaveSignal();
   if (recorder.mode === 'off') return undefined;
   const dir = recordingsDir(config);
   try {
@@ -61,7 +63,7 @@ export async function openRecorder(config: RobotConfig, parts: RecorderParts): P
 
 async function rescue(folder: RecordingFolder, left: string, { onNotice, onWarning }: ObserverParts): Promise<void> {
   try {
-    const path = await rescueWindow(folder, left);
+    const path = await rescueWindow(folder, left, `rescued-${basename(left).slice('window-'.length)}`);
     if (path) onNotice(`Flight recorder: the last seconds of a run that was killed are in ${path}`);
   } catch (cause) {
     onWarning(cause instanceof PremotorError ? cause : unwritable(left, cause));
@@ -140,7 +142,7 @@ class Recorder implements Observer {
     for (const [event, timeNs] of this.#early.splice(0)) this.event(event, timeNs);
     this.#timer = setInterval(() => this.#tick(), FLUSH_PERIOD_MS);
     this.#timer.unref();
-    process.on('SIGUSR2', this.#onSignal);
+    process.on(SAVE_SIGNAL, this.#onSignal);
     // What a recording needs to be read is safe before anything moves.
     await this.#run.storage.flush();
   }
@@ -180,10 +182,10 @@ class Recorder implements Observer {
     // An episode that failed before it began has no end.
     if (!this.#hasEnded) await this.#finish();
     clearInterval(this.#timer);
-    process.off('SIGUSR2', this.#onSignal);
+    process.off(SAVE_SIGNAL, this.#onSignal);
     const run = this.#run;
     if (run === undefined) return;
-    const files = await run.storage.close();
+    const files = await run.storage.close(this.#callCount > 0);
     if (run.storage.error) this.#warn(run.storage.error);
     if (files.length > 0) this.#parts.onNotice(`Flight recorder: ${files.length === 1 ? files[0] : `${files.length} parts, ${files.join(', ')}`}`);
   }
@@ -218,7 +220,7 @@ class Recorder implements Observer {
   async #save(kind: 'fault' | 'saved', code?: string): Promise<void> {
     const run = this.#run;
     if (run === undefined) return;
-    const stamp = new Date().toISOString().replace(/[-:]|\.\d+/g, '');
+    const stamp = stampOf(new Date());
     this.#fault = undefined;
     try {
       await this.settled();

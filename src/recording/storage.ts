@@ -4,7 +4,7 @@
  * they name and never throw.
  */
 import { rm } from 'node:fs/promises';
-import { basename, join } from 'node:path';
+import { join } from 'node:path';
 import { PremotorError } from '../errors.js';
 import { type RecordingFolder, windowFiles } from './folder.js';
 import { McapReader } from './mcap-reader.js';
@@ -53,8 +53,8 @@ export interface Storage {
   flush(): Promise<void>;
   /** Keeps what there is under a name; undefined where everything is kept anyhow. Errors: RECORD_WRITE, RECORD_NO_ROOM. */
   save(stem: string): Promise<Saved | undefined>;
-  /** Idempotent, never rejects. Gives the files that stay. */
-  close(): Promise<readonly string[]>;
+  /** Idempotent, never rejects. Gives the files that stay. `isEpisode`: it has been one, which takes the place of the one that ended before. */
+  close(isEpisode?: boolean): Promise<readonly string[]>;
 }
 
 /** `openingNs`: when the opening message is logged, where there is one. */
@@ -127,10 +127,11 @@ export class FullStorage implements Storage {
     return undefined;
   }
 
-  async close(): Promise<readonly string[]> {
+  async close(isEpisode = false): Promise<readonly string[]> {
     await this.#flushing;
     await this.#writer.close();
     this.#release();
+    if (isEpisode) await this.#options.folder.dropEnded().catch(() => undefined);
     if (this.#writer.error) this.#error ??= unwritable(this.#writer.path, this.#writer.error);
     return this.#parts;
   }
@@ -183,6 +184,7 @@ export class WindowStorage implements Storage {
   #pieces: Piece[] = [];
   #count = 1;
   #newestNs = 0n;
+  #savedNs = 0n;
   #writtenBefore = 0;
   #error: PremotorError | undefined;
   #work: Promise<void> = Promise.resolve();
@@ -253,17 +255,23 @@ export class WindowStorage implements Storage {
         failure = error;
         return undefined;
       });
+      if (saved !== undefined) this.#savedNs = this.#newestNs;
     });
     if (failure !== undefined) throw failure;
     return saved;
   }
 
-  async close(): Promise<readonly string[]> {
+  async close(isEpisode = false): Promise<readonly string[]> {
     if (this.#isClosed) return [];
     this.#isClosed = true;
     await this.#work;
     await this.#head.close();
     await this.#writer.close();
+    // What a fault has saved is there already; of an episode that went well somebody may still want to see what it thought.
+    const isUnsaved = this.#error === undefined && this.#newestNs !== this.#savedNs;
+    const { folder } = this.#options;
+    if (isEpisode && isUnsaved) await folder.keepEnded(this.#dir).catch(() => undefined);
+    else if (isEpisode) await folder.dropEnded().catch(() => undefined);
     await rm(this.#dir, { recursive: true, force: true }).catch(() => undefined);
     return [];
   }
@@ -318,8 +326,11 @@ export class WindowStorage implements Storage {
   }
 }
 
-/** What a process that died had recorded becomes a recording; undefined when there was nothing in it. Errors: RECORD_WRITE, RECORD_NO_ROOM. */
-export async function rescueWindow(folder: RecordingFolder, left: string): Promise<string | undefined> {
+/**
+ * What a process that died had recorded, or the window of an episode that has ended, becomes a recording; undefined when there was nothing in it, or
+ * when another process was faster. Errors: RECORD_WRITE, RECORD_NO_ROOM; nothing is lost then.
+ */
+export async function rescueWindow(folder: RecordingFolder, left: string, stem: string): Promise<string | undefined> {
   const dir = await folder.claim(left);
   // Another process was faster.
   if (dir === undefined) return undefined;
@@ -329,7 +340,7 @@ export async function rescueWindow(folder: RecordingFolder, left: string): Promi
   let path: string | undefined;
   if (startNs !== undefined) {
     if (!(await folder.makeRoom(bytes))) throw noRoom(folder, bytes);
-    path = await folder.freePath(`rescued-${basename(left).slice('window-'.length)}`);
+    path = await folder.freePath(stem);
     const sources = files.map((file, at) => ({ file, ...(at === 0 ? { notBeforeNs: startNs } : {}) }));
     await mergeRecordings(sources, path, { part: join(dir, MERGING), skipsUnreadable: true });
   }

@@ -62,6 +62,19 @@ t.test('the job is checked too, at the place of its key', async (t) => {
   );
 });
 
+t.test('robot descriptions beside the file are read', async (t) => {
+  const example = readFileSync('robots/example-can.yaml', 'utf8');
+  const dir = t.testdir({ 'a.yaml': example, urdf: {} });
+  const check = (): ReturnType<typeof run> => run('check', join(dir, 'a.yaml'));
+  t.match(await check(), { code: 1, out: /a\.yaml:\d+:7: robot\.workspaces\.arm\.urdf: expected a URDF file, found no file .*sim-arm\.urdf/ });
+  writeFileSync(join(dir, 'urdf/sim-arm.urdf'), '<robot name="x"><link name="base"/></robot>');
+  t.match(await check(), { code: 1, out: /arm\.urdf: expected a usable URDF file, found .*tip/ });
+  writeFileSync(join(dir, 'urdf/sim-arm.urdf'), readFileSync('robots/urdf/sim-arm.urdf'));
+  t.match(await check(), { code: 0, out: /: ok/ });
+  writeFileSync(join(dir, 'a.yaml'), example.replace('urdf/sim-arm.urdf', '/var/lib/premotor/none.urdf'));
+  t.match(await check(), { code: 0, out: /: ok/ }, 'a place on the robot: the doctor looks there');
+});
+
 t.test('the examples are valid files', async (t) => {
   const { code, out } = await run('example');
   t.equal(code, 0);

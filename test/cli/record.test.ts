@@ -34,6 +34,22 @@ async function run(argv: readonly string[], model = new FakeModel(), signal?: Ab
   return { code, out: out.text, err: err.text };
 }
 
+t.test('save: the episode that ended last', async (t) => {
+  const dir = t.testdir({ 'robot.yaml': 'robot:\n  type: sim\npolicy:\n  checkpoint_dir: none\nrecording:\n  out_dir: out\n' });
+  const [config, flight] = [join(dir, 'robot.yaml'), join(dir, 'out', 'flight')];
+  t.match(await run(['record', 'save', config]), { code: 1, err: /RECORD_NOTHING.*out\/flight: expected the window of an episode/ });
+  const watched = await Watched.open(configOf(flight));
+  watched.call({ method: 'reset', options: { prompt: 'x' } });
+  watched.move(300);
+  await watched.stop();
+  const { code, out } = await run(['record', 'save', config, '--json']);
+  t.equal(code, 0);
+  const saved = JSON.parse(out);
+  t.match(saved, { path: /out\/flight\/saved-\d+T\d+Z\.mcap$/, of: 'ended' });
+  t.match((await run(['record', 'info', saved.path])).out, /^state +whole$/m);
+  t.match(await run(['record', 'save', join(dir, 'none.yaml')]), { code: 1, err: /CONFIG_/ });
+});
+
 t.test('info', async (t) => {
   const { file } = await recording(t);
   const { code, out, err } = await run(['record', 'info', file]);

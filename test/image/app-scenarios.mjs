@@ -15,7 +15,7 @@ const state_timeout_ms = 900_000;
 const broker_start_timeout_ms = 10_000;
 const look_interval_ms = 3000;
 
-const pause = (duration_ms) => new Promise((resolve) => setTimeout(resolve, duration_ms));
+export const pause = (duration_ms) => new Promise((resolve) => setTimeout(resolve, duration_ms));
 
 async function freePort() {
   const server = createServer().listen(0, '127.0.0.1');
@@ -131,7 +131,7 @@ function runningDisk(context, port) {
 }
 
 /** Until a question about the service's status is answered with yes; the status. */
-async function untilStatus(guest, ask, what, timeout_ms = state_timeout_ms) {
+export async function untilStatus(guest, ask, what, timeout_ms = state_timeout_ms) {
   const until = Date.now() + timeout_ms;
   let last;
   for (let left = 1; left > 0; left = until - Date.now()) {
@@ -143,7 +143,7 @@ async function untilStatus(guest, ask, what, timeout_ms = state_timeout_ms) {
   throw new Error(`expected ${what} within ${timeout_ms / 1000} s, found ${last}`);
 }
 
-const untilState = (guest, states) => untilStatus(guest, ({ state }) => states.includes(state), `the state ${states.join(' or ')}`);
+export const untilState = (guest, states) => untilStatus(guest, ({ state }) => states.includes(state), `the state ${states.join(' or ')}`);
 
 async function withRunningGuest(context, work) {
   const broker = await startBroker(join(context.folder, 'broker'), context.root);

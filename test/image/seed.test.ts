@@ -31,17 +31,39 @@ t.test('a configuration finds its model and its folders on the robot', async (t)
   const text = readFileSync(current, 'utf8');
   t.match(text, /# An arm\.[\s\S]*# Its checkpoint\./, 'remarks stay');
   t.match(parse(text), {
-    policy: { checkpoint_dir: '/var/lib/premotor/models/current/tabletop', job: '/var/lib/premotor/models/current/tabletop/job.json' },
+    policy: { checkpoint_dir: '/var/lib/premotor/models/current', job: '/var/lib/premotor/models/current/job.json' },
     control: { mode: 'sync' },
     recording: { out_dir: '/var/lib/premotor/recordings', journal_dir: '/var/lib/premotor/journal' },
     telemetry: { queue_dir: '/var/lib/premotor/queue' },
   });
-  t.same(made.changes[0], { key: 'policy.checkpoint_dir', from: '../models/tabletop', to: '/var/lib/premotor/models/current/tabletop' });
-  t.equal(readFileSync(join(seed, 'premotor/models/current/tabletop/plan/a.plan'), 'utf8'), 'x');
-  t.equal(readFileSync(join(seed, 'premotor/models/current/other/model.onnx'), 'utf8'), 'y');
+  t.same(made.changes[0], { key: 'policy.checkpoint_dir', from: '../models/tabletop', to: '/var/lib/premotor/models/current' });
+  t.equal(readFileSync(join(seed, 'premotor/models/current/plan/a.plan'), 'utf8'), 'x');
+  t.equal(readFileSync(join(seed, 'premotor/models/besides/other/model.onnx'), 'utf8'), 'y');
+  t.match(readlinkSync(join(seed, 'premotor/models/current')), /^releases\/image-[0-9a-f]{12}$/, 'what an update replaces');
   t.match(readlinkSync(join(seed, 'premotor/config/current')), /^releases\/image-[0-9a-f]{12}$/, 'releases, as updates make them');
   t.equal(readFileSync(join(seed, 'system', 'enable'), 'utf8'), 'can@can0.service\nx.timer\n', 'units of this robot');
   t.throws(() => readFileSync(join(seed, 'ssh', 'authorized_keys')), { code: 'ENOENT' }, 'no key, no door');
+});
+
+t.test('files that the configuration names go with it', async (t) => {
+  const arm = (urdf: string): string =>
+    `${configuration}robot:\n  workspaces:\n    arm:\n      urdf: ${urdf}\n    leg:\n      urdf: /etc/premotor/leg.urdf\ncameras:\n  sources:\n    front:\n      type: sim\n`;
+  const { root, robot, seed } = inputs(t, arm('./urdf/arm.urdf'));
+  mkdirSync(join(root, 'robots/urdf'));
+  writeFileSync(join(root, 'robots/urdf/arm.urdf'), '<robot/>');
+  const first = makeSeed({ robot, models: [], units: [] }, seed);
+  t.equal(readFileSync(join(seed, 'premotor/config/current/urdf/arm.urdf'), 'utf8'), '<robot/>');
+  writeFileSync(join(root, 'robots/urdf/arm.urdf'), '<robot>');
+  t.not(makeSeed({ robot, models: [], units: [] }, seed).configurationRelease, first.configurationRelease, 'another release');
+  for (const [text, field] of [
+    [arm('urdf/gone.urdf'), 'robot.workspaces.arm.urdf'],
+    [arm('urdf'), 'robot.workspaces.arm.urdf'],
+    [arm('../robots/urdf/arm.urdf'), 'robot.workspaces.arm.urdf'],
+    [`${configuration}telemetry:\n  key_file: keys/robot.key\n`, 'telemetry.key_file'],
+  ] as const) {
+    writeFileSync(robot, text);
+    t.throws(() => makeSeed({ robot, models: [], units: [] }, seed), { code: 'IMAGE_INPUT_INVALID', field, file: robot }, text);
+  }
 });
 
 t.test('settings of a robot for a unit', async (t) => {

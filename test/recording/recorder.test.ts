@@ -2,7 +2,9 @@
  * The flight recorder: what it records and of what type, the window that survives a fault, the disk budget, disks that refuse, what a process
  * that died left behind, and that it never takes more memory or files than it may.
  */
-import { existsSync, mkdirSync, readdirSync, renameSync, statSync, utimesSync, writeFileSync } from 'node:fs';
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { existsSync, mkdirSync, readdirSync, readFileSync, renameSync, statSync, utimesSync, writeFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { join } from 'node:path';
 import protobuf from 'protobufjs';
@@ -11,9 +13,11 @@ import t from 'tap';
 import { PremotorError } from '../../src/errors.js';
 import { toTensor } from '../../src/policy/tensor.js';
 import { contentsOf } from '../../src/recording/contents.js';
+import { RecordingFolder } from '../../src/recording/folder.js';
 import { type McapMessage, McapReader } from '../../src/recording/mcap-reader.js';
 import { openRecorder } from '../../src/recording/recorder.js';
 import { recordIn } from '../../src/recording/replay-source.js';
+import { type SavedRecording, saveRecording } from '../../src/recording/save.js';
 import { TOPICS } from '../../src/recording/schemas.js';
 import { compressedCall } from '../../src/replay/record.js';
 import {
@@ -140,13 +144,13 @@ t.test('a full recording has everything, each of its type', async (t) => {
   t.same(record.calls[1]?.actions, new Float32Array(64).fill(0));
 });
 
-t.test('a window is gone after an episode without a fault, and saved after one with', async (t) => {
+t.test('a window becomes no recording after an episode without a fault, and one after an episode with', async (t) => {
   const dir = t.testdir();
   const fine = await Watched.open(configOf(dir, { window_s: 2 }));
   await busy(fine);
   t.equal(readdirSync(dir).length, 1, 'while it runs there is the window alone');
   await fine.stop();
-  t.same(readdirSync(dir), []);
+  t.match(readdirSync(dir), [/^ended-/]);
   t.same([fine.notices, fine.warnings], [[], []]);
   const broken = await Watched.open(configOf(dir, { window_s: 2 }));
   broken.call({ method: 'reset', options: { prompt: 'x' } });
@@ -354,6 +358,59 @@ t.test('what a process that died left behind becomes a recording; that of a livi
   t.same(readdirSync(dir).length, 1, 'no window is left');
   renameSync(file, join(dir, 'kept'));
   await dead.observer.close();
+});
+
+t.test('the window of the episode that ended last can still be kept', async (t) => {
+  const dir = t.testdir();
+  const save = (): Promise<SavedRecording> => saveRecording(dir, 2 ** 20 * 64, { wait_ms: 50, signal: new AbortController().signal });
+  await t.rejects(save(), { code: 'RECORD_NOTHING', file: dir });
+  const episode = async (id: string, steps: number, mode: 'window' | 'full' = 'window'): Promise<Watched> => {
+    const watched = await Watched.open(configOf(dir, { mode }), {}, aboutOf({ id }));
+    watched.call({ method: 'reset', options: { prompt: id } });
+    watched.move(steps);
+    return watched;
+  };
+  await (await episode('first', 300)).stop();
+  await (await episode('second', 500)).stop();
+  t.match(readdirSync(dir), [/^ended-second-/], 'that of the one before is gone');
+  const { path, of: whose } = await save();
+  t.equal(whose, 'ended');
+  t.match(readdirSync(dir), [/^saved-\d{8}T\d{6}Z\.mcap$/]);
+  const { messages, state } = await readAll(path);
+  t.ok(state.isComplete);
+  t.equal(of(messages, '/motion').length, 500);
+  t.match(await recordIn(path), { end: 'closed', calls: [{ options: { prompt: 'second' } }] });
+  await t.rejects(save(), { code: 'RECORD_NOTHING' }, 'once');
+  const failed = await episode('third', 400);
+  failed.fail('X_Y');
+  await failed.stop();
+  t.match(readdirSync(dir), [/^fault-/, /^saved-/], 'what a fault has saved is not kept twice');
+  await (await episode('fourth', 100, 'full')).stop();
+  t.match(readdirSync(dir), [/^fault-/, /^full-/, /^saved-/]);
+  await (await episode('fifth', 50)).stop();
+  const faulty = await episode('sixth', 50);
+  faulty.fail('X_Z');
+  await faulty.stop();
+  await t.rejects(save(), { code: 'RECORD_NOTHING' }, 'the episode that ended last has its recording');
+  await (await episode('seventh', 5000)).stop();
+  const small = await RecordingFolder.open(dir, 1);
+  await small.makeRoom(0);
+  t.same(readdirSync(dir), [], 'it goes first when room runs out, and then recordings');
+});
+
+t.test('a process that does not keep what it records is told', async (t) => {
+  const dir = t.testdir();
+  const child = spawn(process.execPath, ['-e', `process.on('SIGUSR2', () => undefined); setInterval(() => undefined, 1000); console.log('up');`]);
+  t.teardown(() => child.kill('SIGKILL'));
+  await once(child.stdout, 'data');
+  const stat = readFileSync(`/proc/${child.pid}/stat`, 'utf8');
+  const started = stat.slice(stat.lastIndexOf(')') + 2).split(' ')[19];
+  const boot = readFileSync('/proc/sys/kernel/random/boot_id', 'utf8').trim();
+  mkdirSync(join(dir, 'window-x-1'));
+  writeFileSync(join(dir, 'window-x-1', 'owner.json'), JSON.stringify({ pid: child.pid, started, boot }));
+  const { signal } = new AbortController();
+  await t.rejects(saveRecording(dir, 2 ** 20, { wait_ms: 150, signal }), { code: 'RECORD_SAVE', found: 'no recording after 0.15 s' });
+  t.equal(child.exitCode, null);
 });
 
 t.test('too much at once is dropped and counted, and nothing waits', async (t) => {
