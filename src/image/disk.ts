@@ -106,7 +106,7 @@ function copySorted(from: string, to: string): void {
   }
 }
 
-/** Those of a large file system: the image is small, and the first start makes it as large as the disk. Room for 2 TiB without moving a descriptor. */
+/** Those of a large file system: the image is small, and the first start makes it as large as the disk. Up to 2 TiB no descriptor moves. */
 const BLOCK_BYTES = 4096;
 const BYTES_PER_INODE = 16_384;
 const GROWS_TO_BLOCKS = 2 ** 41 / BLOCK_BYTES;

@@ -1,6 +1,6 @@
 /**
- * Keeping what was recorded when somebody asks for it: of the episode that runs, by a signal to its process, or of the one that ended last, out of the
- * window that it left. Owned by the recorder; the command line asks.
+ * Keeping what was recorded when somebody asks for it: of the episode that runs, by a signal to its process, or of the one that ended last, out of
+ * the window that it left. Owned by the recorder; the command line asks.
  */
 import { setTimeout as pause } from 'node:timers/promises';
 import { PremotorError } from '../errors.js';
@@ -29,9 +29,14 @@ export interface SavedRecording {
   readonly of: 'running' | 'ended';
 }
 
+export interface SaveOptions {
+  readonly wait_ms: number;
+  readonly signal: AbortSignal;
+}
+
 /**
- * Makes a recording of the window in `dir`. Errors: RECORD_NOTHING where there is none, RECORD_SAVE when the process of the episode cannot be asked or
- * does not do it within `wait_ms`, RECORD_WRITE, RECORD_NO_ROOM.
+ * Makes a recording of the window in `dir`. Errors: RECORD_NOTHING where there is none, RECORD_SAVE when the process of the episode cannot be asked
+ * or does not do it within `wait_ms`, RECORD_WRITE, RECORD_NO_ROOM.
  */
 export async function saveRecording(
   dir: string,

@@ -46,8 +46,8 @@ t.test('a configuration finds its model and its folders on the robot', async (t)
 });
 
 t.test('files that the configuration names go with it', async (t) => {
-  const arm = (urdf: string): string =>
-    `${configuration}robot:\n  workspaces:\n    arm:\n      urdf: ${urdf}\n    leg:\n      urdf: /etc/premotor/leg.urdf\ncameras:\n  sources:\n    front:\n      type: sim\n`;
+  const workspaces = (urdf: string): string => `robot:\n  workspaces: {arm: {urdf: ${urdf}}, leg: {urdf: /etc/premotor/leg.urdf}}\n`;
+  const arm = (urdf: string): string => `${configuration}${workspaces(urdf)}cameras:\n  sources: {front: {type: sim}}\n`;
   const { root, robot, seed } = inputs(t, arm('./urdf/arm.urdf'));
   mkdirSync(join(root, 'robots/urdf'));
   writeFileSync(join(root, 'robots/urdf/arm.urdf'), '<robot/>');
