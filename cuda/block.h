@@ -70,4 +70,50 @@ __device__ __forceinline__ void take_f32(const float* from, int count, float (&v
   for (int i = 0; i < kTaken; ++i) v[i] = i < count ? from[i] : 0.0f;
 }
 
+// Calls `body` with the first of every eight columns that are this thread's.
+template <typename Body>
+__device__ __forceinline__ void each_column(int dim, Body body) {
+  for (int c = static_cast<int>(threadIdx.x) * kTaken; c < dim; c += kRowThreads * kTaken) body(c);
+}
+
+// How a row becomes int8: q = round(y / s), s = max|y| / 127, as ops/cpu/packed.h has it.
+class RowQuantiser {
+ public:
+  // What this thread has of the row.
+  __device__ __forceinline__ void see(const float (&v)[kTaken]) {
+    PREMOTOR_UNROLL
+    for (int i = 0; i < kTaken; ++i) {
+      most_ = fmaxf(most_, fabsf(v[i]));
+      if (!(fabsf(v[i]) <= 3.4e38f)) not_finite_ = 1;
+    }
+  }
+  // Of all threads of the block, with two scratches of kRowWarps. The scale goes to `scale`.
+  __device__ __forceinline__ void agree(const Shared<float>& most, const Shared<float>& not_finite, float* scale) {
+    most_ = block_most(most_, most);
+    not_finite_ = block_most(not_finite_, not_finite);
+    if (threadIdx.x == 0) *scale = not_finite_ > 0 ? float_of(0x7fc00000u) : most_ / 127.0f;
+    most_ = not_finite_ > 0 ? 0.0f : 127.0f / most_;
+  }
+  // After that: eight values to `to`. Of a row that is not finite they do not matter, for its scale is none.
+  __device__ __forceinline__ void put(const float (&v)[kTaken], std::int8_t* to) const {
+    store4(to, four(v));
+    store4(to + 4, four(v + 4));
+  }
+
+ private:
+  __device__ __forceinline__ std::uint32_t four(const float* v) const {
+    std::uint32_t word = 0;
+    PREMOTOR_UNROLL
+    for (int i = 0; i < 4; ++i) {
+      const float q = fminf(fmaxf(rintf(v[i] * most_), -127.0f), 127.0f);
+      word |= (static_cast<std::uint32_t>(static_cast<std::int32_t>(q)) & 0xffu) << (8 * i);
+    }
+    return word;
+  }
+
+  // Not below the smallest normal float, as the CPU has it. Once the block agrees: what values are multiplied with.
+  float most_ = 1.17549435e-38f * 127.0f;
+  float not_finite_ = 0;
+};
+
 }  // namespace premotor::cuda

@@ -56,12 +56,6 @@ __device__ __forceinline__ void normed(const Row& row, const NormTerms& norm, in
   for (int i = 0; i < kTaken; ++i) v[i] = i < count ? round_bf16(v[i]) : 0.0f;
 }
 
-// Calls `body` with every column of this thread.
-template <typename Body>
-__device__ __forceinline__ void each_column(int dim, Body body) {
-  for (int c = static_cast<int>(threadIdx.x) * kTaken; c < dim; c += kRowThreads * kTaken) body(c);
-}
-
 __device__ __forceinline__ Row open_row(const LayerNormModulate& a, std::int64_t r, const Shared<float>& scratch) {
   const std::int64_t map = a.norm.row_map == nullptr ? 0 : a.norm.row_map[r];
   Row row{a.x + r * a.ldx, nullptr, nullptr, static_cast<int>(a.dim), 0, 0};
@@ -87,49 +81,25 @@ __device__ __forceinline__ Row open_row(const LayerNormModulate& a, std::int64_t
   return row;
 }
 
-// Four quantised values in a word. A row that is not finite has a scale that is none; its values do not matter.
-__device__ __forceinline__ std::uint32_t quantise4(const float* v, float inverse) {
-  std::uint32_t word = 0;
-  PREMOTOR_UNROLL
-  for (int i = 0; i < 4; ++i) {
-    const float q = fminf(fmaxf(rintf(v[i] * inverse), -127.0f), 127.0f);
-    word |= (static_cast<std::uint32_t>(static_cast<std::int32_t>(q)) & 0xffu) << (8 * i);
-  }
-  return word;
-}
-
 template <bool is_quantised>
 __global__ void __launch_bounds__(kRowThreads) layer_norm_kernel(const LayerNormModulate a) {
   const std::int64_t r = blockIdx.x;
   const Shared<float> scratch(0, kRowWarps);
   const Row row = open_row(a, r, scratch);
   float v[kTaken];
-  float inverse = 0;
+  RowQuantiser quantiser;
   if constexpr (is_quantised) {
-    // Not below the smallest normal float, as the CPU has it.
-    float most = 1.17549435e-38f * 127.0f, not_finite = 0;
     each_column(row.dim, [&](int c) {
       normed(row, a.norm, c, v);
-      PREMOTOR_UNROLL
-      for (int i = 0; i < kTaken; ++i) {
-        most = fmaxf(most, fabsf(v[i]));
-        if (!(fabsf(v[i]) <= 3.4e38f)) not_finite = 1;
-      }
+      quantiser.see(v);
     });
-    most = block_most(most, Shared<float>(8 * kRowWarps, kRowWarps));
-    not_finite = block_most(not_finite, Shared<float>(12 * kRowWarps, kRowWarps));
-    inverse = not_finite > 0 ? 0.0f : 127.0f / most;
-    if (threadIdx.x == 0) a.scales[r] = not_finite > 0 ? float_of(0x7fc00000u) : most / 127.0f;
+    quantiser.agree(Shared<float>(8 * kRowWarps, kRowWarps), Shared<float>(12 * kRowWarps, kRowWarps), a.scales + r);
   }
   const int columns = is_quantised ? static_cast<int>(a.ldq) : row.dim;
   each_column(columns, [&](int c) {
     normed(row, a.norm, c, v);
     if (a.y != nullptr && c < row.dim) put_bf16(a.y + r * a.ldy + c, row.dim - c, v);
-    if constexpr (is_quantised) {
-      std::int8_t* to = a.quantised + r * a.ldq + c;
-      store4(to, quantise4(v, inverse));
-      store4(to + 4, quantise4(v + 4, inverse));
-    }
+    if constexpr (is_quantised) quantiser.put(v, a.quantised + r * a.ldq + c);
   });
 }
 

@@ -10,6 +10,7 @@
 namespace premotor::cuda {
 
 Outcome layer_norm_modulate(const LayerNormModulate& a, Stream stream);
+Outcome quantise_rows(const QuantiseRows& a, Stream stream);
 // multiprocessors: of the device. element_bytes: 2 (bf16) or 1 (s8).
 [[nodiscard]] GemmPlan plan_gemm(std::int64_t m, std::int64_t n, std::int64_t k, int element_bytes,
                                  int multiprocessors);

@@ -165,37 +165,86 @@ Status DeviceTransformer::stage(Call* call) {
   return Status::good();
 }
 
-void DeviceTransformer::product(const DeviceLinear& layer, const std::uint16_t* x, std::int64_t ldx, std::int64_t rows,
-                                device::GemmEnd end, std::uint16_t* y, std::int64_t ldy) {
+// A plan for sizes between those that the workspace was taken for may want a little more.
+device::GemmPlan DeviceTransformer::plan(const DeviceLinear& layer, std::int64_t rows, int element_bytes) const {
+  device::GemmPlan plan = device_.plan_gemm(rows, layer.n, layer.k, element_bytes);
+  if (plan.workspace_bytes > workspace_bytes_) plan.splits = 1, plan.workspace_bytes = 0;
+  return plan;
+}
+
+void DeviceTransformer::quantise(const Input& from, std::int64_t columns, std::int64_t rows) {
+  device::QuantiseRows a;
+  a.x = from.x;
+  a.rows = rows;
+  a.dim = columns;
+  a.ldx = from.ld;
+  a.quantised = from.quantised.rows;
+  a.ldq = padded_bytes(columns);
+  a.scales = from.quantised.scales;
+  note(device_.quantise_rows(a), "quantise_rows");
+}
+
+void DeviceTransformer::product_int8(const DeviceLinear& layer, const Quantised& x, std::int64_t rows,
+                                     const device::GemmEnd& end) {
+  device::GemmInt8 a;
+  a.x = x.rows;
+  a.x_scales = x.scales;
+  a.w = layer.q;
+  a.w_scales = layer.scales;
+  a.m = rows;
+  a.n = layer.n;
+  a.k = layer.k;
+  a.ldx = padded_bytes(layer.k);
+  a.ldw = layer.ldw;
+  a.end = end;
+  a.plan = plan(layer, rows, 1);
+  a.workspace = workspace_;
+  note(device_.gemm_int8(a), "gemm_int8");
+}
+
+void DeviceTransformer::product(const DeviceLinear& layer, const Input& from, std::int64_t rows, device::GemmEnd end,
+                                std::uint16_t* y, std::int64_t ldy) {
+  end.bias = layer.bias;
+  end.y = y;
+  end.ldy = ldy;
+  if (layer.q != nullptr) {
+    if (from.x != nullptr) quantise(from, layer.k, rows);
+    product_int8(layer, from.quantised, rows, end);
+    return;
+  }
   device::GemmBf16 a;
-  a.x = x;
+  a.x = from.x;
   a.w = layer.w;
   a.m = rows;
   a.n = layer.n;
   a.k = layer.k;
-  a.ldx = ldx;
+  a.ldx = from.ld;
   a.ldw = layer.ldw;
   a.end = end;
-  a.end.bias = layer.bias;
-  a.end.y = y;
-  a.end.ldy = ldy;
-  a.plan = device_.plan_gemm(rows, layer.n, layer.k, 2);
-  // A plan for sizes between those that the workspace was taken for may want a little more.
-  if (a.plan.workspace_bytes > workspace_bytes_) a.plan.splits = 1, a.plan.workspace_bytes = 0;
+  a.plan = plan(layer, rows, 2);
   a.workspace = workspace_;
   note(device_.gemm_bf16(a), "gemm_bf16");
 }
 
-void DeviceTransformer::norm(const Call& call, const device::NormTerms& terms, std::uint16_t* to) {
+DeviceTransformer::Input DeviceTransformer::norm(const Call& call, const device::NormTerms& terms,
+                                                 const DeviceLinear& layer) {
+  const bool is_quantised = layer.q != nullptr;
   device::LayerNormModulate a;
   a.x = hidden_;
   a.rows = call.rows;
   a.dim = call.width;
   a.ldx = call.ld;
   a.norm = terms;
-  a.y = to;
-  a.ldy = call.ld;
+  if (is_quantised) {
+    a.quantised = quantised_.rows;
+    a.ldq = padded_bytes(call.width);
+    a.scales = quantised_.scales;
+  } else {
+    a.y = normed_;
+    a.ldy = call.ld;
+  }
   note(device_.layer_norm_modulate(a), "layer_norm_modulate");
+  return input(is_quantised ? nullptr : normed_, call.ld);
 }
 
 // shift, then scale behind it.
@@ -214,17 +263,17 @@ void DeviceTransformer::embed(const Call& call) {
   std::int64_t first = 0;
   for (std::size_t part = 0; part < call.parts.size(); ++part) {
     const Pass& pass = call.parts[part];
-    const PartInput& input = call.inputs[part];
+    const PartInput& staged = call.inputs[part];
     for (std::int64_t row = 0; row < pass.guidance_rows; ++row, first += tokens_of(pass))
-      product(weights_.stream(pass.modality).embed, input.x, input.ldx, tokens_of(pass), {}, hidden_ + first * call.ld,
-              call.ld);
+      product(weights_.stream(pass.modality).embed, {staged.x, staged.ldx, {}}, tokens_of(pass), {},
+              hidden_ + first * call.ld, call.ld);
   }
 }
 
 void DeviceTransformer::self_attention(const Call& call, bool wanted) {
   const std::int64_t inner = heads_.filled();
-  norm(call, modulated(call, call.shifts, 6 * call.width), normed_);
-  product(call.block->qkv, normed_, call.ld, call.rows, {}, qkv_, 3 * inner);
+  const DeviceLinear& qkv = call.block->qkv;
+  product(qkv, norm(call, modulated(call, call.shifts, 6 * call.width), qkv), call.rows, {}, qkv_, 3 * inner);
   std::int64_t first = 0;
   for (std::size_t part = 0; part < call.parts.size(); ++part) {
     attend_cache(call, part, first, wanted);
@@ -236,7 +285,7 @@ void DeviceTransformer::self_attention(const Call& call, bool wanted) {
   end.gate = call.shifts + 2 * call.width;
   end.gate_stride = 6 * call.width;
   end.row_map = call.row_map;
-  product(call.block->out, attended_, inner, call.rows, end, hidden_, call.ld);
+  product(call.block->out, input(attended_, inner), call.rows, end, hidden_, call.ld);
 }
 
 // One part's keys and values into the cache, then its queries over it.
@@ -286,16 +335,15 @@ void DeviceTransformer::attend_cache(const Call& call, std::size_t part, std::in
 void DeviceTransformer::cross_attention(const Call& call) {
   const std::int64_t inner = heads_.filled();
   const DeviceBlock& block = *call.block;
-  const std::uint16_t* x = hidden_;
+  Input from = input(hidden_, call.ld);
   if (block.norm2_weight != nullptr) {
     device::NormTerms terms;
     terms.eps = config_.eps;
     terms.weight = block.norm2_weight;
     terms.bias = block.norm2_bias;
-    norm(call, terms, normed_);
-    x = normed_;
+    from = norm(call, terms, block.cross_q);
   }
-  product(block.cross_q, x, call.ld, call.rows, {}, qkv_, inner);
+  product(block.cross_q, from, call.rows, {}, qkv_, inner);
   device::CacheHeads a;
   a.q = qkv_;
   a.rows = call.rows;
@@ -331,29 +379,31 @@ void DeviceTransformer::cross_attention(const Call& call) {
   }
   device::GemmEnd end;
   end.is_residual = true;
-  product(block.cross_out, attended_, inner, call.rows, end, hidden_, call.ld);
+  product(block.cross_out, input(attended_, inner), call.rows, end, hidden_, call.ld);
 }
 
 void DeviceTransformer::feed_forward(const Call& call) {
   const float* shift = call.shifts + 3 * call.width;
-  norm(call, modulated(call, shift, 6 * call.width), normed_);
+  const DeviceBlock& block = *call.block;
+  const Input normed = norm(call, modulated(call, shift, 6 * call.width), block.up);
+  const std::int64_t ld = padded(block.up.n);
   device::GemmEnd up, down;
   up.act = device::Act::gelu_tanh;
-  product(call.block->up, normed_, call.ld, call.rows, up, up_, padded(call.block->up.n));
+  product(block.up, normed, call.rows, up, up_, ld);
   down.is_residual = true;
   down.gate = shift + 2 * call.width;
   down.gate_stride = 6 * call.width;
   down.row_map = call.row_map;
-  product(call.block->down, up_, padded(call.block->up.n), call.rows, down, hidden_, call.ld);
+  product(block.down, input(up_, ld), call.rows, down, hidden_, call.ld);
 }
 
 // The last norm, the head, and the way back.
 Status DeviceTransformer::finish(const Call& call) {
   const Pass& pass = call.parts.front();
   const DeviceLinear& head = weights_.stream(pass.modality).head;
-  norm(call, modulated(call, call.modulation->last, 2 * call.width), normed_);
+  const Input normed = norm(call, modulated(call, call.modulation->last, 2 * call.width), head);
   const std::int64_t ld = padded(head.n);
-  product(head, normed_, call.ld, call.rows, {}, head_, ld);
+  product(head, normed, call.rows, {}, head_, ld);
   note(device_.download(result_staging_.at<std::byte>(), head_, ((call.rows - 1) * ld + head.n) * 2), "download");
   PREMOTOR_TRY(launched());
   PREMOTOR_TRY(settle());

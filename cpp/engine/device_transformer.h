@@ -23,10 +23,10 @@ namespace premotor::engine {
 class DeviceTransformer final : public PassEngine {
  public:
   // `from` has its weights as they are stored (PlanUse::keeps_stored) and outlives this object, as the device does.
-  // rows_max: of the passes to be expected, all guidance rows and parts together. Errors: DEVICE_MODEL, DEVICE_MEMORY,
-  // DEVICE_FAULT.
-  static Status open(Transformer& from, const KvCacheShape& cache, std::int64_t cache_rows, std::int64_t rows_max,
-                     device::Device& device, std::unique_ptr<DeviceTransformer>* out);
+  // format: of the linear layers of blocks here, stored or int8. rows_max: of the passes to be expected, all guidance
+  // rows and parts together. Errors: DEVICE_MODEL, DEVICE_MEMORY, DEVICE_FAULT.
+  static Status open(Transformer& from, ops::WeightFormat format, const KvCacheShape& cache, std::int64_t cache_rows,
+                     std::int64_t rows_max, device::Device& device, std::unique_ptr<DeviceTransformer>* out);
   ~DeviceTransformer() override;
 
   Status project_text(const float* embeddings, std::int64_t count, std::int64_t padded_rows, ops::Dtype dtype,
@@ -66,6 +66,18 @@ class DeviceTransformer final : public PassEngine {
     const std::int32_t* attended = nullptr;      // [attended_count]
     std::int64_t attended_count = 0;
   };
+  // Where rows go as int8, for products in int8.
+  struct Quantised {
+    std::int8_t* rows = nullptr;  // stride padded_bytes(columns)
+    float* scales = nullptr;      // one per row
+  };
+  // What a product multiplies: rows of bfloat16, which are quantised into `quantised` first where the layer wants
+  // that; or, without x, what lies there already.
+  struct Input {
+    const std::uint16_t* x = nullptr;
+    std::int64_t ld = 0;
+    Quantised quantised;
+  };
   // One text's keys and values.
   struct Text {
     DeviceMemory memory;
@@ -83,7 +95,8 @@ class DeviceTransformer final : public PassEngine {
     const float* shifts = nullptr;  // of this block, [condition, 6, width]
   };
 
-  DeviceTransformer(Transformer& from, const KvCacheShape& cache, std::int64_t cache_rows, device::Device& device);
+  DeviceTransformer(Transformer& from, ops::WeightFormat format, const KvCacheShape& cache, std::int64_t cache_rows,
+                    device::Device& device);
   Status check() const;
   // Again when a pass is larger than any before: a commit may have more frames than a chunk.
   Status take_buffers(std::int64_t rows_max);
@@ -92,17 +105,21 @@ class DeviceTransformer final : public PassEngine {
   std::int64_t stage_part(const Pass& pass, std::int64_t at, PartInput* input);
   void list_attended(const Pass& pass, std::int32_t* to, std::int64_t* count) const;
   void embed(const Call& call);
-  void norm(const Call& call, const device::NormTerms& terms, std::uint16_t* to);
-  void product(const DeviceLinear& layer, const std::uint16_t* x, std::int64_t ldx, std::int64_t rows,
-               device::GemmEnd end, std::uint16_t* y, std::int64_t ldy);
+  [[nodiscard]] device::GemmPlan plan(const DeviceLinear& layer, std::int64_t rows, int element_bytes) const;
+  [[nodiscard]] Input input(const std::uint16_t* x, std::int64_t ld) const { return {x, ld, quantised_}; }
+  // The rows of the residual stream, normed, in the form that `layer` multiplies.
+  Input norm(const Call& call, const device::NormTerms& terms, const DeviceLinear& layer);
+  void quantise(const Input& from, std::int64_t columns, std::int64_t rows);
+  void product(const DeviceLinear& layer, const Input& from, std::int64_t rows, device::GemmEnd end, std::uint16_t* y,
+               std::int64_t ldy);
+  void product_int8(const DeviceLinear& layer, const Quantised& x, std::int64_t rows, const device::GemmEnd& end);
   void self_attention(const Call& call, bool wanted);
   void attend_cache(const Call& call, std::size_t part, std::int64_t first, bool wanted);
   void cross_attention(const Call& call);
   void feed_forward(const Call& call);
   Status finish(const Call& call);
-  void project_text_block(const DeviceBlock& block, const std::uint16_t* rows, std::int64_t count,
-                          const std::int32_t* slots, std::uint16_t* projected, std::uint16_t* planes,
-                          std::int64_t plane_rows);
+  void project_text_block(const DeviceBlock& block, const Input& rows, std::int64_t count, const std::int32_t* slots,
+                          std::uint16_t* projected, std::uint16_t* planes, std::int64_t plane_rows);
   [[nodiscard]] device::CachePlanes planes(std::int64_t layer, std::int64_t guidance_row) const;
   [[nodiscard]] device::NormTerms modulated(const Call& call, const float* shift, std::int64_t stride) const;
   void note(device::Outcome outcome, const char* what);
@@ -111,6 +128,7 @@ class DeviceTransformer final : public PassEngine {
   Status settle();
 
   Transformer& from_;
+  ops::WeightFormat format_;
   TransformerConfig config_;
   Heads heads_;
   float scale_;
@@ -124,6 +142,7 @@ class DeviceTransformer final : public PassEngine {
   Staging result_staging_;  // of the head's output
   std::uint16_t *hidden_ = nullptr, *normed_ = nullptr, *qkv_ = nullptr, *attended_ = nullptr, *up_ = nullptr,
                 *head_ = nullptr;
+  Quantised quantised_;
   void* workspace_ = nullptr;
   std::int64_t workspace_bytes_ = 0, rows_max_ = 0;
   std::int64_t head_columns_ = 0;  // stride of head_

@@ -14,9 +14,10 @@ constexpr std::int64_t kModulationStep = 4;
 
 }  // namespace
 
-DeviceTransformer::DeviceTransformer(Transformer& from, const KvCacheShape& cache, std::int64_t cache_rows,
-                                     device::Device& device)
+DeviceTransformer::DeviceTransformer(Transformer& from, ops::WeightFormat format, const KvCacheShape& cache,
+                                     std::int64_t cache_rows, device::Device& device)
     : from_(from),
+      format_(format),
       config_(from.config()),
       heads_{config_.num_attention_heads, config_.attention_head_dim, kHeadDim},
       scale_(1.0f / std::sqrt(static_cast<float>(config_.attention_head_dim))),
@@ -29,11 +30,12 @@ DeviceTransformer::~DeviceTransformer() {
   if (is_busy_) static_cast<void>(device_.wait());
 }
 
-Status DeviceTransformer::open(Transformer& from, const KvCacheShape& cache, std::int64_t cache_rows,
-                               std::int64_t rows_max, device::Device& device, std::unique_ptr<DeviceTransformer>* out) {
-  std::unique_ptr<DeviceTransformer> opened(new DeviceTransformer(from, cache, cache_rows, device));
+Status DeviceTransformer::open(Transformer& from, ops::WeightFormat format, const KvCacheShape& cache,
+                               std::int64_t cache_rows, std::int64_t rows_max, device::Device& device,
+                               std::unique_ptr<DeviceTransformer>* out) {
+  std::unique_ptr<DeviceTransformer> opened(new DeviceTransformer(from, format, cache, cache_rows, device));
   PREMOTOR_TRY(opened->check());
-  PREMOTOR_TRY(DeviceWeights::upload(from, opened->heads_, device, &opened->weights_));
+  PREMOTOR_TRY(DeviceWeights::upload(from, format, opened->heads_, device, &opened->weights_));
   PREMOTOR_TRY(opened->take_buffers(rows_max));
   const std::int64_t plane = cache.heads * cache_rows * kHeadDim * 2;
   PREMOTOR_TRY(DeviceMemory::allocate(device, 2 * cache.layers * cache.guidance_rows * plane, &opened->pool_));
@@ -58,6 +60,8 @@ Status DeviceTransformer::check() const {
   }
   if (cache_.guidance_rows > device::kGuidanceRows)
     return refuse("one or two guidance rows", std::to_string(cache_.guidance_rows));
+  if (format_ != ops::WeightFormat::stored && format_ != ops::WeightFormat::int8)
+    return refuse("weights in bf16 or int8", "another precision");
   if (cache_.dtype != ops::Dtype::bf16) return refuse("a KV cache in bf16", "another (kvCache)");
   return Status::good();
 }
@@ -78,13 +82,16 @@ Status DeviceTransformer::take_buffers(std::int64_t rows_max) {
   for (const std::int64_t n : {3 * inner, 2 * inner, inner, width, ffn, head_columns_})
     for (const std::int64_t k : {inner, width, ffn, head_columns_, config_.text_dim})
       for (std::int64_t rows = rows_max; rows >= 1; rows /= 2)
-        workspace_bytes_ = std::max(workspace_bytes_, device_.plan_gemm(rows, n, k, 2).workspace_bytes);
+        for (const int element_bytes : {2, 1})
+          workspace_bytes_ = std::max(workspace_bytes_, device_.plan_gemm(rows, n, k, element_bytes).workspace_bytes);
   for (std::int64_t rows = rows_max; rows >= 1; rows /= 2)
     for (int batch = 1; batch <= cache_.guidance_rows; ++batch) {
       const int splits = device_.plan_attention_splits(rows, cache_.heads, batch, cache_rows_);
       workspace_bytes_ =
           std::max(workspace_bytes_, device_.attention_workspace_bytes(rows, cache_.heads, batch, splits));
     }
+  const bool is_quantised = format_ == ops::WeightFormat::int8;
+  const std::int64_t bytes_of_row = padded_bytes(std::max({width, inner, ffn}));
   Arena arena;
   const auto rows_by = [&](std::int64_t columns) { return round_up(rows_max * columns * 2, kPart); };
   const Arena::Id ids[] = {arena.declare(rows_by(width), {{0, 13}}),
@@ -93,12 +100,15 @@ Status DeviceTransformer::take_buffers(std::int64_t rows_max) {
                            arena.declare(rows_by(inner), {{3, 4}, {7, 8}}),
                            arena.declare(rows_by(ffn), {{10, 11}}),
                            arena.declare(rows_by(head_columns_), {{13, 13}}),
-                           arena.declare(round_up(workspace_bytes_ + 1, kPart), {{0, 13}})};
+                           arena.declare(round_up(workspace_bytes_ + 1, kPart), {{0, 13}}),
+                           arena.declare(is_quantised ? round_up(rows_max * bytes_of_row, kPart) : kPart, {{1, 11}}),
+                           arena.declare(is_quantised ? round_up(rows_max * 4, kPart) : kPart, {{1, 11}})};
   arena.solve();
   PREMOTOR_TRY(DeviceMemory::allocate(device_, arena.bytes(), &arena_));
   std::uint16_t** const buffers[] = {&hidden_, &normed_, &qkv_, &attended_, &up_, &head_};
   for (std::size_t i = 0; i < std::size(buffers); ++i) *buffers[i] = arena_.at<std::uint16_t>(arena.offset(ids[i]));
   workspace_ = arena_.at<std::byte>(arena.offset(ids[6]));
+  quantised_ = {arena_.at<std::int8_t>(arena.offset(ids[7])), arena_.at<float>(arena.offset(ids[8]))};
   // Per token: its features, an angle's cosine and sine 64 times, its cache row; per row its modulation; two lists.
   const std::int64_t inputs =
       rows_max * (2 * head_columns_ + 2 * 4 * (kHeadDim / 2) + 4 + 4) + 2 * 4 * cache_rows_ + 16 * kPart;

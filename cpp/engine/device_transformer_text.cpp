@@ -7,11 +7,11 @@
 
 namespace premotor::engine {
 
-void DeviceTransformer::project_text_block(const DeviceBlock& block, const std::uint16_t* rows, std::int64_t count,
+void DeviceTransformer::project_text_block(const DeviceBlock& block, const Input& rows, std::int64_t count,
                                            const std::int32_t* slots, std::uint16_t* projected, std::uint16_t* planes,
                                            std::int64_t plane_rows) {
   const std::int64_t inner = heads_.filled();
-  product(block.cross_kv, rows, padded(config_.inner_dim()), count, {}, projected, 2 * inner);
+  product(block.cross_kv, rows, count, {}, projected, 2 * inner);
   device::CacheHeads a;
   a.k = projected;
   a.v = projected + inner;
@@ -45,8 +45,10 @@ Status DeviceTransformer::project_text(const float* embeddings, std::int64_t cou
   DeviceMemory memory;
   const std::int64_t x_bytes = round_up(out->rows * ld * 2, kPart), slot_bytes = round_up(out->rows * 4, kPart),
                      row_bytes = round_up(out->rows * inner * 2, kPart),
-                     projected_bytes = round_up(out->rows * 2 * heads_.filled() * 2, kPart);
-  PREMOTOR_TRY(DeviceMemory::allocate(device_, x_bytes + slot_bytes + 2 * row_bytes + projected_bytes, &memory));
+                     projected_bytes = round_up(out->rows * 2 * heads_.filled() * 2, kPart),
+                     quantised_bytes = round_up(out->rows * padded_bytes(config_.inner_dim()), kPart);
+  const std::int64_t quantised_at = x_bytes + slot_bytes + 2 * row_bytes + projected_bytes;
+  PREMOTOR_TRY(DeviceMemory::allocate(device_, quantised_at + quantised_bytes + out->rows * 4, &memory));
   std::vector<std::byte> staged(static_cast<std::size_t>(x_bytes + slot_bytes), std::byte{0});
   auto* narrow = reinterpret_cast<std::uint16_t*>(staged.data());
   for (std::int64_t row = 0; row < count; ++row)
@@ -60,17 +62,24 @@ Status DeviceTransformer::project_text(const float* embeddings, std::int64_t cou
   auto* projected = memory.at<std::uint16_t>(x_bytes + slot_bytes + 2 * row_bytes);
   device::GemmEnd gelu;
   gelu.act = device::Act::gelu_tanh;
-  product(weights_.text_layer(1), memory.at<std::uint16_t>(), ld, out->rows, gelu, middle, inner);
-  product(weights_.text_layer(2), middle, inner, out->rows, {}, rows, inner);
+  product(weights_.text_layer(1), {memory.at<std::uint16_t>(), ld, {}}, out->rows, gelu, middle, inner);
+  product(weights_.text_layer(2), {middle, inner, {}}, out->rows, {}, rows, inner);
+  // The same rows for all blocks: quantised once, if at all.
+  Input text_rows{
+      rows, inner, {memory.at<std::int8_t>(quantised_at), memory.at<float>(quantised_at + quantised_bytes)}};
+  if (format_ == ops::WeightFormat::int8) {
+    quantise(text_rows, config_.inner_dim(), out->rows);
+    text_rows.x = nullptr;
+  }
   Status status = Status::good();
   for (std::int64_t stream = 0; stream < out->streams && status.ok(); ++stream) {
     const std::vector<DeviceBlock>& blocks = *weights_.stream(static_cast<Modality>(stream)).blocks;
     for (std::int64_t layer = 0; layer < config_.num_layers && status.ok(); ++layer) {
       if (cancel != nullptr && cancel->load(std::memory_order_relaxed))
         status = Status::error("ABORTED", "The computation was stopped on request.");
-      project_text_block(blocks[static_cast<std::size_t>(layer)], rows, out->rows, memory.at<std::int32_t>(x_bytes),
-                         projected, text->memory.at<std::uint16_t>(2 * (stream * config_.num_layers + layer) * plane),
-                         text->plane_rows);
+      project_text_block(
+          blocks[static_cast<std::size_t>(layer)], text_rows, out->rows, memory.at<std::int32_t>(x_bytes), projected,
+          text->memory.at<std::uint16_t>(2 * (stream * config_.num_layers + layer) * plane), text->plane_rows);
     }
   }
   // What was launched reads `memory` until here, whatever became of it.

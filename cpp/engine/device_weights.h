@@ -1,5 +1,6 @@
-// The transformer's weights in a device's memory: matrices as bfloat16 rows on boundaries of sixteen bytes, vectors as
-// float32. They are uploaded once, when the model is opened, and never change.
+// The transformer's weights in a device's memory: matrices as bfloat16 rows on boundaries of sixteen bytes, or, of the
+// linear layers of blocks under int8, as int8 rows with a scale per output; vectors as float32. They are uploaded once,
+// when the model is opened, and never change.
 #pragma once
 
 #include <cstddef>
@@ -67,8 +68,16 @@ struct Heads {
   [[nodiscard]] std::int64_t place(std::int64_t i) const { return i / of * to + i % of; }
 };
 
+// Strides of int8 rows are multiples of this.
+constexpr std::int64_t kByteRowStep = 16;
+[[nodiscard]] constexpr std::int64_t padded_bytes(std::int64_t columns) {
+  return (columns + kByteRowStep - 1) / kByteRowStep * kByteRowStep;
+}
+
 struct DeviceLinear {
-  const std::uint16_t* w = nullptr;  // [n, k] bf16, stride ldw
+  const std::uint16_t* w = nullptr;  // [n, k] bf16, stride ldw; null when quantised
+  const std::int8_t* q = nullptr;    // [n, k] s8, stride ldw: round(w / s), s = max|w| / 127 of each output; or null
+  const float* scales = nullptr;     // [n], with q
   const float* bias = nullptr;       // [n]
   std::int64_t n = 0, k = 0, ldw = 0;
 };
@@ -87,8 +96,9 @@ struct DeviceStream {
 
 class DeviceWeights {
  public:
-  // Errors: DEVICE_MEMORY, DEVICE_FAULT.
-  static Status upload(const Transformer& from, const Heads& heads, device::Device& device, DeviceWeights* out);
+  // Blocks' linear layers as they are stored, or in int8. Errors: DEVICE_MEMORY, DEVICE_FAULT.
+  static Status upload(const Transformer& from, ops::WeightFormat format, const Heads& heads, device::Device& device,
+                       DeviceWeights* out);
 
   [[nodiscard]] const DeviceStream& stream(Modality modality) const { return streams_[static_cast<int>(modality)]; }
   [[nodiscard]] const DeviceLinear& text_layer(int number) const { return number == 1 ? text_1_ : text_2_; }
@@ -100,15 +110,16 @@ class DeviceWeights {
  private:
   // What of a layer are heads: its outputs, its inputs, or neither.
   enum class Side : std::uint8_t { none, outputs, inputs };
-  Status linear(const Linear& from, Side heads, DeviceLinear* out);
-  Status stacked(const StackedLinear& from, DeviceLinear* out);  // of heads
-  Status matrix(std::span<const ops::Matrix* const> parts, Side heads, DeviceLinear* out);
+  Status linear(const Linear& from, Side heads, ops::WeightFormat format, DeviceLinear* out);
+  Status stacked(const StackedLinear& from, DeviceLinear* out);  // of a block's heads
+  Status matrix(std::span<const ops::Matrix* const> parts, Side heads, ops::WeightFormat format, DeviceLinear* out);
   Status head_vector(std::span<const float> values, const float** out);
   Status block(const BlockWeights& from, DeviceBlock* out);
   Status send(void* to, const void* from, std::int64_t bytes);
   Status take(std::int64_t bytes, void** out);
 
   device::Device* device_ = nullptr;
+  ops::WeightFormat format_ = ops::WeightFormat::stored;  // of blocks
   Heads heads_;
   Staging staging_;
   std::vector<DeviceMemory> memory_;

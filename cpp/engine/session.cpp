@@ -76,7 +76,8 @@ Status Session::open_parts() {
   const std::int64_t rows = shape.guidance_rows * (video_tokens + action_tokens);
   PREMOTOR_TRY(KvCache::open(shape, &cache_));
   if (options_.device != nullptr)
-    return DeviceTransformer::open(*transformer_, shape, cache_->rows(), rows, *options_.device, &on_device_);
+    return DeviceTransformer::open(*transformer_, format_of(options_.precision), shape, cache_->rows(), rows,
+                                   *options_.device, &on_device_);
   transformer_->reserve(rows);
   return Status::good();
 }

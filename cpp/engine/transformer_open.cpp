@@ -38,7 +38,9 @@ Status Transformer::read(const std::string& folder, WeightPrecision precision, P
   static constexpr std::string_view stems[] = {"diffusion_pytorch_model", "model"};
   PREMOTOR_TRY(TensorStore::open_folder(folder, stems, &store_));
   for (const StoredTensor& tensor : store_.tensors()) parameters_ += tensor.elements();
-  WeightReader reader(store_, precision);
+  // A device quantises what it gets by itself.
+  const bool is_quantised = format_of(precision) != ops::WeightFormat::stored;
+  WeightReader reader(store_, plan.keeps_stored && is_quantised ? WeightPrecision::f32 : precision);
   if (plan.to != nullptr)
     reader.record_to(*plan.to, "transformer", ops_, rounding_);
   else if (!plan.keeps_stored)

@@ -55,6 +55,15 @@ bool same_type(StoredDtype stored, ops::Dtype wanted) {
          (stored == StoredDtype::bf16 && wanted == ops::Dtype::bf16);
 }
 
+// What a plan calls a stacked matrix: "a+b+c".
+std::string joined(std::span<const std::string> names) {
+  std::string key;
+  for (const std::string& name : names) key += (key.empty() ? "" : "+") + name;
+  return key;
+}
+
+}  // namespace
+
 ops::WeightFormat format_of(WeightPrecision precision) {
   switch (precision) {
     case WeightPrecision::int8:
@@ -71,15 +80,6 @@ ops::WeightFormat format_of(WeightPrecision precision) {
   }
   return ops::WeightFormat::stored;
 }
-
-// What a plan calls a stacked matrix: "a+b+c".
-std::string joined(std::span<const std::string> names) {
-  std::string key;
-  for (const std::string& name : names) key += (key.empty() ? "" : "+") + name;
-  return key;
-}
-
-}  // namespace
 
 Status WeightReader::fetch(const std::string& name, const std::vector<std::int64_t>& shape, const StoredTensor** out) {
   const StoredTensor* tensor = store_->find(name);

@@ -27,6 +27,8 @@ class PlanWriter;
 enum class WeightPrecision : std::uint8_t { f32, bf16, int8, int4_32, int4_64, int4_128 };
 // As plans and messages have it: "f32", "int8", "int4" for groups of 32, "int4_64", ...
 [[nodiscard]] const char* name_of(WeightPrecision precision);
+// The form of the linear layers of the transformer's blocks.
+[[nodiscard]] ops::WeightFormat format_of(WeightPrecision precision);
 // What keys and values are held in beside such weights unless something else is asked for. Beside quantised weights
 // the rounding to bfloat16 does not show (docs/PRECISION.md).
 [[nodiscard]] ops::Dtype default_cache(WeightPrecision precision);

@@ -48,6 +48,15 @@ struct LayerNormModulate {
   float* scales = nullptr;  // [rows] f32, with quantised
 };
 
+// s = max|x| / 127, q = round(x / s), of each row.
+struct QuantiseRows {
+  const std::uint16_t* x = nullptr;  // [rows, dim] bf16, stride ldx
+  std::int64_t rows = 0, dim = 0, ldx = 0;
+  std::int8_t* quantised = nullptr;  // [rows, dim] s8, stride ldq, a multiple of 16
+  std::int64_t ldq = 0;
+  float* scales = nullptr;  // [rows] f32
+};
+
 // How a product is cut, and the memory that the partial sums of its splits need.
 struct GemmPlan {
   bool is_narrow = false;  // tiles of 32 x 64, else 128 x 128
@@ -184,6 +193,7 @@ class Device {
   [[nodiscard]] virtual int plan_attention_splits(std::int64_t rows, std::int64_t heads, int batch,
                                                   std::int64_t attended) const = 0;
   virtual Outcome layer_norm_modulate(const LayerNormModulate& a) = 0;
+  virtual Outcome quantise_rows(const QuantiseRows& a) = 0;
   virtual Outcome gemm_bf16(const GemmBf16& a) = 0;
   virtual Outcome gemm_int8(const GemmInt8& a) = 0;
   virtual Outcome cache_heads(const CacheHeads& a) = 0;
@@ -192,7 +202,7 @@ class Device {
 };
 
 // What the library of a backend exports as "premotor_open_device", and the version of this file that it was built for.
-constexpr std::uint32_t kDeviceContract = 1;
+constexpr std::uint32_t kDeviceContract = 2;
 using OpenDevice = void (*)(std::uint32_t contract, int ordinal, Device** out, Status* status);
 
 }  // namespace premotor::device

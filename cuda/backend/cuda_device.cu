@@ -80,6 +80,7 @@ class CudaDevice final : public device::Device {
     return cuda::plan_attention_splits(rows, heads, batch, attended, multiprocessors_);
   }
   Outcome layer_norm_modulate(const LayerNormModulate& a) override { return cuda::layer_norm_modulate(a, stream_); }
+  Outcome quantise_rows(const QuantiseRows& a) override { return cuda::quantise_rows(a, stream_); }
   Outcome gemm_bf16(const GemmBf16& a) override { return cuda::gemm_bf16(a, stream_); }
   Outcome gemm_int8(const GemmInt8& a) override { return cuda::gemm_int8(a, stream_); }
   Outcome cache_heads(const CacheHeads& a) override { return cuda::cache_heads(a, stream_); }

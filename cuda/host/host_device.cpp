@@ -52,6 +52,7 @@ class HostDevice final : public device::Device {
     return cuda::plan_attention_splits(rows, heads, batch, attended, multiprocessors_);
   }
   Outcome layer_norm_modulate(const LayerNormModulate& a) override { return cuda::layer_norm_modulate(a, nullptr); }
+  Outcome quantise_rows(const QuantiseRows& a) override { return cuda::quantise_rows(a, nullptr); }
   Outcome gemm_bf16(const GemmBf16& a) override { return cuda::gemm_bf16(a, nullptr); }
   Outcome gemm_int8(const GemmInt8& a) override { return cuda::gemm_int8(a, nullptr); }
   Outcome cache_heads(const CacheHeads& a) override { return cuda::cache_heads(a, nullptr); }

@@ -183,7 +183,7 @@ function checkOnDevice(precision: CpuPrecision, kvCache: KvCache, plan: string |
     const message = `${field}: device "cuda" expects ${expected}, found ${found}. Change it, or use device "cpu".`;
     return new PremotorError('DEVICE_PRECISION', message, { field, expected, found });
   };
-  if (precision !== 'bf16') throw refuse('precision', '"bf16"', `"${precision}"`);
+  if (precision !== 'bf16' && precision !== 'int8') throw refuse('precision', '"bf16" or "int8"', `"${precision}"`);
   if (kvCache !== 'bf16') throw refuse('kvCache', '"bf16"', `"${kvCache}"`);
   if (plan !== undefined) throw refuse('plan', 'no plan: its weights are packed for the processor', `"${plan}"`);
 }

@@ -24,5 +24,9 @@ int main(int count, char** arguments) {
   golden::Case bf16{"bf16", "trace", true, WeightPrecision::bf16, true, 2e-2};
   bf16.device = device;
   golden::Runner(bf16).run();
+  // As precision_test.cpp: the float32 trace, with the limit of the processor's int8.
+  golden::Case int8{"franka_tiny", "trace", true, WeightPrecision::int8, true, 5e-2};
+  int8.device = device;
+  golden::Runner(int8).run();
   return tap::finish();
 }

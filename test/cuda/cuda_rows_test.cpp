@@ -1,6 +1,7 @@
-// The kernels with one block per row (layer_norm_modulate, cache_heads) on the host's machine against the CPU backend,
-// on odd widths, in several orders of threads.
+// The kernels with one block per row (layer_norm_modulate, quantise_rows, cache_heads) on the host's machine against
+// the CPU backend, on odd widths, in several orders of threads.
 #include <algorithm>
+#include <limits>
 
 #include "cuda/ops.h"
 #include "device_values.h"
@@ -102,6 +103,55 @@ void test_norm_refusals() {
   tap::ok(with([](auto& b) { b.ldx = 42; }) == Outcome::misaligned, "a stride off the boundary is refused");
   tap::ok(with([](auto& b) { b.x += 1; }) == Outcome::misaligned, "a pointer off the boundary is refused");
   tap::ok(with([](auto& b) { b.y = nullptr; }) == Outcome::bad_shape, "nothing to write is refused");
+}
+
+void test_quantise_rows(std::int64_t rows, std::int64_t dim) {
+  const std::int64_t ld = round_up(dim, 8) + 8, ldq = round_up(dim, 16) + 16;
+  std::vector<float> x = normal_bf16(generator, rows * dim, 3.0f);
+  for (std::int64_t i = 0; i < dim; ++i) x[static_cast<std::size_t>(i)] = 0;
+  const bool has_infinity = rows > 2 && dim > 1;
+  if (has_infinity) x[static_cast<std::size_t>(2 * dim + 1)] = -INFINITY;
+  for (const std::uint64_t seed : kSeeds) {
+    host::settings().seed = seed;
+    const Bf16Matrix dx(x, rows, dim, ld);
+    const DeviceArray<std::int8_t> quantised(rows * ldq);
+    const DeviceArray<float> scales(rows);
+    const Outcome outcome =
+        settle(quantise_rows({dx.bits.data(), rows, dim, ld, quantised.data(), ldq, scales.data()}, nullptr));
+    bool is_right = outcome == Outcome::launched;
+    for (std::int64_t r = 0; r < rows; ++r) {
+      if (has_infinity && r == 2) {
+        is_right = is_right && std::isnan(scales[r]);
+        continue;
+      }
+      float most = std::numeric_limits<float>::min() * 127.0f;
+      for (std::int64_t i = 0; i < dim; ++i) most = std::max(most, std::abs(x[static_cast<std::size_t>(r * dim + i)]));
+      is_right = is_right && scales[r] == most / 127.0f;
+      for (std::int64_t i = 0; i < ldq; ++i) {
+        const float wanted = i < dim ? x[static_cast<std::size_t>(r * dim + i)] / scales[r] : 0.0f;
+        is_right = is_right && std::abs(static_cast<float>(quantised[r * ldq + i]) - wanted) <= 0.5001f;
+      }
+    }
+    tap::ok(is_right, "rows of " + std::to_string(dim) + " to the nearest, zeros behind, none of what is not finite");
+  }
+}
+
+void test_quantise_refusals() {
+  const Bf16Matrix x(4, 40, 40);
+  const DeviceArray<std::int8_t> quantised(4 * 48);
+  const DeviceArray<float> scales(4);
+  const QuantiseRows a{x.bits.data(), 4, 40, 40, quantised.data(), 48, scales.data()};
+  const auto with = [&](auto change) {
+    QuantiseRows b = a;
+    change(b);
+    return quantise_rows(b, nullptr);
+  };
+  tap::ok(with([](auto& b) { b.rows = 0; }) == Outcome::launched, "no rows is nothing to quantise");
+  tap::ok(with([](auto& b) { b.dim = 0; }) == Outcome::bad_shape, "rows without values are refused");
+  tap::ok(with([](auto& b) { b.ldq = 32; }) == Outcome::bad_shape, "a stride below the width is refused");
+  tap::ok(with([](auto& b) { b.scales = nullptr; }) == Outcome::bad_shape, "no place for scales is refused");
+  tap::ok(with([](auto& b) { b.ldq = 40; }) == Outcome::misaligned, "int8 rows off their boundary are refused");
+  tap::ok(with([](auto& b) { b.x += 1; }) == Outcome::misaligned, "rows off their boundary are refused");
 }
 
 constexpr std::int64_t kPlaneRows = 64;
@@ -223,11 +273,16 @@ void tests(ops::CpuOps& cpu) {
   test_layer_norm(cpu, {2, 1, false, true, true});
   test_norm_not_finite();
   test_norm_refusals();
+  test_quantise_rows(3, 3072);
+  test_quantise_rows(7, 75);
+  test_quantise_rows(1, 2051);
+  test_quantise_rows(5, 1);
+  test_quantise_refusals();
   test_cache_heads(cpu, {7, 3, 2, true, true, true});
   test_cache_heads(cpu, {1, 24, 1, true, true, true});
   test_cache_heads(cpu, {5, 1, 1, false, true, false});
   test_cache_heads(cpu, {9, 2, 2, true, false, false});
-  expect_sizes({"layer_norm_modulate.cu", "cache_heads.cu"});
+  expect_sizes({"layer_norm_modulate.cu", "quantise_rows.cu", "cache_heads.cu"});
 }
 
 }  // namespace

@@ -72,9 +72,9 @@ async function moveIt(guest, check) {
   check.match(await typed(guest, 'premotor go'), /running/, '15: an episode runs');
   const { cycles } = (await guest.status()).status;
   await untilStatus(guest, (status) => status.cycles > cycles + 1000, 'a second of motion');
-  check.match(await typed(guest, 'premotor halt'), /holding|running/, '15: and is stopped');
-  const { episodes } = await untilState(guest, ['holding']);
-  check.ok(episodes.ended >= 1, '15: the episode has ended, and the robot holds');
+  check.match(await typed(guest, 'premotor halt'), /waiting|ready/, '15: and is stopped');
+  const { episodes, armed } = await untilState(guest, ['ready']);
+  check.ok(episodes.ended >= 1 && !armed, '15: the episode has ended, and power is off (stop category 1)');
   const saved = await typed(guest, 'premotor record save');
   const [file] = /\/\S+saved-\S+\.mcap/.exec(saved) ?? [];
   check.ok(file !== undefined, `16: the last seconds are kept: ${saved}`);
@@ -83,7 +83,6 @@ async function moveIt(guest, check) {
 
 /** "Replace a motor", steps 1 and 3: there is no motor to turn a screw of. */
 async function replaceMotor(guest, check) {
-  await typed(guest, 'premotor disarm');
   await typed(guest, 'systemctl stop premotor');
   check.match(await typed(guest, 'premotor stop'), /nothing|no /i, 'motor 1: nothing of premotor runs');
   await typed(guest, 'systemctl start premotor');

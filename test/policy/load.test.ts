@@ -18,6 +18,11 @@ t.test('defaults', async (t) => {
   t.equal((await checkLoadOptions({ ...good, precision: 'int8', kvCache: 'int8' })).kvCache, 'int8');
   t.equal((await checkLoadOptions({ ...good, threads: 3, precision: 'bf16', device: 'auto' })).threads, 3);
   t.equal((await checkLoadOptions({ ...good, job: join(goldens, 'franka_tiny', 'job.json') })).parsed.job.attn_window, 30);
+  t.match(
+    await checkLoadOptions({ ...good, device: 'cuda', precision: 'int8', allowUncertified: true }),
+    { device: 'cuda', precision: 'int8', kvCache: 'bf16' },
+    'what the GPU computes',
+  );
 });
 
 t.test('options that are refused', async (t) => {
@@ -28,6 +33,7 @@ t.test('options that are refused', async (t) => {
     [{ job: 'absent.json' }, 'JOB_MISSING', 'job'],
     [{ job: smallJob({ height: 3 }) }, 'JOB_INVALID', 'height'],
     [{ device: 'cuda' }, 'DEVICE_PRECISION', 'precision'],
+    [{ device: 'cuda', precision: 'int4', allowUncertified: true }, 'DEVICE_PRECISION', 'precision'],
     [{ device: 'cuda', precision: 'bf16', kvCache: 'int8' }, 'DEVICE_PRECISION', 'kvCache'],
     [{ device: 'cuda', precision: 'bf16', plan: 'a.plan' }, 'DEVICE_PRECISION', 'plan'],
     [{ device: 'tpu' }, 'ARGUMENT_INVALID', 'device'],
