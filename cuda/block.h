@@ -91,8 +91,17 @@ class RowQuantiser {
   __device__ __forceinline__ void agree(const Shared<float>& most, const Shared<float>& not_finite, float* scale) {
     most_ = block_most(most_, most);
     not_finite_ = block_most(not_finite_, not_finite);
-    if (threadIdx.x == 0) *scale = not_finite_ > 0 ? float_of(0x7fc00000u) : most_ / 127.0f;
-    most_ = not_finite_ > 0 ? 0.0f : 127.0f / most_;
+    settle(threadIdx.x == 0, scale);
+  }
+  // Of the sixteen lanes that share a head's vector of 128 values.
+  __device__ __forceinline__ void agree_in_sixteen(float* scale) {
+    const unsigned lanes = 0xffffu << (threadIdx.x & 16);
+    PREMOTOR_UNROLL
+    for (int by = 8; by >= 1; by /= 2) {
+      most_ = fmaxf(most_, __shfl_xor_sync(lanes, most_, by));
+      not_finite_ = fmaxf(not_finite_, __shfl_xor_sync(lanes, not_finite_, by));
+    }
+    settle(threadIdx.x % 16 == 0, scale);
   }
   // After that: eight values to `to`. Of a row that is not finite they do not matter, for its scale is none.
   __device__ __forceinline__ void put(const float (&v)[kTaken], std::int8_t* to) const {
@@ -101,6 +110,10 @@ class RowQuantiser {
   }
 
  private:
+  __device__ __forceinline__ void settle(bool is_first, float* scale) {
+    if (is_first) *scale = not_finite_ > 0 ? float_of(0x7fc00000u) : most_ / 127.0f;
+    most_ = not_finite_ > 0 ? 0.0f : 127.0f / most_;
+  }
   __device__ __forceinline__ std::uint32_t four(const float* v) const {
     std::uint32_t word = 0;
     PREMOTOR_UNROLL

@@ -9,6 +9,8 @@
 //   norm_...   [heads, 128]                 f32    16 bytes                       none
 //   cos, sin   [rows, 64]                   f32    16 bytes                       none
 //   cache k, v [heads, plane_rows, 128]     bf16   16 bytes                       rows of `slots` are written, no other
+//   or k8, v8  [heads, plane_rows, 128]     s8     16 bytes                       the same; of what k and v would hold,
+//     scales   [heads, plane_rows]          f32    4 bytes                        round(x / s), s = max|x| / 127
 //   slots      [rows]                       s32    4 bytes                        no number twice
 //
 // The norm is over heads * 128 values, more than any tile of the product before it holds, so it cannot be that
@@ -54,6 +56,15 @@ __device__ __forceinline__ void turned(const CacheHeads& a, const std::uint16_t*
   }
 }
 
+// Eight values of a head's vector, of which fifteen other lanes have the rest.
+__device__ __forceinline__ void put_quantised(const float (&v)[kTaken], std::int8_t* to, float* scale) {
+  RowQuantiser quantiser;
+  quantiser.see(v);
+  quantiser.agree_in_sixteen(scale);
+  quantiser.put(v, to);
+}
+
+template <bool is_quantised>
 __global__ void __launch_bounds__(kRowThreads) cache_heads_kernel(const CacheHeads a) {
   const std::int64_t at = blockIdx.x, row = at % a.rows;
   const CachePlanes& planes = a.cache[at / a.rows];
@@ -75,17 +86,34 @@ __global__ void __launch_bounds__(kRowThreads) cache_heads_kernel(const CacheHea
       put_bf16(x + c, kTaken, v);
       continue;
     }
-    const std::int64_t to = (c / kHeadDim * a.plane_rows + a.slots[row]) * kHeadDim + c % kHeadDim;
-    put_bf16(planes.k + to, kTaken, v);
-    store16(planes.v + to, load16(a.v + at * a.ld + c));
+    const std::int64_t entry = c / kHeadDim * a.plane_rows + a.slots[row], to = entry * kHeadDim + c % kHeadDim;
+    if constexpr (is_quantised) {
+      PREMOTOR_UNROLL
+      for (int i = 0; i < kTaken; ++i) v[i] = round_bf16(v[i]);
+      put_quantised(v, planes.k8 + to, planes.k_scales + entry);
+      take_bf16(a.v + at * a.ld + c, kTaken, v);
+      put_quantised(v, planes.v8 + to, planes.v_scales + entry);
+    } else {
+      put_bf16(planes.k + to, kTaken, v);
+      store16(planes.v + to, load16(a.v + at * a.ld + c));
+    }
   }
 }
 
 bool is_on_boundaries(const CacheHeads& a) {
   bool planes = true;
-  for (int b = 0; b < a.batch; ++b) planes = planes && is_aligned(a.cache[b].k, 16) && is_aligned(a.cache[b].v, 16);
+  for (int b = 0; b < a.batch; ++b) {
+    const CachePlanes& to = a.cache[b];
+    planes = planes && is_aligned(to.k, 16) && is_aligned(to.v, 16) && is_aligned(to.k8, 16) && is_aligned(to.v8, 16);
+  }
   return planes && is_aligned(a.q, 16) && is_aligned(a.k, 16) && is_aligned(a.v, 16) && a.ld % 8 == 0 &&
          is_aligned(a.norm_q, 16) && is_aligned(a.norm_k, 16) && is_aligned(a.cos, 16) && is_aligned(a.sin, 16);
+}
+
+// Planes of one kind with all that belongs to them.
+bool is_whole(const CachePlanes& planes, bool is_quantised) {
+  if (!is_quantised) return planes.k != nullptr && planes.v != nullptr && planes.k8 == nullptr;
+  return planes.k8 != nullptr && planes.v8 != nullptr && planes.k_scales != nullptr && planes.v_scales != nullptr;
 }
 
 }  // namespace
@@ -96,15 +124,16 @@ Outcome cache_heads(const CacheHeads& a, Stream stream) {
       a.norm_width > a.heads * kHeadDim || a.ld < a.heads * kHeadDim || (a.q == nullptr && a.k == nullptr) ||
       (a.q != nullptr && a.norm_q == nullptr) || (a.cos == nullptr) != (a.sin == nullptr))
     return Outcome::bad_shape;
+  const bool is_quantised = a.k != nullptr && a.cache[0].k8 != nullptr;
   if (a.k != nullptr) {
     if (a.norm_k == nullptr || a.v == nullptr || a.slots == nullptr || a.plane_rows < a.rows) return Outcome::bad_shape;
     for (int b = 0; b < a.batch; ++b)
-      if (a.cache[b].k == nullptr || a.cache[b].v == nullptr) return Outcome::bad_shape;
+      if (!is_whole(a.cache[b], is_quantised)) return Outcome::bad_shape;
   }
   if (!is_on_boundaries(a)) return Outcome::misaligned;
   const std::uint32_t parts = a.q != nullptr && a.k != nullptr ? 2 : 1;
   const LaunchShape shape{{static_cast<std::uint32_t>(a.rows * a.batch), parts, 1}, kRowThreads, kRowWarps * 4, stream};
-  return launch(cache_heads_kernel, shape, a);
+  return launch(is_quantised ? cache_heads_kernel<true> : cache_heads_kernel<false>, shape, a);
 }
 
 }  // namespace premotor::cuda

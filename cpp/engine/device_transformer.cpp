@@ -17,10 +17,21 @@ std::int64_t rows_of(const Pass& pass) { return pass.guidance_rows * tokens_of(p
 
 }  // namespace
 
+// A layer's and guidance row's keys, and behind them its values: the rows of all heads, then the scales of int8.
+std::int64_t DeviceTransformer::plane_bytes() const {
+  return cache_.heads * cache_rows_ * (kHeadDim * ops::bytes_of(cache_.dtype) + (is_cache_int8() ? 4 : 0));
+}
+
 device::CachePlanes DeviceTransformer::planes(std::int64_t layer, std::int64_t guidance_row) const {
-  const std::int64_t plane = cache_.heads * cache_rows_ * kHeadDim * 2;
-  const std::int64_t at = 2 * (layer * cache_.guidance_rows + guidance_row) * plane;
-  return {pool_.at<std::uint16_t>(at), pool_.at<std::uint16_t>(at + plane)};
+  const std::int64_t k = 2 * (layer * cache_.guidance_rows + guidance_row) * plane_bytes(), v = k + plane_bytes();
+  if (!is_cache_int8()) return {pool_.at<std::uint16_t>(k), pool_.at<std::uint16_t>(v)};
+  const std::int64_t scales = cache_.heads * cache_rows_ * kHeadDim;
+  return {nullptr,
+          nullptr,
+          pool_.at<std::int8_t>(k),
+          pool_.at<std::int8_t>(v),
+          pool_.at<float>(k + scales),
+          pool_.at<float>(v + scales)};
 }
 
 void DeviceTransformer::note(device::Outcome outcome, const char* what) {
@@ -320,8 +331,8 @@ void DeviceTransformer::attend_cache(const Call& call, std::size_t part, std::in
   f.y = attended_ + first * inner;
   f.ldy = inner;
   for (std::int64_t row = 0; row < pass.guidance_rows; ++row) {
-    a.cache[row] = planes(call.layer, row);
-    f.attended[row] = {a.cache[row].k, a.cache[row].v, input.attended, input.attended_count, 1.0f};
+    const device::CachePlanes& to = a.cache[row] = planes(call.layer, row);
+    f.attended[row] = {to.k, to.v, input.attended, input.attended_count, 1.0f, to.k8, to.v8, to.k_scales, to.v_scales};
     f.plane_rows[row] = cache_rows_;
   }
   note(device_.cache_heads(a), "cache_heads");

@@ -1,7 +1,7 @@
 // The transformer on a device: weights and cached keys and values lie there, a pass is one upload, a row of launches
-// and one download. It computes what the CPU's Transformer computes under Rounding::bf16 with a bf16 cache; sums are in
-// another order, so results agree to roundings of bfloat16. Schedules, positions and the table of the cache's slots
-// stay with the host (KvCache), whose own pool is then never touched.
+// and one download. It computes what the CPU's Transformer computes under Rounding::bf16 with a cache in bf16 or int8;
+// sums are in another order, so results agree to roundings of bfloat16. A text's keys and values are bf16. Schedules,
+// positions and the table of the cache's slots stay with the host (KvCache), whose own pool is then never touched.
 #pragma once
 
 #include <cstdint>
@@ -120,6 +120,8 @@ class DeviceTransformer final : public PassEngine {
   Status finish(const Call& call);
   void project_text_block(const DeviceBlock& block, const Input& rows, std::int64_t count, const std::int32_t* slots,
                           std::uint16_t* projected, std::uint16_t* planes, std::int64_t plane_rows);
+  [[nodiscard]] bool is_cache_int8() const { return cache_.dtype == ops::Dtype::int8; }
+  [[nodiscard]] std::int64_t plane_bytes() const;
   [[nodiscard]] device::CachePlanes planes(std::int64_t layer, std::int64_t guidance_row) const;
   [[nodiscard]] device::NormTerms modulated(const Call& call, const float* shift, std::int64_t stride) const;
   void note(device::Outcome outcome, const char* what);

@@ -37,8 +37,8 @@ Status DeviceTransformer::open(Transformer& from, ops::WeightFormat format, cons
   PREMOTOR_TRY(opened->check());
   PREMOTOR_TRY(DeviceWeights::upload(from, format, opened->heads_, device, &opened->weights_));
   PREMOTOR_TRY(opened->take_buffers(rows_max));
-  const std::int64_t plane = cache.heads * cache_rows * kHeadDim * 2;
-  PREMOTOR_TRY(DeviceMemory::allocate(device, 2 * cache.layers * cache.guidance_rows * plane, &opened->pool_));
+  const std::int64_t planes = 2 * cache.layers * cache.guidance_rows;
+  PREMOTOR_TRY(DeviceMemory::allocate(device, planes * opened->plane_bytes(), &opened->pool_));
   *out = std::move(opened);
   return Status::good();
 }
@@ -62,7 +62,8 @@ Status DeviceTransformer::check() const {
     return refuse("one or two guidance rows", std::to_string(cache_.guidance_rows));
   if (format_ != ops::WeightFormat::stored && format_ != ops::WeightFormat::int8)
     return refuse("weights in bf16 or int8", "another precision");
-  if (cache_.dtype != ops::Dtype::bf16) return refuse("a KV cache in bf16", "another (kvCache)");
+  if (cache_.dtype != ops::Dtype::bf16 && cache_.dtype != ops::Dtype::int8)
+    return refuse("a KV cache in bf16 or int8", "another (kvCache)");
   return Status::good();
 }
 

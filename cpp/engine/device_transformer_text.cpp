@@ -94,34 +94,55 @@ Status DeviceTransformer::project_text(const float* embeddings, std::int64_t cou
 Status DeviceTransformer::read_entry(bool is_key, std::int64_t layer, std::int64_t guidance_row, std::int64_t head,
                                      std::int64_t row, std::vector<float>* out) {
   const device::CachePlanes at = planes(layer, guidance_row);
+  const std::int64_t entry = head * cache_rows_ + row;
   std::uint16_t bits[kHeadDim];
-  note(device_.download(bits, (is_key ? at.k : at.v) + (head * cache_rows_ + row) * kHeadDim, sizeof bits), "download");
+  std::int8_t integers[kHeadDim];
+  float scale = 0;
+  if (is_cache_int8()) {
+    note(device_.download(integers, (is_key ? at.k8 : at.v8) + entry * kHeadDim, sizeof integers), "download");
+    note(device_.download(&scale, (is_key ? at.k_scales : at.v_scales) + entry, sizeof scale), "download");
+  } else {
+    note(device_.download(bits, (is_key ? at.k : at.v) + entry * kHeadDim, sizeof bits), "download");
+  }
   PREMOTOR_TRY(launched());
   PREMOTOR_TRY(settle());
-  for (std::int64_t c = 0; c < heads_.of; ++c) out->push_back(bf16_to_f32(bits[c]));
+  for (std::int64_t c = 0; c < heads_.of; ++c)
+    out->push_back(is_cache_int8() ? static_cast<float>(integers[c]) * scale : bf16_to_f32(bits[c]));
   return Status::good();
 }
 
 // Small values of no meaning, for measuring: the same in every head, rows that follow one another at once.
 Status DeviceTransformer::fill_rows(std::span<const std::int32_t> rows, std::uint64_t seed) {
-  std::vector<std::uint16_t> values(rows.size() * static_cast<std::size_t>(kHeadDim));
+  const std::size_t count = rows.size() * static_cast<std::size_t>(kHeadDim);
+  std::vector<std::uint16_t> values(count);
+  std::vector<std::int8_t> integers(count);
+  const std::vector<float> scales(rows.size(), 0.5f / 127.0f);
   std::uint64_t random = seed * 2 + 1;
-  for (std::uint16_t& value : values) {
+  for (std::size_t i = 0; i < count; ++i) {
     random = random * 6364136223846793005u + 1442695040888963407u;
-    value = f32_to_bf16(static_cast<float>(static_cast<std::int64_t>(random >> 40) - (1 << 23)) * 0x1p-25f);
+    const float value = static_cast<float>(static_cast<std::int64_t>(random >> 40) - (1 << 23)) * 0x1p-25f;
+    values[i] = f32_to_bf16(value);
+    integers[i] = static_cast<std::int8_t>(value * 254.0f);
   }
   is_busy_ = true;
-  for (std::size_t first = 0, count = 0; first < rows.size(); first += count) {
-    for (count = 1;
-         first + count < rows.size() && rows[first + count] == rows[first] + static_cast<std::int32_t>(count);)
-      ++count;
+  const auto send = [&](void* to, const void* from, std::int64_t bytes) {
+    note(device_.upload(to, from, bytes), "upload");
+  };
+  for (std::size_t first = 0, run = 0; first < rows.size(); first += run) {
+    for (run = 1; first + run < rows.size() && rows[first + run] == rows[first] + static_cast<std::int32_t>(run);)
+      ++run;
+    const auto length = static_cast<std::int64_t>(run);
     for (std::int64_t plane = 0; plane < cache_.layers * cache_.guidance_rows; ++plane) {
       const device::CachePlanes at = planes(plane / cache_.guidance_rows, plane % cache_.guidance_rows);
-      for (std::uint16_t* entries : {at.k, at.v})
-        for (std::int64_t head = 0; head < cache_.heads; ++head)
-          note(device_.upload(entries + (head * cache_rows_ + rows[first]) * kHeadDim, values.data(),
-                              static_cast<std::int64_t>(count) * kHeadDim * 2),
-               "upload");
+      for (std::int64_t head = 0; head < cache_.heads; ++head) {
+        const std::int64_t entry = head * cache_rows_ + rows[first];
+        for (std::uint16_t* to : {at.k, at.v})
+          if (to != nullptr) send(to + entry * kHeadDim, values.data(), length * kHeadDim * 2);
+        for (std::int8_t* to : {at.k8, at.v8})
+          if (to != nullptr) send(to + entry * kHeadDim, integers.data(), length * kHeadDim);
+        for (float* to : {at.k_scales, at.v_scales})
+          if (to != nullptr) send(to + entry, scales.data(), length * 4);
+      }
     }
   }
   const Status launches = launched(), done = settle();

@@ -100,10 +100,15 @@ struct GemmInt8 {
 // Guidance rows that one launch takes.
 constexpr int kGuidanceRows = 2;
 
-// Cached keys and values of one layer and guidance row: [head, plane_rows, 128] bf16 each.
+// Cached keys and values of one layer and guidance row: [head, plane_rows, 128] bf16 each; or s8, a head's vector of a
+// row being its integers times its scale.
 struct CachePlanes {
   std::uint16_t* k = nullptr;
   std::uint16_t* v = nullptr;
+  std::int8_t* k8 = nullptr;  // instead of k and v
+  std::int8_t* v8 = nullptr;
+  float* k_scales = nullptr;  // [head, plane_rows], with k8
+  float* v_scales = nullptr;
 };
 
 struct CacheHeads {
@@ -132,6 +137,10 @@ struct AttendedRows {
   const std::int32_t* rows = nullptr;  // [count] rows of the planes, in the order of their slots; null: 0 .. count-1
   std::int64_t count = 0;              // >= 1
   float last_weight = 1;               // the last stands for this many equal ones
+  const std::int8_t* k8 = nullptr;     // instead of k and v, as CachePlanes
+  const std::int8_t* v8 = nullptr;
+  const float* k_scales = nullptr;  // [head, plane_rows], with k8
+  const float* v_scales = nullptr;
 };
 
 struct FlashAttention {

@@ -184,7 +184,7 @@ function checkOnDevice(precision: CpuPrecision, kvCache: KvCache, plan: string |
     return new PremotorError('DEVICE_PRECISION', message, { field, expected, found });
   };
   if (precision !== 'bf16' && precision !== 'int8') throw refuse('precision', '"bf16" or "int8"', `"${precision}"`);
-  if (kvCache !== 'bf16') throw refuse('kvCache', '"bf16"', `"${kvCache}"`);
+  if (kvCache === 'f32') throw refuse('kvCache', '"bf16" or "int8"', `"${kvCache}"`);
   if (plan !== undefined) throw refuse('plan', 'no plan: its weights are packed for the processor', `"${plan}"`);
 }
 

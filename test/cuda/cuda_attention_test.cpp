@@ -1,5 +1,5 @@
-// flash_attention on the host's machine against the CPU backend's attention over a bfloat16 cache: few and many
-// queries, keys that fill no tile, rings that wrapped, rows that are not attended (and not finite), splits, empty
+// flash_attention on the host's machine against the CPU backend's attention over a cache in bfloat16 or int8: few and
+// many queries, keys that fill no tile, rings that wrapped, rows that are not attended (and not finite), splits, empty
 // splits, and the last row's weight.
 #include <algorithm>
 
@@ -21,6 +21,7 @@ struct Case {
   int batch, splits;
   float last_weight = 1.0f;
   bool is_text = false;  // rows 0 .. count-1, without a list
+  bool is_int8 = false;
 };
 
 // Slots in ascending order; some lie in rows behind the slots, as after marks. rows[i] is where slots[i] lies.
@@ -51,21 +52,29 @@ struct Cache {
   Ring ring;
   std::vector<std::byte> k, v;
   DeviceArray<std::uint16_t> d_k, d_v;
+  DeviceArray<std::int8_t> d_k8, d_v8;
+  DeviceArray<float> d_k_scales, d_v_scales;
   DeviceArray<std::int32_t> d_rows;
 
   Cache(ops::CpuOps& cpu, const Case& c)
-      : layout{c.heads, ops::kv_rows(c.capacity + c.capacity / 10), 128, ops::Dtype::bf16},
+      : layout{c.heads, ops::kv_rows(c.capacity + c.capacity / 10), 128,
+               c.is_int8 ? ops::Dtype::int8 : ops::Dtype::bf16},
         ring(c, layout.rows),
         k(static_cast<std::size_t>(layout.key_bytes())),
         v(static_cast<std::size_t>(layout.value_bytes())),
         d_k(c.heads * layout.rows * 128),
         d_v(c.heads * layout.rows * 128),
+        d_k8(c.heads * layout.rows * 128),
+        d_v8(c.heads * layout.rows * 128),
+        d_k_scales(c.heads * layout.rows),
+        d_v_scales(c.heads * layout.rows),
         d_rows(ring.rows) {
     const std::int64_t inner = c.heads * 128, count = std::ssize(ring.rows);
     const std::vector<float> keys = normal_bf16(generator, count * inner, 2.0f),
                              values = normal_bf16(generator, count * inner);
-    cpu.store_kv({keys.data(), values.data(), count, c.heads, 128, inner, k.data(), v.data(), ops::Dtype::bf16,
-                  layout.rows, ring.rows.data()});
+    cpu.store_kv({keys.data(), values.data(), count, c.heads, 128, inner, k.data(), v.data(), layout.dtype, layout.rows,
+                  ring.rows.data()});
+    if (c.is_int8) take_int8(c);
     for (std::int64_t i = 0; i < count; ++i)
       for (std::int64_t at = 0; at < inner; ++at) {
         const std::int64_t to = (at / 128 * layout.rows + ring.rows[static_cast<std::size_t>(i)]) * 128 + at % 128;
@@ -73,10 +82,31 @@ struct Cache {
         d_v[to] = f32_to_bf16(values[static_cast<std::size_t>(i * inner + at)]);
       }
   }
+  // The integers and scales that the CPU has stored.
+  void take_int8(const Case& c) {
+    const auto* keys = reinterpret_cast<const std::int8_t*>(k.data());
+    const auto* values = reinterpret_cast<const std::int8_t*>(v.data());
+    for (std::int64_t head = 0; head < c.heads; ++head)
+      for (const std::int32_t row : ring.rows) {
+        const std::int64_t entry = head * layout.rows + row;
+        for (std::int64_t d = 0; d < 128; ++d) {
+          d_k8[entry * 128 + d] = keys[layout.key_at(head, row, d)];
+          d_v8[entry * 128 + d] = values[layout.value_at(head, row, d)];
+        }
+        d_k_scales[entry] = reinterpret_cast<const float*>(keys + layout.key_scales())[entry];
+        d_v_scales[entry] = reinterpret_cast<const float*>(values + layout.value_scales())[entry];
+      }
+  }
+  [[nodiscard]] AttendedRows on_device(const Case& c) const {
+    const std::int32_t* rows = c.is_text ? nullptr : d_rows.data();
+    if (!c.is_int8) return {d_k.data(), d_v.data(), rows, c.attended, c.last_weight};
+    return {nullptr,           nullptr,          rows, c.attended, c.last_weight, d_k8.data(), d_v8.data(),
+            d_k_scales.data(), d_v_scales.data()};
+  }
   [[nodiscard]] ops::CachedView view(const Case& c) const {
     if (c.is_text)
-      return {k.data(), v.data(), ops::Dtype::bf16, layout.rows, nullptr, c.attended, nullptr, 0, c.last_weight};
-    return {k.data(), v.data(),          ops::Dtype::bf16,       layout.rows,  ring.mask.data(),
+      return {k.data(), v.data(), layout.dtype, layout.rows, nullptr, c.attended, nullptr, 0, c.last_weight};
+    return {k.data(), v.data(),          layout.dtype,           layout.rows,  ring.mask.data(),
             0,        ring.moved.data(), std::ssize(ring.moved), c.last_weight};
   }
 };
@@ -94,7 +124,7 @@ void test_attention(ops::CpuOps& cpu, const Case& c) {
   }
   const std::string name = "attention, " + std::to_string(c.rows) + " queries, " + std::to_string(c.attended) + " of " +
                            std::to_string(c.capacity) + (c.is_text ? " text rows" : " slots") + ", " +
-                           std::to_string(c.splits) + " splits";
+                           std::to_string(c.splits) + " splits" + (c.is_int8 ? ", int8" : "");
   std::vector<float> first;
   for (const std::uint64_t seed : kSeeds) {
     host::settings().seed = seed;
@@ -104,8 +134,7 @@ void test_attention(ops::CpuOps& cpu, const Case& c) {
     a.q = dq.bits.data(), a.rows = c.rows, a.heads = c.heads, a.ldq = ldq, a.batch = c.batch;
     for (int b = 0; b < c.batch; ++b) {
       const Cache& cache = caches[static_cast<std::size_t>(b)];
-      a.attended[b] = {cache.d_k.data(), cache.d_v.data(), c.is_text ? nullptr : cache.d_rows.data(), c.attended,
-                       c.last_weight};
+      a.attended[b] = cache.on_device(c);
       a.plane_rows[b] = cache.layout.rows;
     }
     a.scale = scale, a.splits = c.splits, a.workspace = c.splits == 1 ? nullptr : workspace.data();
@@ -154,6 +183,8 @@ void test_refusals() {
   tap::ok(with([](auto& b) { b.attended[0].count = 65; }) == Outcome::bad_shape, "more keys than rows are refused");
   tap::ok(with([](auto& b) { b.splits = 2; }) == Outcome::bad_shape, "splits without a workspace are refused");
   tap::ok(with([](auto& b) { b.ldq = 132; }) == Outcome::misaligned, "a stride off the boundary is refused");
+  tap::ok(with([](auto& b) { b.attended[0].k8 = reinterpret_cast<const std::int8_t*>(b.q); }) == Outcome::bad_shape,
+          "a cache of two kinds, or int8 without scales, is refused");
   tap::ok(with([](auto& b) { b.attended[0].last_weight = 0; }) == Outcome::bad_shape, "a weight of nothing is refused");
 }
 
@@ -167,6 +198,10 @@ void tests(ops::CpuOps& cpu) {
   test_attention(cpu, {33, 1, 200, 190, 2, 2});
   test_attention(cpu, {5, 2, 37, 37, 2, 1, 476.0f, true});
   test_attention(cpu, {65, 1, 70, 66, 1, 2, 3.0f, true});
+  test_attention(cpu, {1, 1, 1, 1, 1, 1, 1.0f, false, true});
+  test_attention(cpu, {7, 2, 130, 97, 2, 1, 1.0f, false, true});
+  test_attention(cpu, {32, 1, 320, 289, 1, 3, 1.0f, false, true});
+  test_attention(cpu, {70, 1, 200, 190, 2, 2, 1.0f, false, true});
   expect_no_conflicts();
   test_plans();
   test_refusals();

@@ -28,5 +28,9 @@ int main(int count, char** arguments) {
   golden::Case int8{"franka_tiny", "trace", true, WeightPrecision::int8, true, 5e-2};
   int8.device = device;
   golden::Runner(int8).run();
+  golden::Case int8_cache{"nocfg_partial",           "trace", true, WeightPrecision::int8, true, 5e-2,
+                          premotor::ops::Dtype::int8};
+  int8_cache.device = device;
+  golden::Runner(int8_cache).run();
   return tap::finish();
 }

@@ -264,6 +264,81 @@ void test_cache_heads(ops::CpuOps& cpu, const HeadsCase& c) {
   }
 }
 
+struct Int8Cache {
+  std::vector<std::int8_t> k, v;  // [head, row, 128], unwritten rows 0
+  std::vector<float> k_scales, v_scales;
+};
+
+Int8Cache int8_by_cpu(ops::CpuOps& cpu, const HeadsCase& c, const HeadsOperands& o) {
+  const ops::KvLayout layout{c.heads, kPlaneRows, 128, ops::Dtype::int8};
+  std::vector<std::int8_t> keys(static_cast<std::size_t>(layout.key_bytes())), values(keys.size());
+  std::vector<float> qkv(o.qkv);
+  cpu.cache_heads({qkv.data(), qkv.data() + o.inner, qkv.data() + 2 * o.inner, c.rows, c.heads, 128, o.ld, 1e-6f,
+                   o.norm_q.data(), o.norm_k.data(), o.cos.data(), o.sin.data(), keys.data(), values.data(),
+                   ops::Dtype::int8, kPlaneRows, o.slots.data(), ops::Rounding::bf16});
+  Int8Cache cache;
+  for (std::int64_t h = 0; h < c.heads; ++h)
+    for (const std::int32_t slot : o.slots) {
+      for (std::int64_t d = 0; d < 128; ++d) {
+        cache.k.push_back(keys[static_cast<std::size_t>(layout.key_at(h, slot, d))]);
+        cache.v.push_back(values[static_cast<std::size_t>(layout.value_at(h, slot, d))]);
+      }
+      const std::int64_t entry = h * kPlaneRows + slot;
+      cache.k_scales.push_back(reinterpret_cast<const float*>(keys.data() + layout.key_scales())[entry]);
+      cache.v_scales.push_back(reinterpret_cast<const float*>(values.data() + layout.value_scales())[entry]);
+    }
+  return cache;
+}
+
+// Into a cache in int8: of values the bits, of turned keys, which may differ by a rounding to bfloat16, a step.
+void test_cache_heads_int8(ops::CpuOps& cpu, const HeadsCase& c) {
+  const HeadsOperands o(c);
+  const Int8Cache expected = int8_by_cpu(cpu, c, o);
+  const DeviceArray<float> norm_q(o.norm_q), norm_k(o.norm_k), cos(o.cos), sin(o.sin);
+  const DeviceArray<std::int32_t> slots(o.slots);
+  for (const std::uint64_t seed : kSeeds) {
+    host::settings().seed = seed;
+    const Bf16Matrix qkv(o.qkv, c.rows, o.ld, o.ld);
+    const DeviceArray<std::int8_t> k8(c.heads * kPlaneRows * 128), v8(k8.count());
+    const DeviceArray<float> k_scales(c.heads * kPlaneRows), v_scales(k_scales.count());
+    CacheHeads a;
+    a.q = qkv.bits.data(), a.k = qkv.bits.data() + o.inner, a.v = qkv.bits.data() + 2 * o.inner;
+    a.slots = slots.data(), a.rows = c.rows, a.heads = c.heads, a.ld = o.ld, a.eps = 1e-6f, a.plane_rows = kPlaneRows;
+    a.norm_width = c.heads * 128, a.norm_q = norm_q.data(), a.norm_k = norm_k.data();
+    a.cos = cos.data(), a.sin = sin.data();
+    a.cache[0] = {nullptr, nullptr, k8.data(), v8.data(), k_scales.data(), v_scales.data()};
+    bool is_right = settle(cache_heads(a, nullptr)) == Outcome::launched;
+    std::int64_t other_steps = 0, written = 0;
+    for (std::int64_t h = 0, i = 0; h < c.heads; ++h)
+      for (const std::int32_t slot : o.slots) {
+        const std::int64_t entry = h * kPlaneRows + slot;
+        const float k_scale = expected.k_scales[static_cast<std::size_t>(i / 128)];
+        is_right = is_right && v_scales[entry] == expected.v_scales[static_cast<std::size_t>(i / 128)] &&
+                   std::abs(k_scales[entry] - k_scale) <= k_scale * 0x1p-7f;
+        for (std::int64_t d = 0; d < 128; ++d, ++i) {
+          const int k_step = k8[entry * 128 + d] - expected.k[static_cast<std::size_t>(i)];
+          const int v_step = v8[entry * 128 + d] - expected.v[static_cast<std::size_t>(i)];
+          other_steps += std::abs(k_step) + std::abs(v_step);
+          is_right = is_right && std::abs(k_step) <= 1 && std::abs(v_step) <= 1;
+        }
+      }
+    // 0xffffffff is what nobody has written.
+    for (std::int64_t entry = 0; entry < v_scales.count(); ++entry) written += std::isnan(v_scales[entry]) ? 0 : 1;
+    const std::string name =
+        "cache_heads into int8, " + std::to_string(c.rows) + " rows, order " + std::to_string(seed);
+    tap::ok(is_right && other_steps * 100 <= c.rows * o.inner,
+            name + ": " + std::to_string(other_steps) + " off a step");
+    tap::equal(written, c.rows * c.heads, name + " writes its rows of the cache only");
+  }
+  CacheHeads wrong;
+  const Bf16Matrix q(2, 384, 384);
+  wrong.k = q.bits.data(), wrong.v = q.bits.data() + 128, wrong.slots = slots.data();
+  wrong.rows = wrong.heads = 1, wrong.ld = 384, wrong.plane_rows = kPlaneRows, wrong.norm_width = 128;
+  wrong.norm_k = norm_k.data();
+  wrong.cache[0].k8 = reinterpret_cast<std::int8_t*>(q.bits.data());
+  tap::ok(cache_heads(wrong, nullptr) == Outcome::bad_shape, "a cache in int8 without scales is refused");
+}
+
 void tests(ops::CpuOps& cpu) {
   tap::note("seed 11, orders 0, 1, 20261130");
   test_layer_norm(cpu, {1, 3072, false, true, false});
@@ -282,6 +357,8 @@ void tests(ops::CpuOps& cpu) {
   test_cache_heads(cpu, {1, 24, 1, true, true, true});
   test_cache_heads(cpu, {5, 1, 1, false, true, false});
   test_cache_heads(cpu, {9, 2, 2, true, false, false});
+  test_cache_heads_int8(cpu, {7, 3, 1, true, true, true});
+  test_cache_heads_int8(cpu, {2, 24, 1, true, true, true});
   expect_sizes({"layer_norm_modulate.cu", "quantise_rows.cu", "cache_heads.cu"});
 }
 

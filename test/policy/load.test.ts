@@ -34,7 +34,7 @@ t.test('options that are refused', async (t) => {
     [{ job: smallJob({ height: 3 }) }, 'JOB_INVALID', 'height'],
     [{ device: 'cuda' }, 'DEVICE_PRECISION', 'precision'],
     [{ device: 'cuda', precision: 'int4', allowUncertified: true }, 'DEVICE_PRECISION', 'precision'],
-    [{ device: 'cuda', precision: 'bf16', kvCache: 'int8' }, 'DEVICE_PRECISION', 'kvCache'],
+    [{ device: 'cuda', precision: 'int8', kvCache: 'f32', allowUncertified: true }, 'DEVICE_PRECISION', 'kvCache'],
     [{ device: 'cuda', precision: 'bf16', plan: 'a.plan' }, 'DEVICE_PRECISION', 'plan'],
     [{ device: 'tpu' }, 'ARGUMENT_INVALID', 'device'],
     [{ precision: 'int8' }, 'PRECISION_NOT_CERTIFIED', 'precision'],
