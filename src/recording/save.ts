@@ -2,6 +2,7 @@
  * Keeping what was recorded when somebody asks for it: of the episode that runs, by a signal to its process, or of the one that ended last, out of
  * the window that it left. Owned by the recorder; the command line asks.
  */
+import { chown, stat } from 'node:fs/promises';
 import { setTimeout as pause } from 'node:timers/promises';
 import { PremotorError } from '../errors.js';
 import { type RecordingFile, RecordingFolder } from './folder.js';
@@ -48,7 +49,9 @@ export async function saveRecording(
   if (pid !== undefined) return { path: await savedBy(pid, folder, wait_ms, signal), of: 'running' };
   for (const ended of await folder.endedWindows()) {
     const path = await rescueWindow(folder, ended, `saved-${stampOf(new Date())}`);
-    if (path !== undefined) return { path, of: 'ended' };
+    if (path === undefined) continue;
+    await giveTo(dir, path);
+    return { path, of: 'ended' };
   }
   const [expected, found] = ['the window of an episode that runs, or of the one that ended last', 'none'];
   const why =
@@ -58,6 +61,13 @@ export async function saveRecording(
     expected,
     found,
   });
+}
+
+/** To whom the folder belongs: the recorder must be able to do with it what it does with its own. */
+async function giveTo(dir: string, path: string): Promise<void> {
+  if (process.getuid?.() !== 0) return;
+  const { uid, gid } = await stat(dir);
+  await chown(path, uid, gid);
 }
 
 async function savedBy(pid: number, folder: RecordingFolder, wait_ms: number, signal: AbortSignal): Promise<string> {

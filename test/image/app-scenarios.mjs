@@ -15,7 +15,7 @@ const state_timeout_ms = 900_000;
 const broker_start_timeout_ms = 10_000;
 const look_interval_ms = 3000;
 
-export const pause = (duration_ms) => new Promise((resolve) => setTimeout(resolve, duration_ms));
+const pause = (duration_ms) => new Promise((resolve) => setTimeout(resolve, duration_ms));
 
 async function freePort() {
   const server = createServer().listen(0, '127.0.0.1');

@@ -6,7 +6,7 @@
 import { spawnSync } from 'node:child_process';
 import { mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { pause, untilState, untilStatus } from './app-scenarios.mjs';
+import { untilState, untilStatus } from './app-scenarios.mjs';
 import { Disk, Guest } from './guest.mjs';
 import { buildTestImage, writeRobot } from './images.mjs';
 
@@ -93,10 +93,10 @@ async function replaceMotor(guest, check) {
 /** "Read a fault", steps 1 to 6. */
 async function readFault(guest, check) {
   await typed(guest, 'premotor arm');
+  // An episode is over before the next command would get here: what kills the bridge waits for the first chunk in the guest.
+  const first = 'journalctl -u premotor -n 5 --no-pager | grep -q "chunk.:0"';
+  await guest.output(`nohup sh -c 'until ${first}; do sleep 0.1; done; pkill -KILL -x premotor-bridge' >/dev/null 2>&1 &`);
   await typed(guest, 'premotor go');
-  await untilState(guest, ['running']);
-  await pause(30_000);
-  await guest.output('pkill -KILL -x premotor-bridge');
   await untilState(guest, ['fault']);
   const told = await typed(guest, 'premotor status');
   const [, code] = /\b((?:BRIDGE|STREAM)_[A-Z_]+)\b/.exec(told) ?? [];
