@@ -86,6 +86,7 @@ function summary(built: BuiltImage, seconds: number): string {
   for (const { name, sizeBytes } of built.partitions) lines.push(`  ${name.padEnd(9)} ${formatBytes(sizeBytes)}`);
   lines.push(`  system    ${formatBytes(built.root.bytes)}, ${built.packages.length} Debian packages; for update bundles: ${built.root.file}`);
   for (const { name, path } of built.models) lines.push(`  model     ${name} at ${path}`);
+  for (const path of built.files) lines.push(`  file      ${path}, beside the configuration`);
   for (const { key, to } of built.changes) lines.push(`  set       ${key}: ${to}`);
   lines.push(`  logins    ${built.isLoginOpen ? 'ssh with the given key' : 'none'}`);
   if (built.isDebugConsole) lines.push('  WARNING   the console is open without a password: for development only');

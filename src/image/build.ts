@@ -43,6 +43,7 @@ export interface BuiltImage {
   readonly partitions: readonly { readonly name: string; readonly startBytes: number; readonly sizeBytes: number; readonly uuid: string }[];
   readonly models: Seed['models'];
   readonly changes: Seed['changes'];
+  readonly files: Seed['files'];
   readonly configurationRelease: string;
   readonly packages: readonly string[];
   readonly hasPremotor: boolean;
@@ -153,6 +154,7 @@ async function finish(
     partitions: layout.partitions.map(({ name, startBytes, sizeBytes, uuid }) => ({ name, startBytes, sizeBytes, uuid })),
     models: seed.models,
     changes: seed.changes,
+    files: seed.files,
     configurationRelease: seed.configurationRelease,
     packages: base.packages,
     hasPremotor: inputs.deb !== undefined,

@@ -54,6 +54,8 @@ export interface Seed {
   readonly bytes: number;
   readonly models: readonly PlacedModel[];
   readonly changes: readonly Change[];
+  /** That the configuration names beside itself, by their paths there. */
+  readonly files: readonly string[];
   readonly configurationRelease: string;
 }
 
@@ -160,14 +162,15 @@ export function makeSeed(inputs: SeedInputs, folder: string): Seed {
     mkdirSync(join(product, name), { recursive: true });
   }
   for (const name of ['system', 'journal', 'systemd', 'ssh']) mkdirSync(join(folder, name), { recursive: true });
-  const configurationRelease = placeConfiguration(text, namedFiles(text, resolve(robot)), product);
+  const files = namedFiles(text, resolve(robot));
+  const configurationRelease = placeConfiguration(text, files, product);
   if (models.length > 0) placeModels(models, product);
   const wrong = units.find((unit) => !UNIT.test(unit));
   if (wrong !== undefined) throw invalid('--enable', 'the name of a unit, such as can@can0.service', JSON.stringify(wrong));
   if (units.length > 0) writeFileSync(join(folder, 'system', 'enable'), `${units.join('\n')}\n`);
   for (const dropIn of dropIns) placeDropIn(dropIn, join(folder, 'system', 'drop-in'));
   if (sshKey !== undefined) writeFileSync(join(folder, 'ssh', 'authorized_keys'), readPublicKeys(sshKey));
-  return { hash: folderHash(folder), bytes: bytesOf(folder), models, changes, configurationRelease };
+  return { hash: folderHash(folder), bytes: bytesOf(folder), models, changes, files: files.map(({ path }) => path), configurationRelease };
 }
 
 /** As `UNIT.d/NAME.conf`, in the folder that the first file system copies from. */

@@ -53,6 +53,7 @@ t.test('files that the configuration names go with it', async (t) => {
   writeFileSync(join(root, 'robots/urdf/arm.urdf'), '<robot/>');
   const first = makeSeed({ robot, models: [], units: [] }, seed);
   t.equal(readFileSync(join(seed, 'premotor/config/current/urdf/arm.urdf'), 'utf8'), '<robot/>');
+  t.same(first.files, ['urdf/arm.urdf']);
   writeFileSync(join(root, 'robots/urdf/arm.urdf'), '<robot>');
   t.not(makeSeed({ robot, models: [], units: [] }, seed).configurationRelease, first.configurationRelease, 'another release');
   for (const [text, field] of [
