@@ -76,6 +76,9 @@ export async function runFlash(
     printResult(context, options.json, { ...flashed, seconds }, () =>
       [
         `${device}: ${formatBytes(flashed.bytes)} written and read back in ${seconds.toFixed(1)} s, sha256 ${flashed.sha256}`,
+        ...(flashed.isTableSeen
+          ? []
+          : ['This machine does not see its partitions yet: take the disk out and put it in again before you look at them.']),
         'The data partition takes the rest of the disk at the first start.',
       ].join('\n'),
     );

@@ -38,6 +38,8 @@ export interface Flashed {
   readonly disk: Disk;
   readonly bytes: number;
   readonly sha256: string;
+  /** False where the kernel of this machine does not look at the new table now: the disk is right all the same. */
+  readonly isTableSeen: boolean;
 }
 
 const BLOCK_BYTES = 4 * MIB;
@@ -92,9 +94,12 @@ export async function flash(inputs: FlashInputs): Promise<Flashed> {
     await io.flushCaches(device);
     const read = await readBack(io, device, bytes, (done) => onProgress('verifying', done, bytes), signal);
     if (read !== written) throw damaged(device, written, read);
-    await io.rereadTable(device);
+    const isTableSeen = await io.rereadTable(device).then(
+      () => true,
+      () => false,
+    );
     onProgress('done', 1, 1);
-    return { disk, bytes, sha256: written };
+    return { disk, bytes, sha256: written, isTableSeen };
   } finally {
     await source.close();
   }

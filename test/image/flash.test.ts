@@ -92,6 +92,18 @@ t.test('an image is written, read back, and its table comes last', async (t) => 
   t.same(log, ['write 0', 'sync', 'write 1', 'write 5', 'write 9', 'sync', 'write 0', 'sync', 'close', 'flush', 'close', 'reread']);
 });
 
+t.test('a kernel that does not look at the new table is told, and no failure', async (t) => {
+  const { image, device, view } = machine(t);
+  const io = {
+    ...fakeIo(device, []),
+    rereadTable: async (): Promise<void> => {
+      throw new Error('Invalid argument');
+    },
+  };
+  const { isTableSeen } = await flash({ image, device: '/dev/sdb', view, io, confirm: async () => 'sdb' });
+  t.equal(isTableSeen, false);
+});
+
 t.test('without the name, nothing is written', async (t) => {
   const { image, device, view } = machine(t);
   for (const typed of ['', 'y', '/dev/sda', '/dev/sdb1']) {
