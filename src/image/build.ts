@@ -9,6 +9,7 @@ import { fileURLToPath } from 'node:url';
 import { PremotorError } from '../errors.js';
 import { BASE_STEPS, type Base, makeBase } from './base.js';
 import { assemble, type DiskInputs, makeData, makeEsp } from './disk.js';
+import { noteReleases } from './first-releases.js';
 import { type Arch, checkSlot, DATA_SPARE_MIB, type Layout, layoutOf, partitionOf } from './layout.js';
 import { fileHash, folderHash, makeRoot, type Root } from './rootfs.js';
 import { dataMibFor, makeSeed, type Seed } from './seed.js';
@@ -65,6 +66,7 @@ export async function buildImage(inputs: ImageInputs): Promise<BuiltImage> {
   const workDir = mkdtempSync(join(resolve(inputs.cacheDir), 'build-'));
   try {
     const seed = makeSeed(inputs, join(workDir, 'seed'));
+    await noteReleases(join(workDir, 'seed'), seed);
     const { base, root } = await makeSystem(inputs, onProgress);
     checkSlot(statSync(root.squashfs).size, inputs.systemMib);
     const identity = createHash('sha256')

@@ -57,6 +57,8 @@ export interface Seed {
   /** That the configuration names beside itself, by their paths there. */
   readonly files: readonly string[];
   readonly configurationRelease: string;
+  /** Without one, the configuration names a model that is not in the image. */
+  readonly modelRelease: string | undefined;
 }
 
 /** Where the configuration's own outputs go on a robot. */
@@ -140,7 +142,8 @@ export function readPublicKeys(file: string): string {
   return `${lines.join('\n')}\n`;
 }
 
-const releaseName = (content: string): string => `image-${createHash('sha256').update(content).digest('hex').slice(0, 12)}`;
+/** Below every version that a fleet gives. */
+const releaseName = (content: string): string => `0.0.0-image-${createHash('sha256').update(content).digest('hex').slice(0, 12)}`;
 
 function bytesOf(folder: string): number {
   let bytes = 0;
@@ -164,13 +167,21 @@ export function makeSeed(inputs: SeedInputs, folder: string): Seed {
   for (const name of ['system', 'journal', 'systemd', 'ssh']) mkdirSync(join(folder, name), { recursive: true });
   const files = namedFiles(text, resolve(robot));
   const configurationRelease = placeConfiguration(text, files, product);
-  if (models.length > 0) placeModels(models, product);
+  const modelRelease = placeModels(models, product);
   const wrong = units.find((unit) => !UNIT.test(unit));
   if (wrong !== undefined) throw invalid('--enable', 'the name of a unit, such as can@can0.service', JSON.stringify(wrong));
   if (units.length > 0) writeFileSync(join(folder, 'system', 'enable'), `${units.join('\n')}\n`);
   for (const dropIn of dropIns) placeDropIn(dropIn, join(folder, 'system', 'drop-in'));
   if (sshKey !== undefined) writeFileSync(join(folder, 'ssh', 'authorized_keys'), readPublicKeys(sshKey));
-  return { hash: folderHash(folder), bytes: bytesOf(folder), models, changes, files: files.map(({ path }) => path), configurationRelease };
+  return {
+    hash: folderHash(folder),
+    bytes: bytesOf(folder),
+    models,
+    changes,
+    files: files.map(({ path }) => path),
+    configurationRelease,
+    modelRelease,
+  };
 }
 
 /** As `UNIT.d/NAME.conf`, in the folder that the first file system copies from. */
@@ -202,7 +213,9 @@ function placeConfiguration(text: string, files: readonly NamedFile[], product: 
   return release;
 }
 
-function placeModels(models: readonly PlacedModel[], product: string): void {
+/** The release of the robot's own, if it is in the image. */
+function placeModels(models: readonly PlacedModel[], product: string): string | undefined {
+  let own: string | undefined;
   for (const { from } of models) {
     if (!existsSync(from) || !statSync(from).isDirectory()) throw invalid('models', 'a folder', `no folder ${from}`);
   }
@@ -211,8 +224,11 @@ function placeModels(models: readonly PlacedModel[], product: string): void {
     const isOwn = path === CURRENT_MODEL;
     const release = releaseName(`${name} ${folderHash(from)}`);
     cpSync(from, join(product, 'models', isOwn ? `releases/${release}` : `besides/${name}`), { recursive: true, dereference: true });
-    if (isOwn) symlinkSync(`releases/${release}`, join(product, 'models/current'));
+    if (!isOwn) continue;
+    own = release;
+    symlinkSync(`releases/${release}`, join(product, 'models/current'));
   }
+  return own;
 }
 
 /** Names are written into a script of the file system's tool: quotes and control characters would end them. */

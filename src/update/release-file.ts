@@ -51,6 +51,15 @@ export function isSafePath(path: string): boolean {
   return parts.length <= DEPTH_MAX && parts.every((part) => part !== '' && part !== '.' && part !== '..');
 }
 
+/** What a folder is as a release. Equal content gives an equal manifest. Errors: UPDATE_CONTENT. */
+export async function manifestOf(kind: ReleaseKind, version: string, folder: string): Promise<ReleaseManifest> {
+  const files: { path: string; bytes: number; sha256: string }[] = [];
+  for (const path of await filesIn(folder)) files.push({ path, ...(await hashOf(join(folder, path))) });
+  return { format: FORMAT, kind, version, files };
+}
+
+export const manifestText = (manifest: ReleaseManifest): Buffer => Buffer.from(`${JSON.stringify(manifest, null, 1)}\n`);
+
 export const manifestBytes = ({ files }: ReleaseManifest): number => files.reduce((sum, { bytes }) => sum + bytes, 0);
 
 export interface Packing {
@@ -62,13 +71,11 @@ export interface Packing {
   readonly onBytes?: (done: number, total: number) => void;
 }
 
-/** Packs and signs a folder. Equal content gives an equal manifest. Errors: UPDATE_CONTENT, UPDATE_KEY, UPDATE_TOOL_*, FILE_WRITE. */
+/** Packs and signs a folder. Errors: UPDATE_CONTENT, UPDATE_KEY, UPDATE_TOOL_*, FILE_WRITE. */
 export async function packRelease({ kind, version, folder, out, signer, onBytes }: Packing): Promise<ReleaseManifest> {
-  const paths = await filesIn(folder);
-  const files: { path: string; bytes: number; sha256: string }[] = [];
-  for (const path of paths) files.push({ path, ...(await hashOf(join(folder, path))) });
-  const manifest: ReleaseManifest = { format: FORMAT, kind, version, files };
-  const text = Buffer.from(`${JSON.stringify(manifest, null, 1)}\n`);
+  const manifest = await manifestOf(kind, version, folder);
+  const { files } = manifest;
+  const text = manifestText(manifest);
   const signature = await signDetached(text, signer);
   const handle = await open(out, 'w').catch((cause: Error) => {
     throw new PremotorError('FILE_WRITE', `${out} cannot be written: ${cause.message}. Check the disk and the folder's rights.`, {

@@ -2,7 +2,10 @@ import { mkdirSync, readFileSync, readlinkSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import t, { type Test } from 'tap';
 import { parse } from 'yaml';
+import { noteReleases } from '../../src/image/first-releases.js';
 import { dataMibFor, makeSeed, readPublicKeys, rewriteConfiguration } from '../../src/image/seed.js';
+import { readRecord } from '../../src/update/records.js';
+import { Releases } from '../../src/update/releases.js';
 
 const KEY = `ssh-ed25519 ${'A'.repeat(68)} someone`;
 
@@ -39,8 +42,8 @@ t.test('a configuration finds its model and its folders on the robot', async (t)
   t.same(made.changes[0], { key: 'policy.checkpoint_dir', from: '../models/tabletop', to: '/var/lib/premotor/models/current' });
   t.equal(readFileSync(join(seed, 'premotor/models/current/plan/a.plan'), 'utf8'), 'x');
   t.equal(readFileSync(join(seed, 'premotor/models/besides/other/model.onnx'), 'utf8'), 'y');
-  t.match(readlinkSync(join(seed, 'premotor/models/current')), /^releases\/image-[0-9a-f]{12}$/, 'what an update replaces');
-  t.match(readlinkSync(join(seed, 'premotor/config/current')), /^releases\/image-[0-9a-f]{12}$/, 'releases, as updates make them');
+  t.match(readlinkSync(join(seed, 'premotor/models/current')), /^releases\/0\.0\.0-image-[0-9a-f]{12}$/, 'what an update replaces');
+  t.match(readlinkSync(join(seed, 'premotor/config/current')), /^releases\/0\.0\.0-image-[0-9a-f]{12}$/, 'releases, as updates make them');
   t.equal(readFileSync(join(seed, 'system', 'enable'), 'utf8'), 'can@can0.service\nx.timer\n', 'units of this robot');
   t.throws(() => readFileSync(join(seed, 'ssh', 'authorized_keys')), { code: 'ENOENT' }, 'no key, no door');
 });
@@ -65,6 +68,24 @@ t.test('files that the configuration names go with it', async (t) => {
     writeFileSync(robot, text);
     t.throws(() => makeSeed({ robot, models: [], units: [] }, seed), { code: 'IMAGE_INPUT_INVALID', field, file: robot }, text);
   }
+});
+
+t.test('the first releases are ones that an update can go back to', async (t) => {
+  const { robot, seed } = inputs(t, configuration);
+  const made = makeSeed({ robot, models: [], units: [] }, seed);
+  await noteReleases(seed, made);
+  const stateDir = join(seed, 'premotor');
+  for (const [kind, version] of [
+    ['config', made.configurationRelease],
+    ['model', made.modelRelease ?? ''],
+  ] as const) {
+    const releases = new Releases({ stateDir }, kind);
+    t.equal(await releases.current(), version, `${kind}: its name is a version`);
+    t.ok(await releases.has(version));
+    t.match(await releases.manifest(version), { kind, version, files: [{ sha256: /^[0-9a-f]{64}$/ }] });
+    t.equal((await readRecord(join(stateDir, 'update')))[kind].committed, version, 'noted as good');
+  }
+  t.same((await readRecord(join(stateDir, 'update'))).highWater, {}, 'and any version may follow');
 });
 
 t.test('settings of a robot for a unit', async (t) => {
