@@ -23,6 +23,11 @@ float value_at(const ops::Matrix& from, std::int64_t row, std::int64_t col) {
 // Values of a row of a matrix as bfloat16, each at its place.
 template <typename Place>
 void narrow_row(const ops::Matrix& from, std::int64_t row, Place place, std::uint16_t* to) {
+  if (from.dtype == ops::Dtype::bf16) {
+    const std::uint16_t* bits = static_cast<const std::uint16_t*>(from.data) + row * from.cols;
+    for (std::int64_t c = 0; c < from.cols; ++c) to[place(c)] = bits[c];
+    return;
+  }
   for (std::int64_t c = 0; c < from.cols; ++c) to[place(c)] = f32_to_bf16(value_at(from, row, c));
 }
 
