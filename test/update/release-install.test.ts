@@ -8,6 +8,8 @@ import { cpSync, mkdirSync, readFileSync, readlinkSync, writeFileSync } from 'no
 import { join } from 'node:path';
 import t, { type Test } from 'tap';
 import { PremotorError } from '../../src/errors.js';
+import { noteReleases } from '../../src/image/first-releases.js';
+import { makeSeed } from '../../src/image/seed.js';
 import type { Health } from '../../src/update/health.js';
 import type { Places } from '../../src/update/places.js';
 import { readRecord } from '../../src/update/records.js';
@@ -129,6 +131,25 @@ t.test('a first release that is not well leaves none, as before', async (t) => {
   robotHere.health = ill;
   await t.rejects(installRelease('model', await pack('1.0.0'), robotHere.parts), { code: 'UPDATE_UNHEALTHY' });
   t.equal(await current(robotHere.places), undefined);
+});
+
+t.test('on a robot from an image the first update that is not well goes back, and so does one that was', async (t) => {
+  const robotHere = await robot(t);
+  const { places, parts } = robotHere;
+  const source = t.testdir({ 'arm.yaml': 'policy:\n  checkpoint_dir: tabletop\n', tabletop: { 'robot.yaml': 'x', 'job.json': '{}' } });
+  const seed = join(source, 'seed');
+  const { modelRelease: image = '', ...made } = makeSeed({ robot: join(source, 'arm.yaml'), models: [], units: [] }, seed);
+  await noteReleases(seed, { ...made, modelRelease: image });
+  cpSync(join(seed, 'premotor'), places.stateDir, { recursive: true, verbatimSymlinks: true });
+  cpSync(join(seed, 'premotor', 'update'), places.updateDir, { recursive: true });
+  t.equal(await wholeCurrent(places), image);
+  robotHere.health = ill;
+  await t.rejects(installRelease('model', await pack('1.0.0'), parts), { code: 'UPDATE_UNHEALTHY' });
+  t.equal(await wholeCurrent(places), image, 'the model of the image is in use again');
+  robotHere.health = well;
+  t.match(await installRelease('model', await pack('1.0.0'), parts), { version: '1.0.0', state: 'committed', previous: image });
+  t.match(await rollBackRelease('model', parts), { version: image, state: 'committed' });
+  t.equal(await wholeCurrent(places), image);
 });
 
 t.test('without a service a release stays on trial, and another one does not lose the way back', async (t) => {
