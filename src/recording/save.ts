@@ -2,7 +2,7 @@
  * Keeping what was recorded when somebody asks for it: of the episode that runs, by a signal to its process, or of the one that ended last, out of
  * the window that it left. Owned by the recorder; the command line asks.
  */
-import { chown, stat } from 'node:fs/promises';
+import { stat } from 'node:fs/promises';
 import { setTimeout as pause } from 'node:timers/promises';
 import { PremotorError } from '../errors.js';
 import { type RecordingFile, RecordingFolder } from './folder.js';
@@ -39,38 +39,44 @@ export interface SaveOptions {
  * Makes a recording of the window in `dir`. Errors: RECORD_NOTHING where there is none, RECORD_SAVE when the process of the episode cannot be asked
  * or does not do it within `wait_ms`, RECORD_WRITE, RECORD_NO_ROOM.
  */
-export async function saveRecording(
-  dir: string,
-  budgetBytes: number,
-  { wait_ms, signal }: { wait_ms: number; signal: AbortSignal },
-): Promise<SavedRecording> {
-  const folder = await RecordingFolder.open(dir, budgetBytes);
+export async function saveRecording(dir: string, budgetBytes: number, options: SaveOptions): Promise<SavedRecording> {
+  const [expected, found] = ['the window of an episode that runs, or of the one that ended last', 'none'];
+  const why = 'Another mode than window keeps none; a fault and mode full have left their recording already; room may have run out.';
+  const message = `There is nothing to keep in ${dir}: expected ${expected}, found ${found}. ${why}`;
+  const nothing = new PremotorError('RECORD_NOTHING', message, { file: dir, expected, found });
+  // A folder that is made here would not be the recorder's.
+  const about = await stat(dir).catch(() => undefined);
+  if (about === undefined) throw nothing;
+  const saved = await as(about, async () => savedIn(await RecordingFolder.open(dir, budgetBytes), options));
+  if (saved === undefined) throw nothing;
+  return saved;
+}
+
+/** Works as the folder's owner where root asks: the recorder must be able to do with what is made what it does with its own. */
+async function as<T>({ uid, gid }: { readonly uid: number; readonly gid: number }, work: () => Promise<T>): Promise<T> {
+  const { geteuid, setegid, seteuid } = process;
+  if (geteuid?.() !== 0 || uid === 0 || setegid === undefined || seteuid === undefined) return work();
+  setegid(gid);
+  seteuid(uid);
+  try {
+    return await work();
+  } finally {
+    seteuid(0);
+    setegid(0);
+  }
+}
+
+async function savedIn(folder: RecordingFolder, options: SaveOptions): Promise<SavedRecording | undefined> {
   const [pid] = await folder.writers();
-  if (pid !== undefined) return { path: await savedBy(pid, folder, wait_ms, signal), of: 'running' };
+  if (pid !== undefined) return { path: await savedBy(pid, folder, options), of: 'running' };
   for (const ended of await folder.endedWindows()) {
     const path = await rescueWindow(folder, ended, `saved-${stampOf(new Date())}`);
-    if (path === undefined) continue;
-    await giveTo(dir, path);
-    return { path, of: 'ended' };
+    if (path !== undefined) return { path, of: 'ended' };
   }
-  const [expected, found] = ['the window of an episode that runs, or of the one that ended last', 'none'];
-  const why =
-    'Another mode than window keeps none, a recording of a fault or of mode full is there already (premotor record info), and room may have run out.';
-  throw new PremotorError('RECORD_NOTHING', `There is nothing to keep in ${dir}: expected ${expected}, found ${found}. ${why}`, {
-    file: dir,
-    expected,
-    found,
-  });
+  return undefined;
 }
 
-/** To whom the folder belongs: the recorder must be able to do with it what it does with its own. */
-async function giveTo(dir: string, path: string): Promise<void> {
-  if (process.getuid?.() !== 0) return;
-  const { uid, gid } = await stat(dir);
-  await chown(path, uid, gid);
-}
-
-async function savedBy(pid: number, folder: RecordingFolder, wait_ms: number, signal: AbortSignal): Promise<string> {
+async function savedBy(pid: number, folder: RecordingFolder, { wait_ms, signal }: SaveOptions): Promise<string> {
   const names = (files: readonly RecordingFile[]): string[] => files.map(({ path }) => path);
   const before = new Set(names(await folder.recordings()));
   const refused = (found: string, remedy: string): PremotorError => {
@@ -82,7 +88,8 @@ async function savedBy(pid: number, folder: RecordingFolder, wait_ms: number, si
   } catch (error) {
     throw refused((error as NodeJS.ErrnoException).code ?? String(error), 'Run this as root or as the user of that process.');
   }
-  for (let waited_ms = 0; waited_ms < wait_ms && !signal.aborted; waited_ms += CHECK_PERIOD_MS) {
+  for (let waited_ms = 0; waited_ms < wait_ms; waited_ms += CHECK_PERIOD_MS) {
+    if (signal.aborted) throw new PremotorError('ABORTED', 'Waiting was interrupted. The recording is kept all the same where its process can.');
     const path = names(await folder.recordings()).find((one) => !before.has(one));
     if (path !== undefined) return path;
     await pause(CHECK_PERIOD_MS);

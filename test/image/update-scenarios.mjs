@@ -4,7 +4,7 @@
  * update changes the slot and the version, and nothing else. They need a package (--deb).
  */
 import { spawnSync } from 'node:child_process';
-import { chmodSync, copyFileSync, existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { chmodSync, copyFileSync, existsSync, mkdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { Guest } from './guest.mjs';
 import { buildTestImage, writeLightRobot, writeRobot } from './images.mjs';
@@ -150,7 +150,7 @@ async function refusals({ check, disk, ...context }) {
 function broken(fleet, name, spoil) {
   const tree = join(fleet.folder, `${name}-tree`);
   const file = join(fleet.folder, `${name}.squashfs`);
-  if (existsSync(file)) return file;
+  if (existsSync(file) && statSync(file).mtimeMs > statSync(fleet.system).mtimeMs) return file;
   rmSync(tree, { recursive: true, force: true });
   tool('unsquashfs', ['-no-progress', '-quiet', '-d', tree, fleet.system]);
   spoil(tree);

@@ -4,8 +4,21 @@
  */
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { existsSync, mkdirSync, readdirSync, readFileSync, renameSync, statSync, utimesSync, writeFileSync } from 'node:fs';
+import {
+  chownSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  statSync,
+  utimesSync,
+  writeFileSync,
+} from 'node:fs';
 import { createRequire } from 'node:module';
+import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import protobuf from 'protobufjs';
 import sharp from 'sharp';
@@ -34,6 +47,9 @@ import {
   sampleOf,
   Watched,
 } from './support.js';
+
+/** Another user than root. */
+const NOBODY = 65_534;
 
 const of = (messages: readonly McapMessage[], topic: string): readonly Record<string, unknown>[] =>
   messages.filter((one) => one.topic === topic).map((one) => ({ ...one.decode() }));
@@ -411,6 +427,24 @@ t.test('a process that does not keep what it records is told', async (t) => {
   const { signal } = new AbortController();
   await t.rejects(saveRecording(dir, 2 ** 20, { wait_ms: 150, signal }), { code: 'RECORD_SAVE', found: 'no recording after 0.15 s' });
   t.equal(child.exitCode, null);
+  await t.rejects(saveRecording(dir, 2 ** 20, { wait_ms: 150, signal: AbortSignal.abort() }), { code: 'ABORTED' });
+  const absent = join(dir, 'absent');
+  await t.rejects(saveRecording(absent, 2 ** 20, { wait_ms: 150, signal }), { code: 'RECORD_NOTHING', file: absent });
+  t.notOk(existsSync(absent), 'a folder made by another user would be in the way of the recorder');
+});
+
+t.test('what root keeps belongs to whom the folder belongs to', { skip: process.getuid?.() === 0 ? false : 'SKIPPED: not root' }, async (t) => {
+  const dir = mkdtempSync(join(tmpdir(), 'premotor-owner-'));
+  t.teardown(() => rmSync(dir, { recursive: true, force: true }));
+  const watched = await Watched.open(configOf(dir));
+  watched.call({ method: 'reset', options: { prompt: 'x' } });
+  watched.move(100);
+  await watched.stop();
+  for (const name of ['', ...readdirSync(dir, { recursive: true, encoding: 'utf8' })]) chownSync(join(dir, name), NOBODY, NOBODY);
+  const { path } = await saveRecording(dir, 2 ** 26, { wait_ms: 50, signal: new AbortController().signal });
+  const { uid, gid } = statSync(path);
+  t.same([uid, gid, process.geteuid?.()], [NOBODY, NOBODY, 0]);
+  t.equal(readdirSync(dir).length, 1);
 });
 
 t.test('too much at once is dropped and counted, and nothing waits', async (t) => {
