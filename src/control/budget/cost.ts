@@ -9,6 +9,8 @@ import type { Rung, Think } from './types.js';
 const MOMENTS_PER_FRAME = 4;
 /** A guided pass computes two rows; it never costs more than two passes of one. */
 const GUIDED_ROWS = 2;
+/** A nanosecond: what is shorter is the clock's noise, and ratios of it would leave the numbers. */
+const CLOCK_MS = 1e-6;
 /** Predictions that the pace remembers at least, in case the cache holds few chunks. */
 const WINDOW_MIN = 16;
 
@@ -163,9 +165,10 @@ export class CostModel {
   /** Learns from a finished prediction. The passes are counted from the rung: Timing counts those of a commit among them. */
   note(think: Think, rung: Rung, timing: Timing): void {
     const { executingFrames } = think;
-    const { encodeMs, commitMs, imagineMs, videoMs, actionMs, totalMs } = timing;
+    const times = [timing.encodeMs, timing.commitMs, timing.imagineMs, timing.videoMs, timing.actionMs, timing.totalMs] as const;
     // A measurement that is no time teaches nothing.
-    if (![encodeMs, commitMs, imagineMs, videoMs, actionMs, totalMs].every((ms) => Number.isFinite(ms) && ms >= 0)) return;
+    if (!times.every((ms) => Number.isFinite(ms) && ms >= 0)) return;
+    const [encodeMs = 0, commitMs = 0, imagineMs = 0, videoMs = 0, actionMs = 0, totalMs = 0] = times.map((ms) => (ms < CLOCK_MS ? 0 : ms));
     // An episode's first prediction may be planned with a commit, but has nothing to commit yet.
     const commitFrames = commitMs > 0 ? think.commitFrames : 0;
     const frames = this.#job.frame_chunk_size;

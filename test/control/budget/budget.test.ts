@@ -142,6 +142,12 @@ t.test('when to begin: early enough for the best rung that can ever fit', async 
 t.test('whatever comes in, the choice is sound', async () => {
   const anyTime = fc.double({ min: -100, max: 2000, noNaN: true });
   const cycle = fc.record({ availableMs: anyTime, slowdown: fc.double({ min: 0, max: 20, noNaN: true }), executingFrames: fc.nat(2) });
+  // Times that are hardly any, and none: found by this test.
+  const noTimes = [5e-324, 8.881784197001252e-16, 8.881784197001252e-16, 0].map((slowdown, at) => ({
+    availableMs: 0,
+    slowdown,
+    executingFrames: at % 2,
+  }));
   fc.assert(
     fc.property(fc.array(cycle, { maxLength: 40 }), fc.boolean(), (cycles, measured) => {
       const budget = new LadderBudget(LADDER, measured ? { job, costs: COSTS } : { job });
@@ -158,6 +164,7 @@ t.test('whatever comes in, the choice is sound', async () => {
       }
       return true;
     }),
+    { examples: [[noTimes, false]] },
   );
 });
 
